@@ -1,0 +1,62 @@
+"""What one step receives: histories, where they predict, and what followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from seqrec.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` histories of ``T`` events that make ``M`` predictions.
+
+    Attributes:
+        users: row of the user behind each history, for per-user reports and reweighters.
+        history: what the model may read.
+        predict_at: which events predict, as places in ``history.items``; the prediction reads that event's state.
+        targets: catalog row of the item that followed each predicting event.
+        asked_at: when each prediction is asked for (the time of its target), in seconds since 1970.
+        seen: one row per *prediction*: the items that its ranking leaves out; None leaves out nothing.
+        views: other versions of the histories, by the name of the view that made them.
+    """
+
+    users: Int[Tensor, "B"]
+    history: Sequences
+    predict_at: Int[Tensor, "M"]
+    targets: Int[Tensor, "M"]
+    asked_at: Int[Tensor, "M"] | None = None
+    seen: Sequences | None = None
+    views: dict[str, Sequences] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        def move(values):
+            return None if values is None else values.to(device, non_blocking=non_blocking)
+
+        return Batch(
+            move(self.users),
+            move(self.history),
+            move(self.predict_at),
+            move(self.targets),
+            move(self.asked_at),
+            move(self.seen),
+            {name: move(view) for name, view in self.views.items()},
+        )
+
+    def pin_memory(self) -> Batch:
+        def pin(values):
+            return None if values is None else values.pin_memory()
+
+        return Batch(
+            pin(self.users),
+            pin(self.history),
+            pin(self.predict_at),
+            pin(self.targets),
+            pin(self.asked_at),
+            pin(self.seen),
+            {name: pin(view) for name, view in self.views.items()},
+        )

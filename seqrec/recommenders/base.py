@@ -1,0 +1,86 @@
+"""What a recommender is: the thing that is trained, evaluated, exported and served."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch as the model understands it: all that objectives, auxiliaries and reweighters may read.
+
+    Attributes:
+        batch: what was encoded.
+        states: one per event of the histories.
+        queries: one per prediction.
+        keys: item rows to keys; the whole catalog when called with None.
+        counts: how often each item of the catalog occurs in training.
+        views: states of each view, by name.
+    """
+
+    batch: Batch
+    states: Float[Tensor, "T D"]
+    queries: Float[Tensor, "M K"]
+    keys: Callable[[Tensor | None], Tensor]
+    counts: Int[Tensor, "N"]
+    views: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The best items of each history, best first.
+
+    Attributes:
+        items: catalog rows; -1 where fewer than k items were left.
+        scores: their scores; minus infinity where there is no item.
+    """
+
+    items: Int[Tensor, "B k"]
+    scores: Float[Tensor, "B k"]
+
+
+class Recommender(nn.Module, ABC):
+    """Says which item comes next.
+
+    Args:
+        catalog: the items to choose from, with their training counts.
+
+    Attributes:
+        catalog: the items.
+        counts: their training counts, on the device of the model.
+        causal: whether no state sees a later event, so that every event may be trained at once.
+    """
+
+    counts: Tensor
+    causal: bool = True
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__()
+        self.catalog = catalog
+        self.register_buffer("counts", torch.tensor(catalog.counts, dtype=torch.long), persistent=False)
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Encoded:
+        """Read the histories of a batch, with gradients."""
+
+    @abstractmethod
+    def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
+        """How many *other* unseen items score at least as high as each target: 0 is best, ties count against the model.
+
+        Raises:
+            FloatingPointError: a score is not finite.
+        """
+
+    @abstractmethod
+    def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
+        """The k best items after the newest event of each history, leaving out what ``seen`` lists for it."""

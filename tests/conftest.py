@@ -1,0 +1,18 @@
+"""Shapes in the types are checked while the tests run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("seqrec", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; tests that need it skip only where it does not exist."""
+    folder = Path(os.environ.get("SEQREC_DATA", "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} does not exist; set SEQREC_DATA to the folder of real data sets")
+    return folder.resolve()
