@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -34,29 +36,12 @@ class Batch:
     views: dict[str, Sequences] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        def move(values):
-            return None if values is None else values.to(device, non_blocking=non_blocking)
-
-        return Batch(
-            move(self.users),
-            move(self.history),
-            move(self.predict_at),
-            move(self.targets),
-            move(self.asked_at),
-            move(self.seen),
-            {name: move(view) for name, view in self.views.items()},
-        )
+        return self._each(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        def pin(values):
-            return None if values is None else values.pin_memory()
+        return self._each(lambda part: part.pin_memory())
 
-        return Batch(
-            pin(self.users),
-            pin(self.history),
-            pin(self.predict_at),
-            pin(self.targets),
-            pin(self.asked_at),
-            pin(self.seen),
-            {name: pin(view) for name, view in self.views.items()},
-        )
+    def _each(self, change: Callable[[Any], Any]) -> Batch:
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        views = {name: change(view) for name, view in parts.pop("views").items()}
+        return Batch(**{name: None if part is None else change(part) for name, part in parts.items()}, views=views)
