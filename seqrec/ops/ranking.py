@@ -164,12 +164,14 @@ def best_candidates(
 def _ranks(block_of: Callable[[int, int], Tensor], n_rows: int, targets: Tensor, seen: _Seen) -> Tensor:
     """Count the rivals of each target; ``block_of(start, end)`` makes scores that may be written to."""
     ranks = torch.empty_like(targets, dtype=torch.long)
+    # Ones are summed in the scores' own memory: exact in float32 up to 2^24, and several times faster than booleans.
+    counting = None if n_rows < 2**24 else torch.float64
     for start, end in _blocks(targets.numel(), n_rows, targets.device):
         scores = block_of(start, end)
         own = targets[start:end, None]
         bar = scores.gather(1, own)
         seen.leave_out(scores, start, end).scatter_(1, own, -torch.inf)
-        torch.sum(scores >= bar, 1, out=ranks[start:end])
+        ranks[start:end] = scores.ge_(bar).sum(1, dtype=counting)
     return ranks
 
 
