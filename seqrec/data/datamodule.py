@@ -1,0 +1,143 @@
+"""Where a prepared data set becomes batches for Lightning."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.data.batching import EvaluationBatches, FixedBatches, ShuffledBatches, TrainingBatches
+from seqrec.data.log import Log
+from seqrec.data.protocol import LeaveOneOut, Part, Protocol, Split
+from seqrec.data.supervision import EveryEvent, Supervision
+from seqrec.data.views import View
+
+
+class SequenceDataModule(LightningDataModule):
+    """Batches of a prepared data set, split by a protocol.
+
+    The trainer must not put samplers of its own in place: give it ``use_distributed_sampler=False``.
+
+    Args:
+        prepared: the folder that ``seqrec prepare`` wrote.
+        protocol: how the log is split; None means ``LeaveOneOut()``.
+        supervision: which events predict in training; None means ``EveryEvent()``.
+        max_length: most input events of a history, the newest ones, at least 1; None reads all.
+        events_per_batch: most input events of a training batch, over all ranks together, at least 1.
+        evaluation_events_per_batch: most input events of an evaluation batch, over all ranks together, at least 1.
+        views: other versions of the histories to make for training.
+        seed: where the order of training and the views come from, at least 0.
+        num_workers: processes that gather batches; 0 gathers in the training process, which is fast enough for all
+            but costly views.
+    """
+
+    def __init__(
+        self,
+        prepared: str,
+        protocol: Protocol | None = None,
+        supervision: Supervision | None = None,
+        max_length: int | None = 50,
+        events_per_batch: int = 2048,
+        evaluation_events_per_batch: int = 16384,
+        views: list[View] | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        least = {
+            "max_length": (1 if max_length is None else max_length, 1),
+            "events_per_batch": (events_per_batch, 1),
+            "evaluation_events_per_batch": (evaluation_events_per_batch, 1),
+            "seed": (seed, 0),
+            "num_workers": (num_workers, 0),
+        }
+        for name, (value, lowest) in least.items():
+            if value < lowest:
+                raise ValueError(f"{name} is {value}; it must be at least {lowest}: set data.{name} accordingly.")
+        self.prepared = Path(prepared)
+        self.protocol = LeaveOneOut() if protocol is None else protocol
+        self.supervision = EveryEvent() if supervision is None else supervision
+        self.max_length = max_length
+        self.events_per_batch = events_per_batch
+        self.evaluation_events_per_batch = evaluation_events_per_batch
+        self.views = [] if views is None else views
+        self.seed = seed
+        self.num_workers = num_workers
+
+    @cached_property
+    def log(self) -> Log:
+        """The prepared log, memory-mapped.
+
+        Raises:
+            FileNotFoundError: the folder is not a prepared data set.
+        """
+        return Log.open(self.prepared)
+
+    @cached_property
+    def split(self) -> Split:
+        return self.protocol.split(self.log)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The items, counted over the training part alone."""
+        return self.log.catalog.with_counts(self.split.train.item_counts(self.log))
+
+    @property
+    def passport(self) -> dict[str, Any]:
+        """What must be equal for two results to be compared."""
+        return {**self.split.passport, "max_length": self.max_length}
+
+    @cached_property
+    def training(self) -> TrainingBatches:
+        batches = TrainingBatches(self.log, self.split.train, self.supervision, self.max_length, self.views, self.seed)
+        if not len(batches):
+            raise ValueError(
+                f"No user of {self.prepared} has two events in the training part; training needs some: prepare the "
+                "data with weaker filters or choose another protocol."
+            )
+        return batches
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rank, world = _rank_and_world()
+        lengths = self.training.input_lengths
+        sampler = ShuffledBatches(lengths, self.events_per_batch, self.seed, rank, world)
+        return self._loader(self.training, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.split.validation)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.split.test)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)
+
+    def _evaluation(self, part: Part) -> DataLoader[Batch]:
+        dataset = EvaluationBatches(self.log, part, self.max_length, self.protocol.seen_is_excluded)
+        sampler = FixedBatches(dataset.input_lengths, self.evaluation_events_per_batch, *_rank_and_world())
+        return self._loader(dataset, sampler)
+
+    def _loader(
+        self, dataset: TrainingBatches | EvaluationBatches, sampler: ShuffledBatches | FixedBatches
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _rank_and_world() -> tuple[int, int]:
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
