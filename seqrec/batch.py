@@ -42,6 +42,7 @@ class Batch:
         return self._each(lambda part: part.pin_memory())
 
     def _each(self, change: Callable[[Any], Any]) -> Batch:
-        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
         views = {name: change(view) for name, view in parts.pop("views").items()}
-        return Batch(**{name: None if part is None else change(part) for name, part in parts.items()}, views=views)
+        changed: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
+        return Batch(**changed, views=views)

@@ -1,0 +1,72 @@
+"""LiGR: pre-normalised attention blocks whose every addition is gated by the stream it is added to."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqrec.backbones.base import Backbone
+from seqrec.nn.attention import PositionFactory, SelfAttention
+from seqrec.nn.feed_forward import SwiGLU
+from seqrec.sequences import Sequences
+
+
+class Block(nn.Module):
+    """``h += σ(G1 h) ⊙ drop(attention(LN h)); h += σ(G2 h) ⊙ drop(swiglu(LN h))``."""
+
+    def __init__(self, attention: SelfAttention, feed_forward: SwiGLU, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention, self.feed_forward = attention, feed_forward
+        self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim) for _ in range(2))
+        self.attention_gate, self.feed_forward_gate = (nn.Linear(dim, dim) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        q = self.attention_norm(h)
+        h = h + torch.sigmoid(self.attention_gate(h)) * self.dropout(self.attention(q, q, history))
+        z = self.feed_forward(self.feed_forward_norm(h))
+        return h + torch.sigmoid(self.feed_forward_gate(h)) * self.dropout(z)
+
+
+class LiGR(Backbone):
+    """The gated block that eSASRec is built of.
+
+    Source: arXiv 2502.03417, in the form used by Tikhonovich et al., "eSASRec", RecSys 2025 (arXiv 2508.06450): the
+    gates read the un-normalised stream, and nothing is normalised after the last block.
+
+    Args:
+        dim: width D of an event and of a state.
+        n_layers: stacked blocks, at least 1.
+        n_heads: attention heads; D must be a multiple of it.
+        dropout: share of attention weights and activations dropped, in [0, 1).
+        feed_forward_multiple: inner width of the SwiGLU as a multiple of D.
+        position: builds a position encoding inside attention for each layer, from the width of a head.
+    """
+
+    causal = True
+
+    def __init__(
+        self,
+        dim: int,
+        n_layers: int = 2,
+        n_heads: int = 1,
+        dropout: float = 0.2,
+        feed_forward_multiple: int = 4,
+        position: PositionFactory | None = None,
+    ) -> None:
+        super().__init__(dim)
+        self.blocks = nn.ModuleList(
+            Block(
+                SelfAttention(dim, n_heads, dropout, position=position),
+                SwiGLU(dim, feed_forward_multiple, dropout),
+                dim,
+                dropout,
+            )
+            for _ in range(n_layers)
+        )
+
+    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        for block in self.blocks:
+            events = block(events, history)
+        return events

@@ -1,0 +1,123 @@
+"""SASRec: causal self-attention over each history."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqrec.backbones.base import Backbone
+from seqrec.nn.attention import PositionFactory, SelfAttention
+from seqrec.nn.feed_forward import FeedForward
+from seqrec.sequences import Sequences
+
+
+class Activation(Enum):
+    """The non-linearity between the two maps of the feed-forward network."""
+
+    relu = nn.ReLU
+    gelu = nn.GELU
+
+
+class Block(nn.Module):
+    """One layer in the original layout: only queries are normalised, and residuals start from normalised vectors.
+
+    ``q = LN(h); u = q + attention(q, h); z = LN(u); h = z + ffn(z)``. No dropout on the attention's output.
+    """
+
+    def __init__(self, attention: SelfAttention, feed_forward: FeedForward, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention, self.feed_forward = attention, feed_forward
+        self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=1e-8) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        q = self.attention_norm(h)
+        z = self.feed_forward_norm(q + self.attention(q, h, history))
+        return z + self.feed_forward(z)
+
+
+class PreNormBlock(Block):
+    """``h = h + attention(LN(h)); h = h + ffn(LN(h))``: residuals carry un-normalised vectors."""
+
+    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        q = self.attention_norm(h)
+        h = h + self.dropout(self.attention(q, q, history))
+        return h + self.feed_forward(self.feed_forward_norm(h))
+
+
+class PostNormBlock(Block):
+    """``h = LN(h + attention(h)); h = LN(h + ffn(h))``, as in BERT."""
+
+    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        h = self.attention_norm(h + self.dropout(self.attention(h, h, history)))
+        return self.feed_forward_norm(h + self.feed_forward(h))
+
+
+class Norm(Enum):
+    """Where a layer normalises."""
+
+    original = Block
+    pre = PreNormBlock
+    post = PostNormBlock
+
+
+class SASRec(Backbone):
+    """Self-attentive sequential recommendation.
+
+    Source: Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. Differs from the paper: histories are
+    packed, so there is no padding to mask; ``norm=pre`` is the default, because the original layout was measured to be
+    slightly worse and does not train at eight layers; positions are a part of their own, outside the backbone.
+
+    Args:
+        dim: width D of an event and of a state.
+        n_layers: stacked blocks, at least 1.
+        n_heads: attention heads; D must be a multiple of it.
+        dropout: share of attention weights and activations dropped, in [0, 1).
+        norm: ``original`` (released code of the paper), ``pre`` or ``post``.
+        feed_forward_multiple: inner width of the feed-forward network as a multiple of D.
+        activation: ``relu`` (the paper) or ``gelu``.
+        projects_output: whether attention ends in a linear map; the released code has none.
+        final_norm: whether the last states are normalised once more.
+        init_std: standard deviation of the initial weights of all linear maps, whose biases start at 0; None keeps
+            torch's own initialisation.
+        position: builds a position encoding inside attention for each layer, from the width of a head.
+    """
+
+    causal = True
+
+    def __init__(
+        self,
+        dim: int,
+        n_layers: int = 2,
+        n_heads: int = 2,
+        dropout: float = 0.2,
+        norm: Norm = Norm.pre,
+        feed_forward_multiple: int = 1,
+        activation: Activation = Activation.relu,
+        projects_output: bool = True,
+        final_norm: bool = True,
+        init_std: float | None = None,
+        position: PositionFactory | None = None,
+    ) -> None:
+        super().__init__(dim)
+        self.blocks = nn.ModuleList(
+            norm.value(
+                SelfAttention(dim, n_heads, dropout, projects_output, position),
+                FeedForward(dim, feed_forward_multiple, dropout, activation.value()),
+                dim,
+                dropout,
+            )
+            for _ in range(n_layers)
+        )
+        self.final_norm = nn.LayerNorm(dim, eps=1e-8) if final_norm else nn.Identity()
+        if init_std is not None:
+            for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
+                nn.init.normal_(linear.weight, std=init_std)
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        for block in self.blocks:
+            events = block(events, history)
+        return self.final_norm(events)

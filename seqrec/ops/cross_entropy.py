@@ -1,0 +1,103 @@
+"""Inner products, softmax and loss in one go, without ever holding the [M, N] scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqrec.ops.dispatch import Op
+
+# A block of scores that stays in the last-level cache of a CPU; a GPU hides memory better behind larger products.
+_BLOCK_BYTES = {"cpu": 6 << 20, "cuda": 256 << 20}
+
+
+@Op
+def linear_cross_entropy(
+    queries: Float[Tensor, "M K"], keys: Float[Tensor, "N K"], targets: Int[Tensor, "M"]
+) -> Float[Tensor, "M"]:
+    """Cross-entropy of each query over the inner products with all keys."""
+    return F.cross_entropy(queries @ keys.T, targets, reduction="none")
+
+
+def _never(*_: Any) -> str | None:
+    return None
+
+
+@linear_cross_entropy.implementation("blocked", refuses=_never)
+def _blocked(queries: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
+    kind = queries.device.type
+    half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    with torch.autocast(kind, enabled=False):
+        if queries.dtype != torch.float64:
+            queries, keys = queries.float(), keys.float()
+        return _BlockedCrossEntropy.apply(queries, keys, targets, half)
+
+
+class _BlockedCrossEntropy(torch.autograd.Function):
+    """Makes the gradients of equally weighted losses in the forward pass, while each block is still in cache.
+
+    The gradient of a query is then scaled by whatever its own loss receives. The gradient of the keys mixes all losses:
+    where these did not receive equal gradients (a reweighter is at work), it is made again with the true ones.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, targets: Tensor, half: torch.dtype | None) -> Tensor:
+        wants_gradients = queries.requires_grad or keys.requires_grad
+        losses, query_gradients, key_gradients = _walk(queries, keys, targets, None, half, wants_gradients)
+        ctx.save_for_backward(queries, keys, targets, query_gradients, key_gradients)
+        ctx.half = half
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (upstream,) = gradients
+        queries, keys, targets, query_gradients, key_gradients = ctx.saved_tensors
+        if upstream.numel() == 0:
+            return torch.zeros_like(queries), torch.zeros_like(keys), None, None
+        if bool((upstream == upstream[0]).all()):
+            key_gradients = key_gradients * upstream[0]
+        else:
+            _, _, key_gradients = _walk(queries, keys, targets, upstream, ctx.half, True)
+        return query_gradients * upstream[:, None], key_gradients, None, None
+
+
+def _walk(
+    queries: Tensor, keys: Tensor, targets: Tensor, weights: Tensor | None, half: torch.dtype | None, wants: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses, the gradient of each loss in its query, and the gradient of the weighted sum of losses in the keys."""
+    n_queries, n_keys = queries.shape[0], keys.shape[0]
+    budget = _BLOCK_BYTES.get(queries.device.type, _BLOCK_BYTES["cuda"])
+    step = max(32, budget // (queries.element_size() * max(n_keys, 1)))
+    losses = queries.new_empty(n_queries)
+    query_gradients = torch.empty_like(queries) if wants else queries.new_empty(0)
+    key_gradients = torch.zeros_like(keys) if wants else keys.new_empty(0)
+    narrow_keys = keys if half is None else keys.to(half)
+    for start in range(0, n_queries, step):
+        block = slice(start, min(start + step, n_queries))
+        query, target = queries[block], targets[block]
+        scores = (query if half is None else query.to(half)) @ narrow_keys.T
+        scores = scores.to(queries.dtype)
+        of_target = scores.gather(1, target[:, None])
+        top = scores.amax(1, keepdim=True)
+        odds = scores.sub_(top).exp_()
+        total = odds.sum(1, keepdim=True)
+        losses[block] = (total.log() + top - of_target).squeeze(1)
+        if not wants:
+            continue
+        weighted = query / total if weights is None else query * (weights[block, None] / total)
+        if half is None:
+            query_gradients[block] = odds @ keys
+            key_gradients.addmm_(odds.T, weighted)
+        else:
+            narrow = odds.to(half)
+            query_gradients[block] = (narrow @ narrow_keys).to(queries.dtype)
+            key_gradients += narrow.T @ weighted.to(half)
+        query_gradients[block] /= total
+        query_gradients[block] -= keys[target]
+    if wants:
+        key_gradients.index_add_(0, targets, queries if weights is None else queries * weights[:, None], alpha=-1)
+    return losses, query_gradients, key_gradients

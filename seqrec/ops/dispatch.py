@@ -1,0 +1,84 @@
+"""An op is one plain reference that anyone can read, and any number of faster twins that must agree with it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+logger = logging.getLogger(__name__)
+_forced: ContextVar[str | None] = ContextVar("forced", default=None)
+
+Refuses = Callable[..., str | None]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    name: str
+    run: Callable[..., Any]
+    refuses: Refuses
+
+
+class Op:
+    """A function with a reference and faster implementations; the last one added that does not refuse runs.
+
+    Args:
+        reference: the readable form, which takes any input.
+    """
+
+    def __init__(self, reference: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, reference)
+        self.reference = reference
+        self.implementations: list[Implementation] = []
+        self._told: set[str] = set()
+
+    def implementation(self, name: str, refuses: Refuses) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Add a faster twin. ``refuses`` gets the same arguments and says why it cannot run, or None if it can."""
+
+        def add(run: Callable[..., Any]) -> Callable[..., Any]:
+            self.implementations.insert(0, Implementation(name, run, refuses))
+            return run
+
+        return add
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        forced = _forced.get()
+        if forced == "reference":
+            return self.reference(*args, **kwargs)
+        reasons = []
+        for candidate in self.implementations:
+            if forced is not None and candidate.name != forced:
+                continue
+            reason = candidate.refuses(*args, **kwargs)
+            if reason is None:
+                self._tell(candidate.name, reasons)
+                return candidate.run(*args, **kwargs)
+            reasons.append(f"{candidate.name}: {reason}")
+        if forced is not None and any(candidate.name == forced for candidate in self.implementations):
+            raise RuntimeError(f"{self.reference.__name__} cannot run as '{forced}': {'; '.join(reasons)}.")
+        self._tell("reference", reasons)
+        return self.reference(*args, **kwargs)
+
+    def _tell(self, chosen: str, reasons: list[str]) -> None:
+        line = f"{self.reference.__name__} runs as '{chosen}'" + (f" ({'; '.join(reasons)})" if reasons else "")
+        if line not in self._told:
+            self._told.add(line)
+            logger.info(line)
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Force one implementation by name ("reference" for the readable form) wherever an op has one of that name.
+
+    Raises:
+        RuntimeError: (on use) the op has that implementation, but it refuses the input; the message says why.
+    """
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)

@@ -1,0 +1,31 @@
+"""An op runs the newest implementation that does not refuse, and says why the others did."""
+
+import pytest
+
+from seqrec.ops.dispatch import Op, using
+
+
+def _doubling():
+    @Op
+    def double(x):
+        return x * 2
+
+    @double.implementation("negative", refuses=lambda x: "x is not negative" if x >= 0 else None)
+    def _(x):
+        return -double.reference(-x)
+
+    return double
+
+
+def test_the_reference_runs_where_all_refuse():
+    assert _doubling()(3) == 6
+
+
+def test_a_forced_implementation_says_why_it_cannot_run():
+    with using("negative"), pytest.raises(RuntimeError, match="x is not negative"):
+        _doubling()(3)
+
+
+def test_forcing_leaves_ops_without_that_implementation_alone():
+    with using("flash"):
+        assert _doubling()(3) == 6

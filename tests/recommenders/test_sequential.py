@@ -1,0 +1,120 @@
+"""One door: what a recommender ranks, recommends and trains on comes from the same queries and keys."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from seqrec.backbones.ligr import LiGR
+from seqrec.backbones.sasrec import Norm, SASRec
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.embeddings.ids import IdEmbedding
+from seqrec.positions.learned import LearnedPosition
+from seqrec.recommenders.sequential import SequentialRecommender
+from seqrec.sequences import Sequences
+
+
+def _catalog(n_items):
+    return Catalog(pl.DataFrame({"item_id": [f"i{row}" for row in range(n_items)], "count": np.ones(n_items, int)}))
+
+
+def _recommender(n_items=40, dim=8, backbone=None, **arguments):
+    torch.manual_seed(0)
+    return SequentialRecommender(
+        _catalog(n_items),
+        lambda catalog: IdEmbedding(catalog, dim, init_std=1.0),
+        backbone or SASRec(dim),
+        position=LearnedPosition(dim, 20),
+        **arguments,
+    ).eval()
+
+
+def _batch(seen=True):
+    history = Sequences.pack([[3, 1, 4], [1], [5, 9, 2, 6]])
+    targets = torch.tensor([7, 8, 9 + 2])
+    return Batch(torch.arange(3), history, history.newest, targets, seen=history if seen else None)
+
+
+def test_an_item_is_in_the_top_k_exactly_if_its_rank_is_below_k():
+    recommender, batch = _recommender(), _batch()
+    best = recommender.recommend(batch.history, 10, batch.seen)
+    inside = (best.items == batch.targets[:, None]).any(1)
+    assert torch.equal(inside, recommender.ranks(batch) < 10)
+
+
+def test_what_was_seen_is_never_recommended():
+    batch = _batch()
+    best = _recommender().recommend(batch.history, 30, batch.seen).items
+    for row, history in zip(best.tolist(), [{3, 1, 4}, {1}, {5, 9, 2, 6}], strict=True):
+        assert not history & set(row)
+
+
+def test_views_are_read_in_the_same_pass_as_histories():
+    recommender, batch = _recommender(), _batch()
+    view = Sequences.pack([[2, 2], [7]])
+    encoded = recommender.encode(Batch(**{**vars(batch), "views": {"other": view}}))
+    torch.testing.assert_close(encoded.states, recommender.states(batch.history))
+    torch.testing.assert_close(encoded.views["other"], recommender.states(view))
+
+
+def test_evaluation_is_float32_whatever_the_precision_of_training():
+    recommender, batch = _recommender(), _batch()
+    exact = recommender.queries(batch.history, batch.predict_at)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(recommender.queries(batch.history, batch.predict_at), exact)
+
+
+def test_a_width_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="Give both the same dim"):
+        _recommender(dim=8, backbone=SASRec(16))
+
+
+def test_a_history_longer_than_the_positions_is_refused():
+    with pytest.raises(ValueError, match=r"data\.max_length"):
+        _recommender().states(Sequences.pack([list(range(21))]))
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_sasrec_has_the_parameters_that_the_paper_counts(norm):
+    items, dim, places, layers = 100, 16, 20, 3
+    recommender = _recommender(items, dim, SASRec(dim, layers, norm=norm, projects_output=False))
+    attention, feed_forward, norms = 3 * (dim * dim + dim), 2 * (dim * dim + dim), 2 * 2 * dim
+    by_hand = items * dim + places * dim + layers * (attention + feed_forward + norms) + 2 * dim
+    assert sum(p.numel() for p in recommender.parameters()) == by_hand
+
+
+def test_the_original_block_adds_to_normalised_vectors():
+    torch.manual_seed(0)
+    backbone = SASRec(8, 1, 1, 0.0, norm=Norm.original, projects_output=False, final_norm=False)
+    (block,) = backbone.blocks
+    history = Sequences.pack([[0, 1, 2]])
+    h = torch.randn(3, 8)
+    q = block.attention_norm(h)
+    attention = block.attention
+    weights = (attention.query(q) @ attention.key(h).T / 8**0.5).masked_fill(
+        torch.ones(3, 3).triu(1).bool(), -torch.inf
+    )
+    z = block.feed_forward_norm(q + weights.softmax(-1) @ attention.value(h))
+    by_hand = z + block.feed_forward.narrow(torch.relu(block.feed_forward.widen(z)))
+    torch.testing.assert_close(backbone(h, history), by_hand)
+
+
+def test_ligr_gates_shut_make_the_block_the_identity():
+    backbone = LiGR(8).eval()
+    for block in backbone.blocks:
+        for gate in (block.attention_gate, block.feed_forward_gate):
+            torch.nn.init.constant_(gate.bias, -1e4)
+    events = torch.randn(4, 8)
+    torch.testing.assert_close(backbone(events, Sequences.pack([[0, 1], [2, 3]])), events)
+
+
+def test_ligr_gates_open_make_the_block_plain_pre_norm_swiglu():
+    backbone = LiGR(8, 1).eval()
+    (block,) = backbone.blocks
+    for gate in (block.attention_gate, block.feed_forward_gate):
+        torch.nn.init.constant_(gate.bias, 1e4)
+    events, history = torch.randn(4, 8), Sequences.pack([[0, 1], [2, 3]])
+    q = block.attention_norm(events)
+    h = events + block.attention(q, q, history)
+    torch.testing.assert_close(backbone(events, history), h + block.feed_forward(block.feed_forward_norm(h)))
