@@ -1,10 +1,12 @@
 """The simulated shop is what it says: its stated distribution is the one it draws from, and nothing ranks better."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -230,3 +232,10 @@ def test_a_place_or_person_that_is_not_there_is_refused(shop):
         shop.oracle_ranks(0)
     with pytest.raises(KeyError):
         shop.next_item_distribution("nobody", [])
+
+
+def test_the_card_counts_what_the_generator_makes(shop):
+    card = yaml.safe_load((Path(__file__).parents[2] / "data/cards/simulated-shop.yaml").read_text())
+    log = SimulatedShop(**card["source"]["init_args"]).read().collect()
+    counts = {"users": log["user_id"].n_unique(), "items": log["item_id"].n_unique(), "interactions": log.height}
+    assert counts == {name: card["counts"][name] for name in counts}
