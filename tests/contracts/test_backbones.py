@@ -1,0 +1,161 @@
+"""What every backbone must obey. A new backbone adds one line to ``CASES``."""
+
+import pytest
+import torch
+
+from seqrec.backbones.ligr import LiGR
+from seqrec.backbones.sasrec import Activation, Norm, SASRec
+from seqrec.ops.dispatch import using
+from seqrec.sequences import Sequences
+
+CASES = [
+    pytest.param(SASRec, {"norm": Norm.original, "n_heads": 1, "projects_output": False}, id="SASRec-original"),
+    pytest.param(SASRec, {"norm": Norm.pre}, id="SASRec-pre"),
+    pytest.param(SASRec, {"norm": Norm.post, "activation": Activation.gelu, "final_norm": False}, id="SASRec-post"),
+    pytest.param(LiGR, {}, id="LiGR"),
+]
+each_backbone = pytest.mark.parametrize(("build", "arguments"), CASES)
+
+DIM = 8
+N_VECTORS = 50
+# Short and long, single events, a repeated item, one history with nothing in it, and far more than 16 events.
+HISTORIES = [[3, 1, 4], [1], [], [5, 9, 2, 6, 5, 5], [*range(40)], [7, 7], [*range(30, 13, -1)]]
+
+
+def ready(build, arguments):
+    torch.manual_seed(0)
+    return build(dim=DIM, **arguments).eval(), torch.randn(N_VECTORS, DIM)
+
+
+def states_of(backbone, vectors, *histories):
+    packed = Sequences.pack(histories, times=[[60 * place for place in range(len(history))] for history in histories])
+    return backbone(vectors[packed.items], packed)
+
+
+def skip_unless_causal(build):
+    if not build.causal:
+        pytest.skip(f"{build.__name__} declares that it reads later events")
+
+
+@each_backbone
+def test_a_history_never_sees_its_neighbours(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    together = states_of(backbone, vectors, *HISTORIES)
+    alone = torch.cat([states_of(backbone, vectors, history) for history in HISTORIES])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@each_backbone
+def test_no_gradient_flows_between_histories(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    packed = Sequences.pack(HISTORIES)
+    events = vectors[packed.items].requires_grad_()
+    mine = packed.owners == 4
+    backbone(events, packed)[mine].square().sum().backward()
+    assert events.grad is not None
+    assert (events.grad[~mine] == 0).all()
+
+
+@each_backbone
+@pytest.mark.parametrize("length", [2, 5, 17, 40])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_changing_later_events_changes_nothing_before_them(build, arguments, length, share):
+    skip_unless_causal(build)
+    backbone, vectors = ready(build, arguments)
+    packed = Sequences.pack([[2, 3], list(range(length)), [4]])
+    t = 2 + int(share * (length - 1))
+    events = vectors[packed.items]
+    changed = events.clone()
+    changed[t + 1 :] = 100 * torch.randn_like(changed[t + 1 :])
+    before, after = backbone(events, packed), backbone(changed, packed)
+    torch.testing.assert_close(after[: t + 1], before[: t + 1], rtol=0, atol=1e-6)
+    assert not torch.allclose(after[t + 1 :], before[t + 1 :])
+
+
+@each_backbone
+def test_no_gradient_flows_from_a_state_to_later_events(build, arguments):
+    skip_unless_causal(build)
+    backbone, vectors = ready(build, arguments)
+    history = Sequences.pack([list(range(23))])
+    for t in (0, 7, 21):
+        events = vectors[history.items].requires_grad_()
+        (gradient,) = torch.autograd.grad(backbone(events, history)[t].square().sum(), events)
+        assert (gradient[t + 1 :] == 0).all()
+
+
+@each_backbone
+def test_events_that_are_still_to_come_change_no_state(build, arguments):
+    skip_unless_causal(build)
+    backbone, vectors = ready(build, arguments)
+    longer = states_of(backbone, vectors, list(range(30)))
+    for n_events in (1, 2, 16, 29):
+        shorter = states_of(backbone, vectors, list(range(n_events)))
+        torch.testing.assert_close(longer[:n_events], shorter, rtol=1e-4, atol=1e-5)
+
+
+@each_backbone
+def test_the_newest_state_knows_every_event_of_its_history(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    history = Sequences.pack([list(range(12))])
+    events = vectors[history.items].requires_grad_()
+    # A plain sum would be constant behind a layer norm.
+    (gradient,) = torch.autograd.grad((backbone(events, history)[-1] * torch.randn(DIM)).sum(), events)
+    assert (gradient.abs().sum(1) > 0).all()
+
+
+@each_backbone
+def test_gradients_are_finite_and_reach_every_parameter(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    backbone.train()
+    packed = Sequences.pack(HISTORIES)
+    events = vectors[packed.items].requires_grad_()
+    (backbone(events, packed) * torch.randn(packed.items.numel(), DIM)).sum().backward()
+    for name, leaf in [("events", events), *backbone.named_parameters()]:
+        assert leaf.grad is not None, name
+        assert leaf.grad.isfinite().all(), name
+
+
+@each_backbone
+@pytest.mark.parametrize("histories", [[], [[]], [[], []]], ids=["no history", "one empty", "two empty"])
+def test_histories_without_events_have_no_states_and_no_gradients(build, arguments, histories):
+    backbone, vectors = ready(build, arguments)
+    packed = Sequences.pack(histories)
+    events = vectors[packed.items].requires_grad_()
+    states = backbone(events, packed)
+    assert states.shape == (0, DIM)
+    states.sum().backward()
+
+
+@each_backbone
+def test_evaluation_is_repeatable_and_training_drops(build, arguments):
+    backbone, vectors = ready(build, {**arguments, "dropout": 0.5})
+    assert torch.equal(states_of(backbone, vectors, *HISTORIES), states_of(backbone, vectors, *HISTORIES))
+    backbone.train()
+    assert not torch.equal(states_of(backbone, vectors, *HISTORIES), states_of(backbone, vectors, *HISTORIES))
+
+
+@each_backbone
+def test_every_implementation_of_its_ops_gives_the_states_of_the_reference(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    chosen = states_of(backbone, vectors, *HISTORIES)
+    with using("reference"):
+        expected = states_of(backbone, vectors, *HISTORIES)
+    torch.testing.assert_close(chosen, expected, rtol=1e-4, atol=1e-5)
+
+
+@each_backbone
+def test_states_stay_close_and_finite_under_bfloat16_autocast(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    exact = states_of(backbone, vectors, *HISTORIES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow = states_of(backbone, vectors, *HISTORIES)
+    assert narrow.isfinite().all()
+    torch.testing.assert_close(narrow.float(), exact, rtol=0.1, atol=0.15)
+
+
+@each_backbone
+def test_it_declares_its_width_and_whether_it_is_causal(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    assert backbone.dim == DIM
+    assert isinstance(build.causal, bool)
+    assert states_of(backbone, vectors, *HISTORIES).shape == (sum(map(len, HISTORIES)), DIM)
