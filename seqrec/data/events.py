@@ -1,0 +1,177 @@
+"""Reads a source into plain arrays: ids become small numbers, clocks become seconds, and bad rows are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Int
+
+from seqrec.data.errors import InputError
+from seqrec.data.sources import Source
+
+# The smallest clock reading taken for each finer unit: as seconds it would lie beyond the year 5138.
+_UNITS = {
+    "second": (0, 1),
+    "millisecond": (10**11, 10**3),
+    "microsecond": (10**14, 10**6),
+    "nanosecond": (10**17, 10**9),
+}
+
+
+@dataclass(frozen=True)
+class Events:
+    """Interactions as numbers.
+
+    Attributes:
+        users: place of the event's user in ``user_ids``.
+        items: place of the event's item in ``item_ids``.
+        times: clock readings in the unit of the source.
+        user_ids: raw ids (String), ascending, so that numbers do not depend on the order of rows or of threads.
+        item_ids: raw ids (String), ascending.
+    """
+
+    users: Int[np.ndarray, "E"]
+    items: Int[np.ndarray, "E"]
+    times: Int[np.ndarray, "E"]
+    user_ids: pl.Series
+    item_ids: pl.Series
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def at(self, chosen: Int[np.ndarray, "n"] | Bool[np.ndarray, "E"]) -> Events:
+        """The chosen events, by place or by mask."""
+        return Events(self.users[chosen], self.items[chosen], self.times[chosen], self.user_ids, self.item_ids)
+
+    def compact(self) -> Events:
+        """The same events without the ids that none of them uses."""
+        users, user_ids = _renumber(self.users, self.user_ids)
+        items, item_ids = _renumber(self.items, self.item_ids)
+        return Events(users, items, self.times, user_ids, item_ids)
+
+
+def read_events(source: Source, min_rating: float | None = None) -> Events:
+    """All interactions of a source in file order.
+
+    Strings become dictionary codes while they are read, so no more than a few blocks of them are ever in memory.
+
+    Args:
+        source: what is read.
+        min_rating: events rated lower, or not rated, are left out; None keeps all.
+
+    Raises:
+        InputError: a column is missing, an id or a time is empty, a numeric id is negative, or no row is left.
+    """
+    rows = source.read()
+    try:
+        columns = rows.collect_schema().names()
+        for column in ("user_id", "item_id", "timestamp"):
+            _need_column(column, columns)
+        coded = rows.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical), pl.col("timestamp").cast(pl.Int64))
+        if min_rating is not None:
+            _need_column("rating", columns)
+            coded = coded.filter(pl.col("rating") >= min_rating)
+        table = coded.select("user_id", "item_id", "timestamp").collect(engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(
+            f"The interactions could not be read: {reason}. Repair the file or its column mapping."
+        ) from error
+    if table.is_empty():
+        reason = "there are none" if min_rating is None else f"none is rated {min_rating} or higher"
+        raise InputError(f"No interactions are left to prepare: {reason}. Check the file, or lower --min_rating.")
+    for column in table.columns:
+        _refuse_empty(table[column])
+    times = table["timestamp"].to_numpy()
+    users, user_ids = _encode(table["user_id"])
+    items, item_ids = _encode(table["item_id"])
+    return Events(users, items, times, user_ids, item_ids)
+
+
+def unit_of(times: Int[np.ndarray, "E"]) -> str:
+    """The unit of clock readings since 1970: second, or from 10¹¹ on millisecond, 10¹⁴ microsecond, 10¹⁷ nanosecond.
+
+    Raises:
+        InputError: the readings are of several units.
+    """
+    sizes = times if times.min() >= 0 else np.abs(times)
+    unit, other = _unit_of(int(sizes.max())), _unit_of(int(sizes.min()))
+    if unit != other:
+        count = int((sizes < _UNITS[unit][0]).sum())
+        raise InputError(
+            f"Column timestamp mixes units: {times[sizes.argmax()]} reads as {unit}s, {times[sizes.argmin()]} as "
+            f"{other}s, and {count} of {len(times)} events are not in {unit}s. Write all times in one unit."
+        )
+    return unit
+
+
+def to_seconds(times: Int[np.ndarray, "E"], unit: str) -> Int[np.ndarray, "E"]:
+    """Readings of a clock as whole seconds, rounded down."""
+    per_second = _UNITS[unit][1]
+    return times if per_second == 1 else times // per_second
+
+
+def refuse_future(times: Int[np.ndarray, "E"], unit: str, latest: int) -> None:
+    """Raises ``InputError`` if a reading is later than the second ``latest``."""
+    end = (latest + 1) * _UNITS[unit][1]
+    if times.max() >= end:
+        day = np.datetime64(int(to_seconds(times.max(keepdims=True), unit)[0]), "s").astype("datetime64[D]")
+        raise InputError(
+            f"Column timestamp has {int((times >= end).sum())} of {len(times)} events in the future, the latest on "
+            f"{day}. Drop those rows, or check the unit of the column and the clock of this machine."
+        )
+
+
+def _unit_of(reading: int) -> str:
+    return next(unit for unit, (least, _) in reversed(_UNITS.items()) if reading >= least)
+
+
+def _need_column(column: str, columns: list[str]) -> None:
+    if column not in columns:
+        option = {"user_id": "user", "item_id": "item", "timestamp": "time"}.get(column, column)
+        raise InputError(
+            f"Column '{column}' is missing; the interactions have {', '.join(columns)}. "
+            f"Say which column holds it, for your own file with --{option}_column."
+        )
+
+
+def _refuse_empty(column: pl.Series) -> None:
+    if empty := column.null_count():
+        first = column.is_null().arg_max()
+        what = "empty or unreadable times" if column.name == "timestamp" else "empty ids"
+        raise InputError(
+            f"Column {column.name} has {empty} {what}, the first in row {(first or 0) + 1} of the interactions. "
+            "Fill in those cells or drop those rows."
+        )
+
+
+def _encode(column: pl.Series) -> tuple[Int[np.ndarray, "E"], pl.Series]:
+    """Places of a column of dictionary codes in its ids, sorted."""
+    found = column.unique()
+    table = pl.DataFrame({"id": found.cast(pl.String), "code": found.to_physical()}).sort("id")
+    _refuse_odd_ids(table["id"], column.name)
+    codes = table["code"].to_numpy()
+    place = np.zeros(int(codes.max()) + 1, dtype=np.int32)
+    place[codes] = np.arange(len(codes), dtype=np.int32)
+    return place[column.to_physical().to_numpy()], table["id"].alias(column.name)
+
+
+def _refuse_odd_ids(ids: pl.Series, name: str) -> None:
+    if (ids == "").any():
+        raise InputError(f"Column {name} has ids that are empty texts. Fill in those cells or drop those rows.")
+    negative = ids.filter(ids.str.starts_with("-"))
+    if len(negative) and ids.str.contains(r"^-?\d+$").all():
+        raise InputError(
+            f"Column {name} holds numbers and {len(negative)} of its ids are negative, such as {negative[0]}. "
+            "Drop those rows, or give the ids a letter in front if they are real."
+        )
+
+
+def _renumber(codes: Int[np.ndarray, "E"], ids: pl.Series) -> tuple[Int[np.ndarray, "E"], pl.Series]:
+    used = np.zeros(len(ids), dtype=bool)
+    used[codes] = True
+    if used.all():
+        return codes, ids
+    return (np.cumsum(used, dtype=np.int32) - 1).astype(np.int32)[codes], ids.filter(pl.Series(used))

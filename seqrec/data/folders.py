@@ -1,0 +1,69 @@
+"""Folders that appear whole or not at all, whatever stops the program, and the digests that recognise their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from seqrec.data.errors import InputError
+
+
+@contextmanager
+def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its place when the block ends without an error.
+
+    What a killed program left behind is cleared first.
+
+    Args:
+        folder: the final place. What stands there is replaced if it is empty or holds the file ``mark``.
+        mark: name of a file by which a folder is known to be of this kind.
+
+    Raises:
+        InputError: something else stands there, or the disk refuses (full, read-only).
+    """
+    folder = folder.absolute()
+    clear_leftovers(folder)
+    if folder.exists() and not (folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))):
+        raise InputError(f"{folder} exists and was not written by seqrec. Choose another folder with --out.")
+    fresh, old = (folder.with_name(f"{folder.name}.{kind}-{os.getpid()}") for kind in ("tmp", "old"))
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} could not be written ({error.strerror or error}). "
+            "Free some space there, or choose another folder with --out."
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes temporary folders beside ``folder`` whose program is no longer alive."""
+    for kind in ("tmp", "old"):
+        for stale in folder.parent.glob(f"{folder.name}.{kind}-*"):
+            pid = stale.name.rpartition("-")[2]
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(stale, ignore_errors=True)
+
+
+def digest_of_files(path: Path) -> str:
+    """SHA-256 over the content of a file, or over the relative names and contents of all files of a folder."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

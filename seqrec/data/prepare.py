@@ -1,0 +1,282 @@
+"""Turns a source into a prepared data set on disk: filtered, in order of time, numbered, and ready to memory-map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table as Grid
+
+from seqrec.data import card as cards
+from seqrec.data import filters, store
+from seqrec.data.card import Card
+from seqrec.data.download import download
+from seqrec.data.errors import InputError
+from seqrec.data.events import Events, read_events, refuse_future, to_seconds, unit_of
+from seqrec.data.filters import Duplicates
+from seqrec.data.folders import digest_of_files
+from seqrec.data.log import Log
+from seqrec.data.sources import Source, Table
+
+_DAY = 86_400  # seconds; clocks of shops and of this machine may stand in different time zones
+
+
+def prepare(
+    data: str,
+    raw: Path | None = None,
+    out: Path | None = None,
+    min_rating: float | None = None,
+    duplicates: Duplicates | None = None,
+    user_core: int | None = None,
+    item_core: int | None = None,
+    min_length: int | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    rating_column: str | None = None,
+    items_file: Path | None = None,
+    title_column: str | None = None,
+    text_column: str | None = None,
+    categories_column: str | None = None,
+    force: bool = False,
+) -> None:
+    """Prepare a data set once, so that every later command only memory-maps it.
+
+    seqrec prepare ml-1m                        download, show the licence, prepare
+    seqrec prepare ml-1m --raw FOLDER_OR_ZIP    the same from files you already have
+    seqrec prepare simulated-shop               a small shop whose true answers are known
+    seqrec prepare my.csv --user_column uid --item_column sku --time_column when
+    seqrec prepare my.parquet --rating_column stars --min_rating 4 --user_core 5 --item_core 5
+
+    Prints how many users, items and interactions were read and kept, and which share of the order rests on equal
+    times. Running it again with the same files and settings does nothing.
+
+    Args:
+        data: name of a data card, path of your own card (.yaml), or path of your own CSV, TSV, Parquet or JSONL file.
+        raw: file or folder of the original data, for a card that shall not be downloaded.
+        out: folder to write; by default data/prepared/NAME.
+        min_rating: lowest rating that counts as an interaction; by default what the card says, else all.
+        duplicates: which of several events of one user with one item stay: keep_all, keep_first or keep_last.
+        user_core: fewest events of a user; with item_core, applied in turns until both hold.
+        item_core: fewest events of an item.
+        min_length: fewest events of a user, applied once at the end.
+        user_column: column of your own file with user ids; by default user_id.
+        item_column: column of your own file with item ids; by default item_id.
+        time_column: column of your own file with times (a Unix clock in any unit, or dates); by default timestamp.
+        rating_column: column of your own file with ratings, needed for min_rating.
+        items_file: your own table of the items, with a column item_id.
+        title_column: its column of titles.
+        text_column: its column of descriptions.
+        categories_column: its column of categories.
+        force: prepare again even if nothing changed.
+
+    Raises:
+        InputError: the input cannot be used; the message says where and what to do.
+    """
+    own = {
+        "user": user_column,
+        "item": item_column,
+        "time": time_column,
+        "rating": rating_column,
+        "items": items_file,
+        "title": title_column,
+        "text": text_column,
+        "categories": categories_column,
+    }
+    own = {name: value for name, value in own.items() if value is not None}
+    given = {
+        "min_rating": min_rating,
+        "duplicates": duplicates,
+        "user_core": user_core,
+        "item_core": item_core,
+        "min_length": min_length,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    console = Console()
+    if _is_own_file(data):
+        if raw is not None:
+            raise InputError(f"--raw {raw} was given with your own file {data}. Leave --raw out.")
+        source, origin, name = *_own_file(Path(data), own), Path(data).name.split(".")[0]
+    else:
+        card = Card.load(data)
+        if own:
+            raise InputError(f"The card {card.name} already says what its columns mean. Leave out {', '.join(own)}.")
+        source, origin = _carded(card, raw)
+        given = _usual(card) | given
+        name = card.name
+        console.print(f"Licence of {card.name}: {card.licence}", markup=False, highlight=False)
+    folder = out or Path("data/prepared") / name
+    latest = int(time.time()) + _DAY
+    _report(prepare_log(source, folder, latest=latest, origin=origin, force=force, **given), folder, console)
+
+
+def prepare_log(
+    source: Source,
+    folder: Path,
+    *,
+    min_rating: float | None = None,
+    duplicates: Duplicates = Duplicates.keep_all,
+    user_core: int = 0,
+    item_core: int = 0,
+    min_length: int = 1,
+    latest: int | None = None,
+    origin: str | None = None,
+    force: bool = False,
+) -> Log:
+    """Reads a source, filters it, and writes the folder that ``Log.open`` reads.
+
+    The filters act in the order of the arguments. Events of one user at the same time keep the order of the source.
+    Users and items are numbered in the ascending order of their raw ids, so the same input gives the same bytes. The
+    folder is written under a temporary name and renamed, so it is never there in part.
+
+    Args:
+        source: the interactions and, where known, the items.
+        folder: where the prepared data set goes; an older one there is replaced.
+        min_rating: events rated lower, or not rated, are dropped; None keeps all.
+        duplicates: which of several events of one user with the same item stay.
+        user_core: with ``item_core``: users with fewer events and items with fewer events are dropped in turns until
+            none is left (iterative k-core, events counted after ``duplicates``); 0 or 1 keeps all.
+        item_core: as ``user_core``, for the events of an item.
+        min_length: users with fewer events are dropped last, once, which may leave items below ``item_core``.
+        latest: events after this second since 1970 are refused as dates in the future; None allows all.
+        origin: digest of what the source reads. A whole folder with the same origin and arguments is used as it is;
+            None prepares anew.
+        force: prepare anew whatever stands in the folder.
+
+    Raises:
+        InputError: the interactions cannot be used, nothing or only one user is left, or the disk refuses.
+    """
+    parameters = {
+        "min_rating": min_rating,
+        "duplicates": duplicates.name,
+        "user_core": user_core,
+        "item_core": item_core,
+        "min_length": min_length,
+    }
+    for name in ("user_core", "item_core", "min_length"):
+        if parameters[name] < 0:
+            raise InputError(f"{name} is {parameters[name]}, which is no number of events. Give 0 or more.")
+    if not force and store.is_ready(folder, parameters, origin):
+        return Log.open(folder)
+    events = read_events(source, min_rating)
+    read = _sizes(events)
+    unit = unit_of(events.times)
+    if latest is not None:
+        refuse_future(events.times, unit, latest)
+    # Sorted by the source's own clock: two readings of one second may still differ by milliseconds.
+    events = filters.by_user_and_time(events)
+    events = filters.without_repeats(events, duplicates)
+    events = filters.core(events, user_core, item_core)
+    events = filters.long_enough(events, min_length).compact()
+    _refuse_too_little(events, parameters)
+    tied_events, tied_users = filters.ties(events)
+    events = replace(events, times=to_seconds(events.times, unit))
+    manifest = {
+        "parameters": parameters,
+        "origin": origin,
+        "unit_of_times": unit,
+        "counts": {"read": read, "kept": _sizes(events)},
+        "share_of_tied_events": tied_events,
+        "share_of_users_with_tied_last_event": tied_users,
+    }
+    store.write(events, _catalog(events, source.items()), folder, manifest)
+    return Log.open(folder)
+
+
+def _sizes(events: Events) -> dict[str, int]:
+    return {"users": len(events.user_ids), "items": len(events.item_ids), "interactions": len(events)}
+
+
+def _refuse_too_little(events: Events, parameters: dict[str, Any]) -> None:
+    if not len(events):
+        chosen = ", ".join(f"{name} {value}" for name, value in parameters.items() if name != "duplicates")
+        raise InputError(f"No interactions are left after the filters ({chosen}). Lower them.")
+    if len(events.user_ids) == 1:
+        raise InputError(
+            f"Only one user is left ('{events.user_ids[0]}'), and there is nothing to learn from one. "
+            "Check which column holds the users, or lower the filters."
+        )
+
+
+def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
+    """One line per item in row order, with its count and what is known about it."""
+    counts = np.bincount(events.items, minlength=len(events.item_ids))
+    catalog = pl.DataFrame({"item_id": events.item_ids, "count": pl.Series(counts, dtype=pl.Int64)})
+    if described is None:
+        return catalog
+    known = [name for name in ("title", "text", "categories") if name in described.collect_schema().names()]
+    details = (
+        described.select("item_id", *known)
+        .join(catalog.lazy().select("item_id"), on="item_id", how="semi")
+        .unique("item_id", keep="first", maintain_order=True)
+    )
+    return catalog.lazy().join(details, on="item_id", how="left", maintain_order="left").collect()
+
+
+def _is_own_file(data: str) -> bool:
+    path = Path(data)
+    return path.suffix not in ("", ".yaml", ".yml") or (data not in cards.known() and path.exists())
+
+
+def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
+    if not path.exists():
+        raise InputError(f"{path} does not exist. Give the path of your own file, or the name of a data card.")
+    named = {name: column for name, column in columns.items() if name != "items"}
+    described = [columns["items"]] if "items" in columns else []
+    for table in described:
+        if not table.exists():
+            raise InputError(f"{table} does not exist. Give --items_file the path of your table of items.")
+    return Table(path, **columns), _origin(named, [path, *described])
+
+
+def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:
+    """The source of a card, downloaded where the card has an address and no files are given."""
+    if raw is None and card.url is not None:
+        raw = Path("data/raw") / card.name
+        for url, checksum in ((card.url, card.sha256), (card.items_url, None)):
+            if url is not None:
+                download(url, raw / url.rpartition("/")[2], checksum, card.licence)
+    if raw is not None and not raw.exists():
+        raise InputError(f"{raw} does not exist. Give --raw the file or folder of the original data of {card.name}.")
+    return card.source(raw), _origin(card.reader, [raw] if raw is not None else [])
+
+
+def _origin(reader: dict[str, Any], paths: list[Path]) -> str:
+    """Digest of how files are read and of what is in them; their names, places and dates do not count."""
+    digest = hashlib.sha256(json.dumps(reader, sort_keys=True, default=str).encode())
+    for path in paths:
+        digest.update(digest_of_files(path).encode())
+    return digest.hexdigest()
+
+
+def _usual(card: Card) -> dict[str, Any]:
+    """The preparation that the card proposes."""
+    usual = dict(card.preparation or {})
+    if "duplicates" in usual:
+        usual["duplicates"] = Duplicates[usual["duplicates"]]
+    if usual.get("min_rating") is not None:
+        usual["min_rating"] = float(usual["min_rating"])
+    return usual
+
+
+def _report(log: Log, folder: Path, console: Console) -> None:
+    manifest = log.manifest
+    grid = Grid("", "users", "items", "interactions")
+    for stage in ("read", "kept"):
+        grid.add_row(stage, *(f"{manifest['counts'][stage][kind]:,}" for kind in ("users", "items", "interactions")))
+    console.print(grid)
+    console.print(
+        f"Events at the same time as a neighbour of their user: {manifest['share_of_tied_events']:.1%}; "
+        f"users whose newest events are at the same time: {manifest['share_of_users_with_tied_last_event']:.1%}. "
+        "Their order is that of the file.",
+        markup=False,
+        highlight=False,
+    )
+    console.print(f"Prepared: {folder}", markup=False, highlight=False, soft_wrap=True)

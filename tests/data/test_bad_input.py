@@ -1,0 +1,246 @@
+"""Every kind of bad input is answered by one sentence and leaves no half-written folder behind."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from seqrec.data.errors import InputError
+from seqrec.data.folders import whole_folder
+from seqrec.data.log import Log
+from seqrec.data.prepare import prepare
+
+HEADER = "user_id,item_id,timestamp\n"
+GOOD = HEADER + "u1,i1,1000000000\nu1,i2,1000000001\nu2,i1,1000000002\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(folder: Path, content: str | pl.DataFrame, **arguments) -> str:
+    """What the command says to a file, after checking that it left nothing behind."""
+    if isinstance(content, str):
+        path = folder / "log.csv"
+        path.write_text(content)
+    else:
+        path = folder / "log.parquet"
+        content.write_parquet(path)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError) as caught:
+        prepare(str(path), **arguments)
+    prepared = folder / "data" / "prepared"
+    assert sorted(file for file in folder.rglob("*") if file not in (prepared, prepared.parent)) == before
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+def table(**columns) -> pl.DataFrame:
+    """A good Parquet log with some columns exchanged."""
+    good = {"user_id": ["u1", "u1", "u2"], "item_id": ["i1", "i2", "i1"], "timestamp": [10**9, 10**9 + 1, 10**9]}
+    return pl.DataFrame(good | columns)
+
+
+def test_a_good_file_is_prepared_and_reported(folder, capsys):
+    (folder / "log.csv").write_text(GOOD)
+    prepare("log.csv")
+    printed = capsys.readouterr().out
+    assert "interactions" in printed
+    assert "data/prepared/log" in printed
+    assert len(Log.open(folder / "data/prepared/log").items) == 3
+
+
+def test_a_missing_file_or_card_is_named(folder):
+    with pytest.raises(InputError, match=r"nowhere\.csv does not exist"):
+        prepare("nowhere.csv")
+    with pytest.raises(InputError, match="no-such-card"):
+        prepare("no-such-card")
+    (folder / "log.csv").write_text(GOOD)
+    with pytest.raises(InputError, match=r"shelf\.csv does not exist"):
+        prepare("log.csv", items_file=Path("shelf.csv"))
+    with pytest.raises(InputError, match="--raw"):
+        prepare("log.csv", raw=folder)
+
+
+def test_a_missing_column_is_named(folder):
+    assert "user_id" in refusal(folder, GOOD.replace("user_id", "uid"))
+    assert "stars" in refusal(folder, GOOD, rating_column="stars", min_rating=4.0)
+    assert "--rating_column" in refusal(folder, GOOD, min_rating=4.0)
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp"])
+def test_empty_cells_are_refused_with_their_column_and_place(folder, column):
+    cells = table()[column].to_list()
+    message = refusal(folder, table(**{column: [cells[0], None, cells[2]]}))
+    assert column in message
+    assert "row 2" in message
+
+
+def test_empty_texts_are_no_ids(folder):
+    assert "item_id" in refusal(folder, table(item_id=["i1", "", "i2"]))
+    assert "line 3" in refusal(folder, GOOD.replace("u1,i2", "u1,"))
+
+
+def test_times_that_cannot_be_read_are_refused(folder):
+    assert "yesterday" in refusal(folder, GOOD.replace("1000000001", "yesterday"))
+    assert "timestamp" in refusal(folder, table(timestamp=["1", "2", "x"]))
+
+
+@pytest.mark.parametrize("factor", [10**3, 10**6, 10**9])
+def test_mixed_clocks_are_refused_and_uniform_ones_are_converted(folder, factor):
+    times = [10**9, (10**9 + 1) * factor, 10**9 + 2]
+    assert "mixes units" in refusal(folder, table(timestamp=times))
+    table(timestamp=[10**9 * factor, (10**9 + 1) * factor, 10**9 * factor]).write_parquet("log.parquet")
+    prepare("log.parquet")
+    assert Log.open("data/prepared/log").times.tolist() == [10**9, 10**9 + 1, 10**9]
+
+
+@pytest.mark.parametrize("factor", [1, 10**3])
+def test_dates_in_the_future_are_refused_with_their_day(folder, factor):
+    message = refusal(folder, table(timestamp=[10**9 * factor, 10**9 * factor, 4_102_444_800 * factor]))
+    assert "1 of 3" in message
+    assert "2100-01-01" in message
+
+
+def test_negative_numbers_are_no_ids_but_texts_with_a_dash_are(folder):
+    assert "negative" in refusal(folder, table(user_id=[1, -1, 2]))
+    assert "-5" in refusal(folder, GOOD.replace("i2", "-5").replace("i1", "7"))
+    table(item_id=["-5", "i1", "i2"]).write_parquet("log.parquet")
+    prepare("log.parquet")
+    assert Log.open("data/prepared/log").catalog.ids.to_list() == ["-5", "i1", "i2"]
+
+
+def test_one_user_is_not_enough(folder):
+    assert "Only one user" in refusal(folder, GOOD.replace("u2", "u1"))
+
+
+def test_a_file_of_which_nothing_is_left_is_refused(folder):
+    assert "user_core 9" in refusal(folder, GOOD, user_core=9)
+    assert "min_length 9" in refusal(folder, GOOD, min_length=9)
+    assert "5.0" in refusal(folder, table(stars=[1.0, 2.0, None]), rating_column="stars", min_rating=5.0)
+    refusal(folder, HEADER)
+    assert "-1" in refusal(folder, GOOD, item_core=-1)
+
+
+def test_a_user_with_a_hundred_thousand_events_is_prepared(folder):
+    count = 100_000
+    times = np.random.default_rng(0).permutation(count)
+    users = ["robot"] * count + ["person"] * 2
+    items = [f"i{time % 100}" for time in times] + ["i0", "i1"]
+    pl.DataFrame({"user_id": users, "item_id": items, "timestamp": [*times.tolist(), 0, 1]}).write_parquet(
+        "log.parquet"
+    )
+    prepare("log.parquet")
+    log = Log.open("data/prepared/log")
+    assert np.diff(log.offsets).tolist() == [2, count]
+    assert (log.times[2:] == np.arange(count)).all()
+
+
+def test_ids_that_look_like_numbers_keep_their_zeros(folder):
+    (folder / "log.csv").write_text(HEADER + "007,01,1\n7,1,2\n007,1,3\n")
+    prepare("log.csv")
+    log = Log.open("data/prepared/log")
+    assert log.users.to_list() == ["007", "7"]
+    assert log.catalog.ids.to_list() == ["01", "1"]
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(folder):
+    (folder / "log.csv").write_text(GOOD)
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(InputError, match="was not written by seqrec"):
+        prepare("log.csv", out=folder / "thesis")
+    assert (folder / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def many_rows(folder: Path) -> None:
+    """A log whose arrays take about a megabyte."""
+    random = np.random.default_rng(0)
+    users, items, times = random.integers(0, 1000, (3, 60_000))
+    rows = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times})
+    rows.select(pl.col("user_id", "item_id").cast(pl.String), "timestamp").write_parquet(folder / "log.parquet")
+
+
+def run(code: str, **options) -> subprocess.Popen[str]:
+    """A second interpreter in this working folder."""
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "POLARS_MAX_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes, **options)
+
+
+def test_a_disk_that_fills_up_leaves_the_old_data_set_as_it_was(folder):
+    (folder / "log.csv").write_text(GOOD)
+    prepare("log.csv")
+    many_rows(folder)
+    code = (
+        "from pathlib import Path\nfrom seqrec.data.errors import InputError\nfrom seqrec.data.prepare import prepare\n"
+        "try:\n    prepare('log.parquet', out=Path('data/prepared/log'))\n"
+        "except InputError as error:\n    print('refused:', error)\n"
+    )
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    output, errors = run(code, preexec_fn=small_disk).communicate(timeout=120)
+    assert "refused:" in output, errors
+    assert "could not be written" in output
+    assert len(Log.open("data/prepared/log").items) == 3
+    assert [path.name for path in (folder / "data/prepared").iterdir()] == ["log"]
+
+
+def test_a_killed_run_leaves_no_data_set_and_the_next_run_clears_up(folder):
+    many_rows(folder)
+    code = (
+        "import time\nfrom seqrec.data import store\nfrom seqrec.data.prepare import prepare\n"
+        "store._fingerprint = lambda *_: print('half-way', flush=True) or time.sleep(60)\nprepare('log.parquet')\n"
+    )
+    process = run(code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half-way\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    left = [path.name for path in (folder / "data/prepared").iterdir()]
+    assert left == [f"log.tmp-{process.pid}"]
+    with pytest.raises(FileNotFoundError):
+        Log.open("data/prepared/log")
+    prepare("log.parquet")
+    assert [path.name for path in (folder / "data/prepared").iterdir()] == ["log"]
+    assert len(Log.open("data/prepared/log").items) == 60_000
+
+
+def test_running_again_with_the_same_input_writes_nothing(folder):
+    (folder / "log.csv").write_text(GOOD)
+    prepare("log.csv")
+    manifest = folder / "data/prepared/log/manifest.json"
+    stamp = manifest.stat().st_mtime_ns
+    time.sleep(0.01)
+    os.utime("log.csv")
+    prepare("log.csv")
+    assert manifest.stat().st_mtime_ns == stamp
+    (folder / "log.csv").write_text(GOOD + "u2,i9,1000000003\n")
+    prepare("log.csv")
+    assert len(Log.open(manifest.parent).items) == 4
+
+
+def test_a_folder_appears_only_when_its_block_ends_well(tmp_path):
+    def half() -> None:
+        with whole_folder(tmp_path / "new", "mark") as fresh:
+            (fresh / "mark").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,201 @@
+"""What a prepared data set is, whatever it was made from."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqrec.data.events import to_seconds, unit_of
+from seqrec.data.filters import Duplicates, stable_order
+from seqrec.data.log import Log
+from seqrec.data.prepare import prepare_log
+from seqrec.data.sources import Source
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4), st.integers(1, 5)), min_size=2, max_size=60
+).filter(lambda rows: len({row[0] for row in rows}) > 1)
+
+
+class Rows(Source):
+    """A source made of Python rows: user, item, time, and a rating if there are four."""
+
+    def __init__(self, rows, items: pl.DataFrame | None = None) -> None:
+        users, things, times, *ratings = zip(*rows, strict=True)
+        table = {"user_id": [f"u{user}" for user in users], "item_id": [f"i{thing}" for thing in things]}
+        self.table = pl.DataFrame(table | {"timestamp": pl.Series(times, dtype=pl.Int64)})
+        if ratings:
+            self.table = self.table.with_columns(rating=pl.Series(ratings[0], dtype=pl.Float32))
+        self.described = items
+
+    def read(self) -> pl.LazyFrame:
+        return self.table.lazy()
+
+    def items(self) -> pl.LazyFrame | None:
+        return None if self.described is None else self.described.lazy()
+
+
+def histories(log: Log) -> dict[str, list[tuple[str, int]]]:
+    """What the arrays say, in raw ids."""
+    ids = log.catalog.ids.to_list()
+    return {
+        user: [(ids[item], int(time)) for item, time in zip(log.items[a:b], log.times[a:b], strict=True)]
+        for user, a, b in zip(log.users, log.offsets[:-1], log.offsets[1:], strict=True)
+    }
+
+
+def expected(rows) -> dict[str, list[tuple[str, int]]]:
+    """The same by the plainest Python: group by user, sort by time, keep the order of the file within ties."""
+    grouped: dict[str, list[tuple[str, int]]] = {}
+    for user, item, time, *_ in rows:
+        grouped.setdefault(f"u{user}", []).append((f"i{item}", time))
+    return {user: sorted(events, key=lambda event: event[1]) for user, events in sorted(grouped.items())}
+
+
+@given(rows=ROWS)
+@settings(max_examples=25, deadline=None)
+def test_histories_hold_every_event_in_time_order_with_ties_in_file_order(tmp_path_factory, rows):
+    log = prepare_log(Rows(rows), tmp_path_factory.mktemp("log") / "log")
+    assert histories(log) == expected(rows)
+    counts = Counter(f"i{row[1]}" for row in rows)
+    assert dict(zip(log.catalog.ids, log.catalog.counts.tolist(), strict=True)) == counts
+    assert (log.items.dtype, log.times.dtype, log.offsets.dtype) == (np.int32, np.int64, np.int64)
+
+
+@given(rows=ROWS, user_core=st.integers(0, 4), item_core=st.integers(0, 4), policy=st.sampled_from(Duplicates))
+@settings(max_examples=40, deadline=None)
+def test_duplicates_and_core_agree_with_a_plain_loop(tmp_path_factory, rows, user_core, item_core, policy):
+    kept = [(user, item, time) for user, events in expected(rows).items() for item, time in events]
+    if policy is not Duplicates.keep_all:
+        step = 1 if policy is Duplicates.keep_first else -1
+        once = {(user, item): place for place, (user, item, _) in list(enumerate(kept))[::-step]}
+        kept = [kept[place] for place in sorted(once.values())]
+    before = None
+    while before != len(kept):
+        before = len(kept)
+        users, items = Counter(row[0] for row in kept), Counter(row[1] for row in kept)
+        kept = [row for row in kept if users[row[0]] >= user_core and items[row[1]] >= item_core]
+    folder = tmp_path_factory.mktemp("log") / "log"
+    arguments = {"duplicates": policy, "user_core": user_core, "item_core": item_core}
+    if len({row[0] for row in kept}) < 2:
+        with pytest.raises(ValueError, match=r"No interactions are left|Only one user"):
+            prepare_log(Rows(rows), folder, **arguments)
+        assert not folder.exists()
+        return
+    log = prepare_log(Rows(rows), folder, **arguments)
+    assert [(user, *event) for user, events in histories(log).items() for event in events] == kept
+    assert sorted({row[1] for row in kept}) == log.catalog.ids.to_list()
+
+
+@given(values=st.lists(st.integers(-(2**62), 2**62) | st.integers(0, 5), max_size=50))
+def test_the_packed_sort_is_a_stable_sort(values):
+    array = np.array(values, dtype=np.int64)
+    assert stable_order(array).tolist() == np.argsort(array, kind="stable").tolist()
+
+
+def test_low_ratings_and_short_histories_are_left_out(tmp_path):
+    rows = [
+        (1, 1, 0, 5),
+        (1, 2, 1, 4),
+        (1, 3, 2, 1),
+        (2, 1, 0, 5),
+        (2, 2, 1, 3),
+        (3, 4, 0, 5),
+        (4, 1, 9, 4),
+        (4, 5, 8, 4),
+    ]
+    log = prepare_log(Rows(rows), tmp_path / "log", min_rating=4.0, min_length=2)
+    assert histories(log) == {"u1": [("i1", 0), ("i2", 1)], "u4": [("i5", 8), ("i1", 9)]}
+    assert log.manifest["counts"]["read"]["interactions"] == 6
+    assert log.manifest["counts"]["kept"] == {"users": 2, "items": 3, "interactions": 4}
+
+
+def test_same_rows_in_another_chunking_give_the_same_bytes(tmp_path):
+    random = np.random.default_rng(0)
+    rows = [tuple(row) for row in random.integers(0, 50, (500, 3)).tolist()]
+    whole, parts = Rows(rows), Rows(rows)
+    parts.table = pl.concat([parts.table[start : start + 7] for start in range(0, 500, 7)], rechunk=False)
+    for source, name in ((whole, "a"), (parts, "b")):
+        prepare_log(source, tmp_path / name, origin="rows")
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["catalog.parquet", "items.npy", "manifest.json", "offsets.npy", "times.npy", "users.parquet"]
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_ties_are_counted_by_hand(tmp_path):
+    rows = [(1, 1, 5), (1, 2, 5), (1, 3, 6), (2, 1, 7), (2, 2, 8), (2, 3, 8), (2, 4, 8), (3, 1, 8)]
+    manifest = prepare_log(Rows(rows), tmp_path / "log").manifest
+    assert manifest["share_of_tied_events"] == 5 / 8
+    assert manifest["share_of_users_with_tied_last_event"] == pytest.approx(1 / 3)
+
+
+def test_titles_and_categories_are_joined_in_row_order_and_strangers_left_out(tmp_path):
+    items = pl.DataFrame(
+        {
+            "item_id": ["i9", "i2", "i1", "i2"],
+            "title": ["nine", "two", "one", "again"],
+            "categories": [["a"], ["b"], [], []],
+        }
+    )
+    log = prepare_log(Rows([(1, 1, 0), (1, 2, 1), (2, 3, 0)], items), tmp_path / "log")
+    assert log.catalog.table.columns == ["item_id", "count", "title", "categories"]
+    assert log.catalog.titles.to_list() == ["one", "two", "i3"]
+    assert log.catalog.table["categories"].to_list() == [[], ["b"], None]
+
+
+def test_a_whole_folder_is_used_again_and_a_broken_or_different_one_is_not(tmp_path):
+    folder, rows, other = tmp_path / "log", Rows([(1, 1, 0), (2, 2, 0)]), Rows([(1, 1, 0), (2, 2, 0), (3, 3, 0)])
+    first = prepare_log(rows, folder, origin="a").manifest["fingerprint"]
+    assert prepare_log(other, folder, origin="a").manifest["fingerprint"] == first
+    assert len(prepare_log(other, folder, origin="a", force=True).users) == 3
+    assert len(prepare_log(rows, folder, origin="b").users) == 2
+    assert len(prepare_log(other, folder, origin="b", min_length=1, duplicates=Duplicates.keep_last).users) == 3
+    (folder / "times.npy").write_bytes(b"")
+    assert len(prepare_log(rows, folder, origin="b", duplicates=Duplicates.keep_last).users) == 2
+    (folder / "manifest.json").write_text("{}")
+    assert len(prepare_log(rows, folder, origin="b", duplicates=Duplicates.keep_last).users) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("second", 1), ("millisecond", 10**3), ("nanosecond", 10**9)])
+def test_clocks_of_any_one_unit_become_seconds(unit, per_second):
+    times = np.array([1_000_000_000, 1_700_000_000]) * per_second
+    assert unit_of(times) == unit
+    assert to_seconds(times, unit).tolist() == [1_000_000_000, 1_700_000_000]
+
+
+def test_milliseconds_order_events_of_the_same_second(tmp_path):
+    rows = [(1, 1, 1_700_000_000_900), (1, 2, 1_700_000_000_100), (2, 1, 1_700_000_000_000)]
+    log = prepare_log(Rows(rows), tmp_path / "log")
+    assert histories(log)["u1"] == [("i2", 1_700_000_000), ("i1", 1_700_000_000)]
+    assert log.manifest["share_of_tied_events"] == 0
+
+
+def test_the_manifest_says_how_the_folder_was_made(tmp_path):
+    prepare_log(Rows([(1, 1, 0, 5), (2, 2, 0, 5)]), tmp_path / "log", min_rating=3.5, origin="x")
+    manifest = json.loads((tmp_path / "log" / "manifest.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert manifest["parameters"] == {
+        "min_rating": 3.5, "duplicates": "keep_all", "user_core": 0, "item_core": 0, "min_length": 1,
+    }  # fmt: skip
+    assert len(manifest["fingerprint"]) == 64
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["amazon-beauty", "ml-100k", "foursquare-nyc"])
+def test_a_real_log_equals_a_stable_sort_of_its_rows(tmp_path, real_data: Path, name):
+    class Real(Rows):
+        def __init__(self) -> None:
+            self.table = pl.read_parquet(real_data / name / "interactions.parquet")
+            self.described = pl.read_parquet(real_data / name / "items.parquet")
+
+    log = prepare_log(Real(), tmp_path / name)
+    rows = Real().table.sort("user_id", "timestamp", maintain_order=True)
+    assert (log.catalog.ids[log.items.tolist()] == rows["item_id"]).all()
+    assert (pl.Series(log.times) == rows["timestamp"]).all()
+    assert log.catalog.counts.sum() == rows.height
