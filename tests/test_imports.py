@@ -32,7 +32,8 @@ BELOW_THE_MODELS = ("ops", "positions", "semantics.store")
 KNOWS = {
     "training": ("recommenders", "objectives", "evaluation", "ops"),
     "objectives": ("recommenders", "semantics.store", "ops"),
-    "export": ("recommenders", "semantics.store", "ops"),
+    # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
+    "export": ("recommenders", "semantics.store", "ops", "data.errors", "data.folders"),
     "serving": ("export",),
     "recommenders": ("embeddings.base", "backbones.base", "positions.base", "scorers", "ops.ranking"),
     "backbones": ("nn", "positions"),
