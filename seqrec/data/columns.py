@@ -1,0 +1,117 @@
+"""Columns of any raw table turned into those of a log, with every cell that cannot be used named by its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from seqrec.data.errors import InputError, nearest
+
+_DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+_LONG_DATE_FORMAT = "%a %b %d %H:%M:%S %z %Y"
+_REMEDIES = {
+    "user_id": "give every row a user id",
+    "item_id": "give every row an item id",
+    "timestamp": "write every time as whole seconds, or every time as an ISO date",
+    "rating": "write the rating as a number, or leave it empty",
+}
+
+
+def log_columns(
+    table: pl.LazyFrame, path: Path, mapping: Mapping[str, str], first_line: int | None, ticks_per_second: int = 1
+) -> pl.LazyFrame:
+    """Name and type the columns of a log, rows in file order.
+
+    Args:
+        table: the raw table.
+        path: where it came from, for the messages.
+        mapping: raw column of each of user_id, item_id, timestamp and, if there are any, rating.
+        first_line: line of the first row in the file; ``None`` skips the look at every cell (typed files).
+        ticks_per_second: 1,000 where the file is known to count milliseconds.
+
+    Raises:
+        InputError: a column is missing, or a cell cannot be used.
+    """
+    schema = table.collect_schema()
+    require_columns(mapping.values(), schema.names(), path)
+    columns = {
+        "user_id": pl.col(mapping["user_id"]).cast(pl.String),
+        "item_id": pl.col(mapping["item_id"]).cast(pl.String),
+        "timestamp": _seconds(table, mapping["timestamp"], path) // ticks_per_second,
+    }
+    needed = {name: column.fill_null("") != "" for name, column in columns.items() if name != "timestamp"}
+    needed["timestamp"] = columns["timestamp"].is_not_null()
+    if "rating" in mapping:
+        rating = pl.col(mapping["rating"])
+        is_text = schema[mapping["rating"]] == pl.String
+        columns["rating"] = (rating.replace("", None) if is_text else rating).cast(pl.Float32, strict=False)
+        needed["rating"] = columns["rating"].is_not_null() | (rating.cast(pl.String).fill_null("") == "")
+    if first_line is not None:
+        _refuse_unusable_cells(table, path, mapping, needed, first_line)
+    return table.select(**columns)
+
+
+def require_columns(wanted: Iterable[str], present: list[str], path: Path) -> None:
+    """Raise ``InputError`` for the first wanted column that the table does not have."""
+    for name in wanted:
+        if name not in present:
+            raise InputError(f"{path} has no column '{name}' ({nearest(name, present)}); correct the column mapping.")
+
+
+def _seconds(table: pl.LazyFrame, column: str, path: Path) -> pl.Expr:
+    kind, time = table.collect_schema()[column], pl.col(column)
+    if kind.is_temporal():
+        return time.cast(pl.Datetime("us")).dt.epoch("s")
+    if kind != pl.String:
+        return time.cast(pl.Int64, strict=False)
+    numbers = time.cast(pl.Int64, strict=False)
+    with _refusing_broken_rows(path):
+        sample = table.select(time).filter(time.fill_null("") != "").head(1)
+        sample = sample.select(numbers.alias("number"), time.cast(pl.Float64, strict=False).alias("real")).collect()
+    if sample["number"].null_count() == 0:
+        return pl.coalesce(numbers, time.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))
+    if sample["real"].null_count() == 0:
+        return time.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+    text = time.str.strip_chars().str.replace(r"(\d)T(\d)", "$1 $2")
+    return pl.coalesce(
+        *(_epoch(text, form) for form in _DATE_FORMATS),
+        _epoch(time, _LONG_DATE_FORMAT),
+    )
+
+
+def _epoch(text: pl.Expr, form: str) -> pl.Expr:
+    return text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("s")
+
+
+class _refusing_broken_rows:
+    """Turn what the reader says of a malformed row into an ``InputError``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, pl.exceptions.PolarsError):
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"{self.path} has a malformed row ({reason}); repair that row.") from error
+
+
+def _refuse_unusable_cells(
+    table: pl.LazyFrame, path: Path, mapping: Mapping[str, str], usable: Mapping[str, pl.Expr], first_line: int
+) -> None:
+    raw = {f"raw {name}": pl.col(mapping[name]).cast(pl.String) for name in usable}
+    checked = table.select(**usable, **raw).with_row_index("row")
+    with _refusing_broken_rows(path):
+        bad = checked.filter(~pl.all_horizontal(*usable)).head(1).collect(engine="streaming")
+        if bad.is_empty() and table.head(1).collect().is_empty():
+            raise InputError(f"{path} holds no rows; give a file with at least one interaction.")
+    for row in bad.iter_rows(named=True):
+        name = next(name for name in usable if not row[name])
+        cell = row[f"raw {name}"]
+        found = f"no {name}" if cell in (None, "") else f"'{cell}', which is no {name},"
+        raise InputError(
+            f"{path} has {found} in column '{mapping[name]}' at line {row['row'] + first_line}; {_REMEDIES[name]}."
+        )
