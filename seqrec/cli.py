@@ -1,0 +1,109 @@
+"""One program for the whole journey: ``seqrec prepare | fit | validate | test | export | recommend | leaderboard``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from seqrec.suggestions import sentence
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that is a plain function: where it lives, what it does, and the extra it needs."""
+
+    path: str
+    summary: str
+    extra: str | None = None
+
+
+RUNS = {
+    "fit": "train a model; keeps the best checkpoint on validation NDCG@10",
+    "validate": "rank the validation targets of a run",
+    "test": "rank the test targets of a run; writes result.json and ranks.parquet",
+}
+COMMANDS = {
+    "prepare": Command("seqrec.data.prepare:prepare", "raw log, by card name or your own file, to arrays on disk"),
+    "export": Command("seqrec.export.bundle:export", "a run to a folder that serves: FAISS index and encoder", "cpu"),
+    "recommend": Command("seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", "cpu"),
+    "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared"),
+}
+ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard")
+
+
+def overview() -> str:
+    """What ``seqrec --help`` prints; it imports none of the commands, so it is quick."""
+    summaries = RUNS | {name: command.summary for name, command in COMMANDS.items()}
+    lines = "\n".join(f"  {name:<12} {summaries[name]}" for name in ORDER)
+    return f"""usage: seqrec COMMAND [options]
+
+Sequential recommendation: given what a person did so far, which item comes next?
+
+{lines}
+
+`seqrec COMMAND --help` lists the options of a command. A run is a stack of small files, later ones refine earlier:
+
+  seqrec prepare ml-1m
+  seqrec fit --config configs/data/ml-1m.yaml --config configs/model/sasrec.yaml --run runs/ml-1m
+  seqrec test --run runs/ml-1m
+  seqrec export --run runs/ml-1m --out bundles/ml-1m
+  seqrec recommend --bundle bundles/ml-1m --history 1193,661,914 -k 10
+
+SEQREC_DEBUG=1 shows the traceback behind an error."""
+
+
+def run(arguments: list[str]) -> None:
+    """Run one command. Raises what the command raises."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return
+    name, *rest = arguments
+    if name in RUNS:
+        from seqrec.lightning_cli import SeqrecCLI
+
+        SeqrecCLI(name, rest)
+    elif name in COMMANDS:
+        from jsonargparse import auto_cli
+
+        auto_cli(_load(name), args=rest, prog=f"seqrec {name}", as_positional=True, exit_on_error=False)
+    else:
+        from seqrec.data.errors import nearest
+
+        raise ValueError(f"'{name}' is not a command of seqrec, {nearest(name, ORDER)}; see `seqrec --help`.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and answer a mistake with one sentence and exit status 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        run(given)
+    except (ArgumentError, ValueError, OSError, TypeError, FloatingPointError, ImportError) as error:
+        if os.environ.get("SEQREC_DEBUG"):
+            raise
+        print(f"seqrec: error: {sentence(error, given)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("seqrec: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _load(name: str) -> Callable[..., object]:
+    command = COMMANDS[name]
+    module, function = command.path.split(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as missing:
+        if command.extra is None or (missing.name or "").startswith("seqrec"):
+            raise
+        raise ImportError(
+            f"`seqrec {name}` needs {missing.name}, which is not installed; run pip install 'seqrec[{command.extra}]'."
+        ) from missing
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The commands that run a model: fit, validate and test, read from a stack of config files."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import Action
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile
+from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from seqrec.data.datamodule import SequenceDataModule
+from seqrec.training.ranking_task import RankingTask
+from seqrec.training.record import EpochSeed, RunRecord
+
+# Lightning speaks to its own authors here, or of loaders that are fast enough without workers.
+for quiet in (".*isinstance.treespec.*", ".*does not have many workers.*", ".*does not have `configure_optimizers`.*"):
+    warnings.filterwarnings("ignore", message=quiet)
+
+DESCRIPTIONS = {
+    "fit": "Train a model and keep its best checkpoint on validation NDCG@10.\n\n"
+    "  seqrec fit --config configs/data/beauty.yaml --config configs/model/sasrec.yaml --run runs/beauty-sasrec\n"
+    "  seqrec fit --config runs/beauty-sasrec/config.yaml --ckpt_path last        continue after a kill",
+    "validate": "Rank the validation targets of a run.\n\n  seqrec validate --run runs/beauty-sasrec",
+    "test": "Rank the test targets of a run; writes result.json and ranks.parquet into its folder.\n\n"
+    "  seqrec test --run runs/beauty-sasrec",
+}
+SKIPPED = {
+    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
+    "validate": {"model", "dataloaders", "datamodule", "weights_only"},
+    "test": {"model", "dataloaders", "datamodule", "weights_only"},
+}
+TRAINER_DEFAULTS = {
+    "max_epochs": 200,
+    "use_distributed_sampler": False,  # the data module deals out the batches itself
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+}
+
+
+class FinishedRun(Action):
+    """Reads the config that an earlier fit left in the folder of its run."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        config = Path(values) / "config.yaml"
+        if option_string is not None:
+            if not config.is_file():
+                raise FileNotFoundError(
+                    f"{config} does not exist. Run `seqrec fit --run {values}` with a config first."
+                )
+            ActionConfigFile.apply_config(parser, cfg, "config", str(config))
+        cfg["run"] = str(values)
+
+
+class SeqrecCLI(LightningCLI):
+    """Lightning's command line for one of fit, validate and test.
+
+    Args:
+        command: which of them.
+        args: what follows it on the command line.
+    """
+
+    def __init__(self, command: str, args: list[str]) -> None:
+        self.command = command
+        super().__init__(
+            RankingTask,
+            SequenceDataModule,
+            save_config_callback=None,
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            seed_everything_default=42,
+            parser_kwargs={
+                "prog": "seqrec",
+                "exit_on_error": False,
+                command: {"exit_on_error": False, "description": DESCRIPTIONS[command]},
+            },
+            subclass_mode_model=True,
+            args=[command, *args],
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # only the parser in use is built
+        return {self.command: SKIPPED[self.command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if self.command == "fit":
+            parser.add_argument("--run", type=str, default="runs/latest", help="Folder that the run is kept in.")
+        else:
+            parser.add_argument(
+                "--run", action=FinishedRun, default="runs/latest", help="Folder of a run; its config is read."
+            )
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {
+                "early_stopping.monitor": "val/ndcg@10",
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 10,
+                "model": {"class_path": "seqrec.training.task.NextItemTask"},
+            }
+        )
+        parser.link_arguments("data.catalog", "model.init_args.catalog", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds arguments, too
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        chosen = self.config[self.command]
+        text = self._parser(self.command).dump(chosen, skip_none=False)
+        folder = Path(chosen.run)
+        callbacks = [
+            RunRecord(yaml.safe_load(text), text),
+            EpochSeed(int(chosen.seed_everything)),
+            ModelCheckpoint(
+                folder / "checkpoints",
+                filename="best",
+                monitor=chosen.early_stopping.monitor,
+                mode=chosen.early_stopping.mode,
+                save_last=True,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            ),
+        ]
+        settings = self._get(self.config_init, "trainer")
+        settings["callbacks"] = [*(settings["callbacks"] or []), *callbacks]
+        if settings["logger"] is None and self.command == "fit":
+            settings["logger"] = [
+                TensorBoardLogger(folder, name="", version="logs"),
+                CSVLogger(folder / "logs", name="csv"),
+            ]
+        return super().instantiate_trainer(default_root_dir=str(folder), **kwargs)
+
+    def fit(self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None) -> None:
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
+
+    def validate(
+        self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None, verbose: bool = True
+    ) -> None:
+        path = self._checkpoint(ckpt_path or "best")
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=path, weights_only=True, verbose=verbose)
+
+    def test(
+        self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None, verbose: bool = True
+    ) -> None:
+        path = self._checkpoint(ckpt_path or "best")
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=path, weights_only=True, verbose=verbose)
+
+    def _checkpoint(self, name: str | None) -> str | None:
+        """The file behind ``best`` or ``last`` of this run; any other path is taken as it is."""
+        if name is None:
+            return None
+        folder = Path(self.config[self.command].run) / "checkpoints"
+        path = {"best": folder / "best.ckpt", "last": folder / "last.ckpt"}.get(name, Path(name))
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist. Run `seqrec fit` first, or name another --ckpt_path.")
+        return str(path)

@@ -1,0 +1,54 @@
+"""Learning by counting: baselines see every training batch once and have nothing to optimise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.recommenders.counting import CountingRecommender
+from seqrec.training.ranking_task import RankingTask
+
+
+class CountingTask(RankingTask):
+    """Fits a counting recommender in one epoch on one device.
+
+    Args:
+        catalog: the items to choose from, with their training counts.
+        recommender: builds the counting recommender once the catalog is known.
+        cutoffs: list lengths k at which the metrics are taken.
+    """
+
+    recommender: CountingRecommender
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        recommender: Callable[[Catalog], CountingRecommender],
+        cutoffs: Sequence[int] = (1, 5, 10, 20),
+    ) -> None:
+        super().__init__(catalog, recommender, cutoffs)
+        self.automatic_optimization = False
+
+    def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"Counting runs on one device, {self.trainer.world_size} were asked for; set trainer.devices to 1."
+            )
+        if self.trainer.max_epochs != 1:
+            raise ValueError(
+                f"Counting takes one epoch, {self.trainer.max_epochs} were asked for; set trainer.max_epochs to 1."
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        with torch.no_grad():
+            self.recommender.count(batch)
+        if self.trainer.is_last_batch:  # validation follows before the epoch ends
+            self.recommender.finish()
+        return None
+
+    def configure_optimizers(self) -> None:
+        return None

@@ -1,0 +1,77 @@
+"""What every task shares: the ruler that validation and test hold to a recommender."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from lightning import LightningModule
+
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.evaluation.meter import Meter
+from seqrec.recommenders.base import Recommender
+
+
+class RankingTask(LightningModule):
+    """Measures where a recommender ranks the true next item. How it learns is said by the tasks that build on this one.
+
+    Validation logs ``val/NAME@k`` and test ``test/NAME@k``, over all devices together. Test also looks at the lists
+    that users would see and leaves the rank of every target in ``ranks.parquet`` in the folder of the run.
+
+    Args:
+        catalog: the items to choose from, with their training counts.
+        recommender: builds the recommender once the catalog is known.
+        cutoffs: list lengths k at which the metrics are taken, each at least 1.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        recommender: Callable[[Catalog], Recommender],
+        cutoffs: Sequence[int] = (1, 5, 10, 20),
+    ) -> None:
+        super().__init__()
+        self.recommender = recommender(catalog)
+        self.cutoffs = tuple(cutoffs)
+        self.metrics: dict[str, float] = {}
+        self.meter = self._new_meter()
+
+    def _new_meter(self) -> Meter:
+        return Meter(self.cutoffs, self.recommender.counts)
+
+    def on_validation_epoch_start(self) -> None:
+        self.meter = self._new_meter()
+
+    def on_test_epoch_start(self) -> None:
+        self.meter = self._new_meter()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._rank(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._rank(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            best = self.recommender.recommend(batch.history, max(self.cutoffs), batch.seen)
+        self.meter.update_lists(best.items)
+
+    def _rank(self, batch: Batch) -> None:
+        # Ranks are taken in full precision whatever the training used, so that a rounding never makes a tie.
+        with torch.autocast(self.device.type, enabled=False):
+            self.meter.update(self.recommender.ranks(batch), batch.users, batch.targets)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+        self.meter.save(Path(self.trainer.default_root_dir) / "ranks.parquet")
+
+    def _report(self, stage: str) -> None:
+        self.metrics = self.meter.compute()
+        # The meter has already added up all devices; the mean over them changes nothing and keeps Lightning quiet.
+        named = {f"{stage}/{name}": torch.tensor(value, device=self.device) for name, value in self.metrics.items()}
+        shown = f"{stage}/ndcg@10"
+        self.log_dict({name: value for name, value in named.items() if name != shown}, sync_dist=True)
+        self.log_dict({name: value for name, value in named.items() if name == shown}, sync_dist=True, prog_bar=True)

@@ -1,0 +1,177 @@
+"""What a run leaves behind: its config, its checkpoints, the rank of every target and one ``result.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer, __version__
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from seqrec.batch import Batch
+
+
+class RunRecord(Callback):
+    """Writes down what was run and what came out of it, in the folder of the run (``trainer.default_root_dir``).
+
+    ``config.yaml`` is written when fitting begins, ``fit.json`` when it ends and ``result.json`` when the test ends;
+    each appears whole or not at all. Time and events count on through a resumed run.
+
+    Args:
+        config: the complete config of the run, as plain values.
+        config_text: the same as YAML.
+    """
+
+    def __init__(self, config: dict[str, Any], config_text: str) -> None:
+        self.config = config
+        self.config_text = config_text
+        self.wall_seconds = 0.0
+        self.train_seconds = 0.0
+        self.events = 0
+        self._began = self._epoch_began = self._validation_began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        wall_seconds = self.wall_seconds + time.perf_counter() - self._began
+        return {"wall_seconds": wall_seconds, "train_seconds": self.train_seconds, "events": self.events}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.wall_seconds = state_dict["wall_seconds"]
+        self.train_seconds = state_dict["train_seconds"]
+        self.events = state_dict["events"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.perf_counter()
+        if trainer.is_global_zero:
+            write(_folder(trainer) / "config.yaml", self.config_text)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        self.events += batch.history.items.numel() * trainer.world_size
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_began = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_began += time.perf_counter() - self._validation_began  # training is timed without its validation
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.train_seconds += time.perf_counter() - self._epoch_began
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        fitted = {
+            "wall_seconds": round(self.wall_seconds + time.perf_counter() - self._began, 3),
+            "events_per_second": round(self.events / max(self.train_seconds, 1e-9), 1),
+            "epochs": trainer.current_epoch,
+            "peak_memory_bytes": peak_memory(pl_module.device),
+        }
+        write(_folder(trainer) / "fit.json", json.dumps(fitted, indent=2) + "\n")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.perf_counter()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = _folder(trainer)
+        fitted = json.loads((folder / "fit.json").read_text()) if (folder / "fit.json").is_file() else {}
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        task: Any = pl_module
+        result = {
+            "run": folder.name,
+            "model": _model_name(task),
+            "data": Path(str(self.config.get("data", {}).get("prepared", ""))).name,
+            "metrics": task.metrics,
+            "passport": data.passport,
+            "seed": self.config.get("seed_everything"),
+            "commit": commit(),
+            "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "lightning": __version__},
+            "parameters": sum(weight.numel() for weight in pl_module.parameters()),
+            "wall_seconds": fitted.get("wall_seconds"),
+            "test_seconds": round(time.perf_counter() - self._began, 3),
+            "epochs": fitted.get("epochs"),
+            "events_per_second": fitted.get("events_per_second"),
+            "peak_memory_bytes": max(fitted.get("peak_memory_bytes", 0), peak_memory(pl_module.device)),
+            "config": self.config,
+        }
+        write(folder / "result.json", json.dumps(result, indent=2, default=_plain) + "\n")
+
+
+class EpochSeed(Callback):
+    """Seeds torch afresh when an epoch begins, so that a resumed run draws what it would have drawn.
+
+    Args:
+        seed: the seed of the run; epoch and rank of the device are mixed into it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch, trainer.global_rank))
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """A seed of its own for every epoch and device of a run."""
+    mixed = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
+    return int(mixed[0] >> np.uint64(1))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def commit() -> str | None:
+    """The git revision of the code in use, or None where it does not run from a checkout or git is absent."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory in bytes held so far: of the device where it is a GPU, of this process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir)
+
+
+def _model_name(task: Any) -> str:
+    """The backbone's name where the recommender has one, the recommender's own otherwise."""
+    parts = dict(task.recommender.named_children())
+    return type(parts.get("backbone", task.recommender)).__name__
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)

@@ -1,0 +1,97 @@
+"""Learning to name the next item: one step of training, and how the parts of a run meet in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.objectives.base import Auxiliary, EqualWeights, Objective, Reweighter
+from seqrec.recommenders.base import Recommender
+from seqrec.training.ranking_task import RankingTask
+from seqrec.training.schedule import Constant, Schedule
+
+
+class NextItemTask(RankingTask):
+    """Trains a recommender to predict the next item, with Adam.
+
+    The loss is the mean over the predictions of the global batch: under several devices the sum of the losses and the
+    sum of the weights are both taken over all of them. Penalties and auxiliaries are averaged over the devices.
+
+    Args:
+        catalog: the items to choose from, with their training counts.
+        recommender: builds the recommender once the catalog is known.
+        objective: the loss of each prediction.
+        reweighter: how much each prediction counts; by default all count the same.
+        auxiliaries: terms that are added to the objective, each with a weight of its own.
+        learning_rate: Adam's step size, above 0.
+        betas: Adam's decay rates of the first and second moment, in [0, 1).
+        weight_decay: decoupled weight decay, as in AdamW; 0 is plain Adam.
+        schedule: how the learning rate changes over the run.
+        cutoffs: list lengths k at which the metrics are taken.
+        compile: whether embedding, backbone and the recommender's other modules go through ``torch.compile``; pays off
+            on long runs only.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        recommender: Callable[[Catalog], Recommender],
+        objective: Objective,
+        reweighter: Reweighter | None = None,
+        auxiliaries: list[Auxiliary] | None = None,
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        schedule: Schedule | None = None,
+        cutoffs: Sequence[int] = (1, 5, 10, 20),
+        compile: bool = False,
+    ) -> None:
+        super().__init__(catalog, recommender, cutoffs)
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate is {learning_rate}; it must be above 0, e.g. 0.001.")
+        self.objective = objective
+        self.reweighter = reweighter or EqualWeights()
+        self.auxiliaries = nn.ModuleList(auxiliaries or [])
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.weight_decay = weight_decay
+        self.schedule = schedule or Constant()
+        if compile:
+            for part in self.recommender.children():
+                part.compile(dynamic=True)
+
+    def on_fit_start(self) -> None:
+        every_event = self.trainer.datamodule.supervision.predicts_every_event  # type: ignore[attr-defined]
+        if every_event and not self.recommender.causal:
+            raise ValueError(
+                f"{type(self.recommender).__name__} sees later events (causal = False), but the data predicts every "
+                "event, so it would read its own answers; set data.supervision to "
+                "seqrec.data.supervision.NewestEvent."
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        encoded = self.recommender.encode(batch)
+        weighting = self.reweighter(encoded)
+        losses = weighting.weights * self.objective(encoded)
+        # Gathered with gradients: each device gets the gradient of the global mean times their number, and the average
+        # that the devices take next undoes the factor.
+        totals = torch.stack([losses.sum(), weighting.weights.sum()])
+        loss_sum, weight_sum = self.all_gather(totals, sync_grads=True).reshape(-1, 2).sum(0)  # type: ignore[union-attr]
+        loss = loss_sum / weight_sum + weighting.penalty
+        for auxiliary in self.auxiliaries:
+            loss = loss + auxiliary.weight * auxiliary(encoded)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = torch.optim.AdamW(
+            self.parameters(), self.learning_rate, self.betas, weight_decay=self.weight_decay, fused=True
+        )
+        steps = self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

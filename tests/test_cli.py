@@ -1,0 +1,159 @@
+"""The whole journey through the command line, on a shop of sixty users."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from seqrec.cli import main
+from seqrec.data.prepare import prepare_log
+from seqrec.data.simulated import SimulatedShop
+
+MODEL = """
+trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
+model:
+  recommender:
+    class_path: seqrec.recommenders.sequential.SequentialRecommender
+    init_args:
+      embedding: {class_path: seqrec.embeddings.ids.IdEmbedding, init_args: {dim: 8}}
+      backbone: {class_path: seqrec.backbones.sasrec.SASRec, init_args: {dim: 8, n_layers: 1, n_heads: 2, dropout: 0.1}}
+      dropout: 0.1
+  objective: seqrec.objectives.softmax.FullSoftmax
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    prepare_log(SimulatedShop(users=60, items=60, mean_events=12.0), folder / "shop")
+    (folder / "data.yaml").write_text(f"data: {{prepared: {folder / 'shop'}, max_length: 20, events_per_batch: 200}}\n")
+    (folder / "model.yaml").write_text(MODEL)
+    return folder
+
+
+def command(shop: Path, name: str, run: str, *more: str) -> list[str]:
+    stack = [f"--config={shop / 'data.yaml'}", f"--config={shop / 'model.yaml'}"]
+    return [name, *stack, f"--run={shop / run}", *more]
+
+
+def seqrec(*arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    ran = subprocess.run(
+        [sys.executable, "-m", "seqrec.cli", *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def straight(shop) -> Path:
+    """A run of four epochs, through the real program."""
+    seqrec(*command(shop, "fit", "straight", "--trainer.max_epochs=4"))
+    return shop / "straight"
+
+
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(shop, straight):
+    assert main(command(shop, "fit", "resumed", "--trainer.max_epochs=2")) == 0
+    halfway = weights(shop / "resumed")
+    assert main(command(shop, "fit", "resumed", "--trainer.max_epochs=4", "--ckpt_path=last")) == 0
+    whole, resumed = weights(straight), weights(shop / "resumed")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not all(torch.equal(halfway[name], resumed[name]) for name in whole)
+
+
+def test_a_test_leaves_a_result_that_says_all(straight, capsys):
+    assert main(["test", f"--run={straight}", "--verbose=false"]) == 0
+    result = json.loads((straight / "result.json").read_text())
+    assert 0 <= result["metrics"]["ndcg@10"] <= 1
+    assert result["seed"] == 42
+    assert (result["model"], result["data"], result["epochs"]) == ("SASRec", "shop", 4)
+    assert result["parameters"] > 60 * 8
+    assert min(result[name] for name in ("wall_seconds", "peak_memory_bytes", "events_per_second")) > 0
+    assert result["passport"]
+    assert result["config"]["trainer"]["max_epochs"] == 4
+    ranks = pl.read_parquet(straight / "ranks.parquet")
+    assert 0 < ranks.height <= 60
+
+
+def test_checkpoints_hold_nothing_but_weights_and_plain_values(straight):
+    for name in ("best", "last"):
+        torch.load(straight / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("baseline", ["popularity", "recent_popularity", "markov"])
+def test_a_baseline_counts_once_and_is_measured_alike(shop, baseline):
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    stack = [f"--config={shop / 'data.yaml'}", f"--config=configs/model/{baseline}.yaml", f"--run={shop / baseline}"]
+    assert main(["fit", *stack, *quiet]) == 0
+    assert main(["test", f"--run={shop / baseline}", "--verbose=false"]) == 0
+    assert json.loads((shop / baseline / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+
+
+def test_two_processes_equal_one_on_the_same_global_batches(shop):
+    plain = [
+        "--trainer.max_epochs=2",
+        "--model.recommender.init_args.dropout=0",
+        "--model.recommender.init_args.backbone.init_args.dropout=0",
+    ]
+    seqrec(*command(shop, "fit", "alone", *plain))
+    seqrec(*command(shop, "fit", "together", *plain, "--trainer.devices=2", "--trainer.strategy=ddp"))
+    alone, together = (
+        pl.read_csv(shop / run / "logs" / "csv" / "version_0" / "metrics.csv") for run in ("alone", "together")
+    )
+    for column in ("train/loss", "val/ndcg@10", "val/recall@5"):
+        one, two = alone[column].drop_nulls(), together[column].drop_nulls()
+        assert len(one) == len(two) > 1
+        assert two.to_list() == pytest.approx(one.to_list(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "meant"),
+    [
+        ("--trainer.max_epoch=3", "max_epochs"),
+        ("--data.max_lenght=3", "max_length"),
+        ("--model.learning_rat=0.1", "learning_rate"),
+        ("--model.recommender.init_args.backbone.init_args.n_layer=3", "n_layers"),
+        ("--model.recommender.init_args.backbone=seqrec.backbones.sasrec.SASREC", "seqrec.backbones.sasrec.SASRec"),
+        ("--model.objective=seqrec.objectives.softmx.FullSoftmax", "seqrec.objectives.softmax.FullSoftmax"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(shop, capsys, mistake, meant):
+    assert main(command(shop, "fit", "slip", mistake)) == 2
+    said = capsys.readouterr().err
+    assert "seqrec: error:" in said
+    assert f"Did you mean '{meant}'" in said or f"Did you mean {meant}?" in said
+    assert "Traceback" not in said
+
+
+def test_a_misspelt_key_in_a_file_is_answered_alike(shop, capsys):
+    (shop / "slip.yaml").write_text("trainer: {max_epoch: 3}\n")
+    assert main(command(shop, "fit", "slip", f"--config={shop / 'slip.yaml'}")) == 2
+    assert "Did you mean 'max_epochs'?" in capsys.readouterr().err
+
+
+def test_missing_things_are_named_with_the_remedy(shop, capsys):
+    assert main(["test", f"--run={shop / 'nowhere'}"]) == 2
+    assert "seqrec fit" in capsys.readouterr().err
+    assert main(command(shop, "fit", "nodata", f"--data.prepared={shop / 'nothing'}")) == 2
+    assert "seqrec prepare" in capsys.readouterr().err
+    assert main(command(shop, "fit", "fresh", "--ckpt_path=last")) == 2
+    assert "last.ckpt does not exist" in capsys.readouterr().err
+
+
+def test_the_overview_names_every_command_and_a_slip_is_answered(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for name in ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard"):
+        assert f"\n  {name} " in said
+    assert main(["tets"]) == 2
+    assert "'test'" in capsys.readouterr().err

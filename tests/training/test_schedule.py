@@ -1,0 +1,26 @@
+"""The learning rate climbs, stays or falls as its schedule says."""
+
+import math
+
+import pytest
+
+from seqrec.training.schedule import Constant, Cosine
+
+
+def test_the_warm_up_climbs_evenly_and_ends_at_full_height():
+    factors = [Constant(warmup_steps=4).factor(step, 10) for step in range(6)]
+    assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_the_cosine_falls_from_one_to_its_floor():
+    schedule = Cosine(warmup_steps=2, floor=0.1)
+    factors = [schedule.factor(step, 12) for step in range(2, 13)]
+    assert factors[0] == 1.0
+    assert factors[5] == pytest.approx(0.55)
+    assert factors[-1] == pytest.approx(0.1)
+    assert factors == sorted(factors, reverse=True)
+
+
+def test_a_cosine_without_an_end_says_what_to_set():
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs"):
+        Cosine().factor(0, math.inf)

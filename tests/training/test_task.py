@@ -1,0 +1,103 @@
+"""One training step: the loss is the weighted mean, plug-ins add their terms, and impossible runs are refused."""
+
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.objectives.base import Auxiliary, Objective, Reweighter, Weighting
+from seqrec.recommenders.base import Encoded, Recommender, TopK
+from seqrec.sequences import Sequences
+from seqrec.training.task import NextItemTask
+
+N = 5
+BATCH = Batch(
+    users=torch.arange(2),
+    history=Sequences.pack([[0, 1], [2]]),
+    predict_at=torch.arange(3),
+    targets=torch.tensor([1, 2, 3]),
+)
+
+
+class Table(Recommender):
+    """A query per item, learned directly."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(catalog)
+        self.vectors = nn.Parameter(torch.randn(len(catalog), 4, generator=torch.Generator().manual_seed(0)))
+
+    def encode(self, batch: Batch) -> Encoded:
+        states = self.vectors[batch.history.items]
+        return Encoded(batch, states, states[batch.predict_at], lambda rows: self.vectors, self.counts)
+
+    def ranks(self, batch: Batch) -> torch.Tensor:
+        return batch.targets
+
+    def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
+        return TopK(torch.zeros(len(history), k, dtype=torch.long), torch.zeros(len(history), k))
+
+
+class PastAndFuture(Table):
+    causal = False
+
+
+class SquaredQuery(Objective):
+    def forward(self, encoded: Encoded):
+        return encoded.queries.square().sum(1)
+
+
+class FirstCountsTwice(Reweighter):
+    def forward(self, encoded: Encoded) -> Weighting:
+        return Weighting(torch.tensor([2.0, 1.0, 1.0]), torch.tensor(0.5))
+
+
+class Seven(Auxiliary):
+    name, weight = "seven", 0.1
+
+    def forward(self, encoded: Encoded):
+        return torch.tensor(7.0)
+
+
+def task(recommender=Table, **arguments) -> NextItemTask:
+    catalog = Catalog(pl.DataFrame({"item_id": [str(n) for n in range(N)], "count": [1] * N}))
+    made = NextItemTask(catalog, recommender, SquaredQuery(), **arguments)
+    made._trainer = made._fabric = None
+    made.all_gather = lambda data, sync_grads: data
+    made.log = lambda *_, **__: None
+    return made
+
+
+def losses(made: NextItemTask) -> torch.Tensor:
+    return made.recommender.vectors[torch.tensor([0, 1, 2])].square().sum(1)
+
+
+def test_the_loss_is_the_mean_over_predictions():
+    made = task()
+    torch.testing.assert_close(made.training_step(BATCH, 0), losses(made).mean())
+
+
+def test_weights_penalties_and_auxiliaries_join_in():
+    made = task(reweighter=FirstCountsTwice(), auxiliaries=[Seven()])
+    expected = (losses(made) * torch.tensor([2.0, 1.0, 1.0])).sum() / 4 + 0.5 + 0.7
+    torch.testing.assert_close(made.training_step(BATCH, 0), expected)
+
+
+@pytest.mark.parametrize("predicts_every_event", [True, False])
+def test_a_model_that_sees_later_events_may_not_predict_every_event(predicts_every_event):
+    made = task(PastAndFuture)
+    data = SimpleNamespace(supervision=SimpleNamespace(predicts_every_event=predicts_every_event))
+    made._trainer = SimpleNamespace(datamodule=data)
+    if predicts_every_event:
+        with pytest.raises(ValueError, match="NewestEvent"):
+            made.on_fit_start()
+    else:
+        made.on_fit_start()
+
+
+def test_a_learning_rate_that_cannot_learn_is_refused():
+    with pytest.raises(ValueError, match="above 0"):
+        task(learning_rate=0.0)
