@@ -1,0 +1,203 @@
+"""A trained recommender as a folder that serves: FAISS index, query encoder, catalog, and a manifest that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from torch import Tensor
+
+from seqrec.catalog import Catalog
+from seqrec.data.datamodule import SequenceDataModule
+from seqrec.data.errors import InputError
+from seqrec.data.folders import whole_folder
+from seqrec.export.index import KeyIndex
+from seqrec.recommenders.base import Recommender
+from seqrec.recommenders.sequential import SequentialRecommender
+
+SCHEMA_VERSION = 1
+INDEX, WEIGHTS, RECIPE, CATALOG, MANIFEST = (
+    "index.faiss",
+    "encoder.pt",
+    "encoder.yaml",
+    "catalog.parquet",
+    "manifest.json",
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle's folder holds, read and checked.
+
+    Attributes:
+        recommender: the query encoder, in evaluation mode, with the catalog it knows.
+        index: the keys of the catalog.
+        max_length: most events of a history that the encoder reads, the newest ones; None reads all.
+        manifest: schema version, fingerprint, checksums, config and metrics.
+    """
+
+    recommender: SequentialRecommender
+    index: KeyIndex
+    max_length: int | None
+    manifest: dict[str, Any]
+
+
+def export(run: Path, out: Path) -> None:
+    """Write the best model of a run as a bundle that `seqrec recommend` answers from.
+
+    Args:
+        run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
+        out: folder to write; an older bundle there is replaced.
+    """
+    run, out = Path(run), Path(out)
+    config = _config(run)
+    recipe = config["model"]["init_args"]["recommender"]
+    data = _from_config(SequenceDataModule, config["data"])
+    recommender = build_recommender(recipe, data.catalog)
+    recommender.load_state_dict(_weights(run))
+    result = run / "result.json"
+    metrics = json.loads(result.read_text())["metrics"] if result.is_file() else {}
+    write_bundle(recommender, out, recipe=recipe, config=config, max_length=data.max_length, metrics=metrics)
+    print(f"{out}: {len(data.catalog):,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
+
+
+def write_bundle(
+    recommender: SequentialRecommender,
+    folder: Path,
+    *,
+    recipe: Mapping[str, Any],
+    config: Mapping[str, Any],
+    max_length: int | None,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Write a bundle; the folder appears whole or not at all.
+
+    Args:
+        recommender: a trained recommender, on any device.
+        folder: where; an older bundle there is replaced, anything else is refused.
+        recipe: ``class_path`` and ``init_args`` that build the same recommender from its catalog.
+        config: the complete config of the run, kept for the record.
+        max_length: most events of a history that the encoder reads; None reads all.
+        metrics: what the test said, kept for the record.
+    """
+    with torch.no_grad():
+        index = KeyIndex(recommender.item_keys())
+    with whole_folder(folder, mark=INDEX) as fresh:
+        index.save(fresh / INDEX)
+        torch.save({name: weight.detach().cpu() for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)
+        (fresh / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
+        recommender.catalog.save(fresh / CATALOG)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "catalog_fingerprint": recommender.catalog.fingerprint,
+            "items": len(recommender.catalog),
+            "max_length": max_length,
+            "metrics": dict(metrics or {}),
+            "config": dict(config),
+            "files": {name: _digest(fresh / name) for name in (INDEX, WEIGHTS, RECIPE, CATALOG)},
+        }
+        (fresh / MANIFEST).write_text(_sealed(manifest))
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle after every file has been compared with its checksum.
+
+    The recipe names classes that are imported, so open only bundles from people you trust.
+
+    Raises:
+        InputError: a file is missing or differs from what was written, or a newer seqrec wrote it.
+        ModuleNotFoundError: FAISS is not installed.
+    """
+    manifest = _manifest(folder)
+    for name, digest in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing. Run `seqrec export` again.")
+        if _digest(folder / name) != digest:
+            raise InputError(f"{folder / name} differs from what was exported. Run `seqrec export` again.")
+    catalog = Catalog.load(folder / CATALOG)
+    recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), catalog)
+    recommender.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+    return Bundle(recommender.eval(), KeyIndex.load(folder / INDEX), manifest["max_length"], manifest)
+
+
+def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> SequentialRecommender:
+    """The recommender that a ``class_path`` with its ``init_args`` describes, with fresh weights.
+
+    Raises:
+        InputError: it is one that has no queries and keys, such as a popularity count.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--recommender", type=Callable[[Catalog], Recommender])
+    recommender = parser.instantiate_classes(parser.parse_object({"recommender": dict(recipe)})).recommender(catalog)
+    if not isinstance(recommender, SequentialRecommender):
+        raise InputError(
+            f"{type(recommender).__name__} does not rank by queries and keys, which an index needs. "
+            "Export a run of a SequentialRecommender."
+        )
+    return recommender
+
+
+def _from_config(kind: type[SequenceDataModule], arguments: Mapping[str, Any]) -> SequenceDataModule:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "data")
+    return parser.instantiate_classes(parser.parse_object({"data": dict(arguments)})).data
+
+
+def _config(run: Path) -> dict[str, Any]:
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, so {run} is not the folder of a run. Run `seqrec fit` first.")
+    return yaml.safe_load(path.read_text())
+
+
+def _weights(run: Path) -> dict[str, Tensor]:
+    checkpoints = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    found = next((path for path in checkpoints if path.is_file()), None)
+    if found is None:
+        raise InputError(f"{checkpoints[0]} does not exist. Run `seqrec fit --run {run}` first.")
+    state = torch.load(found, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "recommender."
+    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist, so {folder} is not a bundle. Run `seqrec export --out {folder}` first."
+        )
+    text = path.read_bytes()
+    try:
+        manifest = json.loads(text)
+        version = manifest["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {version}, this seqrec reads up to {SCHEMA_VERSION}. Update seqrec."
+            )
+        fields = {name: value for name, value in manifest.items() if name != "checksum"}
+        intact = text == _sealed(fields).encode()
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
+        intact = False
+        fields = {}
+    if not intact:
+        raise InputError(f"{path} differs from what was exported. Run `seqrec export` again.")
+    return fields
+
+
+def _sealed(fields: Mapping[str, Any]) -> str:
+    """The fields as JSON text together with the checksum of themselves."""
+    body = json.dumps(fields, indent=2, default=str)
+    checksum = hashlib.sha256(body.encode()).hexdigest()
+    return json.dumps({**fields, "checksum": checksum}, indent=2, default=str) + "\n"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+"""Histories of raw ids from a Parquet file, part by part, and the Parquet file of their answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from seqrec.catalog import Catalog
+from seqrec.data.errors import InputError, nearest
+from seqrec.recommenders.base import TopK
+
+_USERS_PER_PART = 8192
+_EVENTS_PER_PASS = 4_000_000
+
+
+class HistoryFile:
+    """A file of histories, iterated as tables of ``user_id`` and ``item_id`` (List of String, oldest first).
+
+    Memory stays bounded: a file with one line per user is read in slices; one with a line per event is read several
+    times if it is large, each time for a share of the users.
+
+    Args:
+        path: Parquet file with the columns ``user_id`` and ``item_id``; ``item_id`` is a list, or there is one line per
+            event, ordered by ``timestamp`` where that column exists (ties in file order) and by line where not.
+
+    Attributes:
+        nobody: an empty series of user ids, of the type that the file has.
+        n_users: how many users the file has.
+
+    Raises:
+        InputError: the file is missing, is no Parquet, or lacks a column.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; give a Parquet file with the columns user_id and item_id.")
+        try:
+            self._table = pl.scan_parquet(path)
+            self._types = self._table.collect_schema()
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"{path} is not a Parquet file that can be read ({error}).") from error
+        for column in ("user_id", "item_id"):
+            if column not in self._types:
+                raise InputError(f"{path} has no column {column}, {nearest(column, self._types.names())}; rename it.")
+        self.nobody = pl.Series("user_id", [], dtype=self._types["user_id"])
+        users = pl.len() if self._one_line_per_user else pl.col("user_id").n_unique()
+        self._n_lines, self.n_users = self._table.select(pl.len().alias("lines"), users.alias("users")).collect().row(0)
+
+    def __len__(self) -> int:
+        """About how many parts there are, for a progress bar."""
+        return -(-self.n_users // _USERS_PER_PART)
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for histories in self._slices() if self._one_line_per_user else self._groups():
+            yield from histories.iter_slices(_USERS_PER_PART)
+
+    @property
+    def _one_line_per_user(self) -> bool:
+        return isinstance(self._types["item_id"], pl.List)
+
+    def _slices(self) -> Iterator[pl.DataFrame]:
+        items = pl.col("item_id").fill_null([]).cast(pl.List(pl.String)).list.drop_nulls()
+        for start in range(0, self._n_lines, _USERS_PER_PART):
+            yield self._table.slice(start, _USERS_PER_PART).select("user_id", items).collect(engine="streaming")
+
+    def _groups(self) -> Iterator[pl.DataFrame]:
+        n_passes = -(-self._n_lines // _EVENTS_PER_PASS)
+        events = self._table.filter(pl.col("item_id").is_not_null())
+        for share in range(n_passes):
+            chosen = events.filter(pl.col("user_id").hash(0) % n_passes == share)
+            if "timestamp" in self._types:
+                chosen = chosen.sort("timestamp", maintain_order=True)
+            items = pl.col("item_id").cast(pl.String)
+            yield chosen.group_by("user_id", maintain_order=True).agg(items).collect()
+
+
+@contextmanager
+def answers_file(path: Path, nobody: pl.Series) -> Iterator[Callable[[pl.Series, Catalog, TopK], None]]:
+    """A function that appends the answers for some users; the file appears whole when the block ends without an error.
+
+    Args:
+        path: the file to write.
+        nobody: an empty series of user ids, for their type.
+
+    Columns: ``user_id`` · ``rank`` (0 is best) · ``item_id`` · ``title`` · ``score``.
+    """
+    types = {"user_id": nobody.dtype, "rank": pl.Int32, "item_id": pl.String, "title": pl.String, "score": pl.Float32}
+    schema = pl.DataFrame(schema=types).to_arrow().schema
+    fresh = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(fresh, schema, compression="zstd") as file:
+
+            def write(users: pl.Series, catalog: Catalog, best: TopK) -> None:
+                file.write_table(_answers(users, catalog, best).cast(types).to_arrow().cast(schema))  # type: ignore[arg-type]
+
+            yield write
+        fresh.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} could not be written ({error.strerror or error}); choose another --out.") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _answers(users: pl.Series, catalog: Catalog, best: TopK) -> pl.DataFrame:
+    k = best.items.shape[1]
+    places = pl.int_range(len(users) * k, eager=True)
+    rows = pl.Series("row", best.items.flatten().numpy())
+    answers = pl.DataFrame(
+        {
+            "user_id": users.gather(places // k),
+            "rank": places % k,
+            "row": rows,
+            "score": best.scores.flatten().numpy(),
+        }
+    ).filter(pl.col("row") >= 0)
+    return answers.select(
+        "user_id",
+        "rank",
+        catalog.ids.gather(answers["row"]).alias("item_id"),
+        catalog.titles.gather(answers["row"]).alias("title"),
+        "score",
+    )

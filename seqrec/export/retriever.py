@@ -1,0 +1,222 @@
+"""Answers which items come next, in raw ids, from a bundle alone: no training code and no training data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from seqrec.data.errors import InputError
+from seqrec.export.bundle import Bundle, read_bundle
+from seqrec.export.histories import HistoryFile, answers_file
+from seqrec.ops import ranking
+from seqrec.recommenders.base import TopK
+from seqrec.sequences import Sequences
+
+# Candidates beyond k and the seen items, so that rounding inside FAISS rarely asks for a second search.
+_MARGIN = 32
+_HISTORIES_PER_BATCH = 1024
+_EVENTS_PER_BATCH = 16_384
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item: its raw id, a name that a person can read, and its score."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+class Retriever:
+    """Recommends from a bundle, exactly what the recommender itself would.
+
+    Args:
+        bundle: what ``read_bundle`` returns.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.recommender = bundle.recommender.eval()
+        self.catalog = bundle.recommender.catalog
+        self.index = bundle.index
+        self.max_length = bundle.max_length
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Retriever:
+        """Open the bundle in this folder.
+
+        Raises:
+            InputError: a file is missing or differs from what was exported, or a newer seqrec wrote it.
+            ModuleNotFoundError: FAISS is not installed.
+        """
+        return cls(read_bundle(Path(folder)))
+
+    def recommend(self, history: Sequence[str], k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
+        """The k best items to follow a history of raw ids, best first; fewer where the catalog has no more.
+
+        Args:
+            history: raw item ids, oldest first. Unknown ones are named in a warning and skipped.
+            k: length of the list, at least 1.
+            exclude_seen: whether items of the history are left out.
+
+        Raises:
+            InputError: no item of the history is known.
+        """
+        answer = self.recommend_many([history], k, exclude_seen)[0]
+        if not answer:
+            raise InputError(
+                f"None of the {len(history)} items of the history is in the catalog; give at least one that is."
+            )
+        return answer
+
+    def recommend_many(
+        self, histories: Sequence[Sequence[str]], k: int = 10, exclude_seen: bool = True
+    ) -> list[list[Recommendation]]:
+        """One list per history, as ``recommend`` makes it; an empty list where no item of the history is known."""
+        best = self.top_k(histories, k, exclude_seen)
+        return [
+            [
+                Recommendation(self.catalog.ids[row], self.catalog.titles[row], score)
+                for row, score in zip(rows, scores, strict=True)
+                if row >= 0
+            ]
+            for rows, scores in zip(best.items.tolist(), best.scores.tolist(), strict=True)
+        ]
+
+    def top_k(self, histories: Sequence[Sequence[str]], k: int = 10, exclude_seen: bool = True) -> TopK:
+        """The same lists as catalog rows and scores; -1 and minus infinity where there is no item."""
+        if k < 1:
+            raise InputError(f"k is {k}; ask for at least 1 item.")
+        known, unknown = [], []
+        for history in histories:
+            rows, others = self.catalog.rows(history)
+            known.append(rows)
+            unknown += others
+        _warn_of(unknown)
+        items = torch.full((len(known), k), -1)
+        scores = torch.full((len(known), k), -torch.inf)
+        asked = [place for place, rows in enumerate(known) if rows]
+        for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
+            items[batch], scores[batch] = self._best([known[place] for place in batch], k, exclude_seen)
+        return TopK(items, scores)
+
+    @property
+    def _reads(self) -> int:
+        return self.max_length or 0
+
+    @torch.no_grad()
+    def _best(
+        self, histories: list[list[int]], k: int, exclude_seen: bool
+    ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
+        window = Sequences.pack([history[-self._reads :] for history in histories])
+        queries = self.recommender.queries(window, window.newest)
+        if not torch.isfinite(queries).all():
+            raise FloatingPointError("The encoder answers NaN or infinity; export a run that did not diverge.")
+        seen = Sequences.pack(histories if exclude_seen else [[] for _ in histories])
+        candidates = self._candidates(queries, k, seen)
+        return ranking.best_candidates(queries, self.index.keys, candidates, k)
+
+    def _candidates(self, queries: Float[Tensor, "B K"], k: int, seen: Sequences) -> Int[Tensor, "B C"]:
+        """Unseen rows that hold the k best of each query, however FAISS rounds; -1 fills up.
+
+        The search widens until the worst candidate of every query is worse than its k-th best by more than rounding.
+        """
+        keys = self.index.keys
+        n_items = keys.shape[0]
+        doubt = 2 * (keys.shape[1] + 2) * 2.0**-23 * queries.norm(dim=1) * keys.norm(dim=1).max()
+        width = min(k + int(seen.lengths.max()) + _MARGIN, n_items)
+        while True:
+            rows, scores = self.index.search(queries, width)
+            worst = scores[:, -1]
+            left_out = _listed(rows, seen, n_items)
+            rows, scores = rows.masked_fill(left_out, -1), scores.masked_fill(left_out, -torch.inf)
+            if width == n_items or bool((worst < scores.topk(k, dim=1).values[:, -1] - doubt).all()):
+                return rows
+            width = min(4 * width, n_items)
+
+
+def recommend(
+    bundle: Path,
+    history: str | None = None,
+    k: int = 10,
+    exclude_seen: bool = True,
+    histories: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Say which items come next, for one history on the screen or for a file of histories.
+
+    Args:
+        bundle: folder that `seqrec export` wrote.
+        history: raw item ids, oldest first, with commas between them.
+        k: how many items to recommend.
+        exclude_seen: whether items of the history are left out.
+        histories: Parquet file with the columns user_id and item_id, one line per event, ordered by timestamp where
+            that column exists and by line where it does not; or one line per user with a list in item_id.
+        out: Parquet file for the answers to histories: user_id, rank (0 is best), item_id, title, score.
+    """
+    if (history is None) == (histories is None):
+        raise InputError("Give either --history ID,ID,… or --histories FILE.parquet with --out FILE.parquet.")
+    if (histories is None) != (out is None):
+        raise InputError("--histories and --out belong together: give both, or --history alone.")
+    retriever = Retriever.load(bundle)
+    if histories is not None and out is not None:
+        _answer_file(retriever, Path(histories), Path(out), k, exclude_seen)
+    elif history is not None:
+        ids = [raw.strip() for raw in history.split(",") if raw.strip()]
+        _show(retriever.recommend(ids, k, exclude_seen))
+
+
+def _answer_file(retriever: Retriever, histories: Path, out: Path, k: int, exclude_seen: bool) -> None:
+    source = HistoryFile(histories)
+    answered = 0
+    with answers_file(out, source.nobody) as write, warnings.catch_warnings():
+        warnings.simplefilter("once")
+        for part in track(source, description="recommending", console=Console(stderr=True)):
+            best = retriever.top_k(part["item_id"].to_list(), k, exclude_seen)
+            answered += int((best.items[:, 0] >= 0).sum())
+            write(part["user_id"], retriever.catalog, best)
+    print(f"{out}: recommendations for {answered:,} of {source.n_users:,} histories.")
+
+
+def _show(items: list[Recommendation]) -> None:
+    table = Table("", "item", "title", "score")
+    for place, item in enumerate(items, start=1):
+        table.add_row(str(place), item.item_id, item.title, f"{item.score:.4f}")
+    Console().print(table)
+
+
+def _warn_of(unknown: list[str]) -> None:
+    if not unknown:
+        return
+    ids = list(dict.fromkeys(unknown))
+    named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
+    warnings.warn(f"Not in the catalog, so skipped: {named}.", stacklevel=4)
+
+
+def _batches(places: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """Cut places into batches of bounded size: few enough histories and few enough events."""
+    batch: list[int] = []
+    events = 0
+    for place, length in zip(places, lengths, strict=True):
+        if batch and (len(batch) == _HISTORIES_PER_BATCH or events + length > _EVENTS_PER_BATCH):
+            yield batch
+            batch, events = [], 0
+        batch.append(place)
+        events += length
+    if batch:
+        yield batch
+
+
+def _listed(rows: Int[Tensor, "B C"], seen: Sequences, n_items: int) -> Tensor:
+    """Which of the rows of each history are among what it has seen."""
+    owners = torch.arange(rows.shape[0])[:, None]
+    return torch.isin(owners * n_items + rows, seen.owners * n_items + seen.items)

@@ -1,0 +1,195 @@
+"""Answers from a bundle equal the recommender's own, for one history, for many and for a file."""
+
+import random
+import warnings
+
+import polars as pl
+import pytest
+import torch
+
+from seqrec.catalog import Catalog
+from seqrec.data.errors import InputError
+from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.retriever import Retriever, recommend
+from seqrec.sequences import Sequences
+
+pytest.importorskip("faiss")
+
+LENGTH = 20
+
+
+def recipe(dim):
+    return {
+        "class_path": "seqrec.recommenders.sequential.SequentialRecommender",
+        "init_args": {
+            "embedding": {"class_path": "seqrec.embeddings.ids.IdEmbedding", "init_args": {"dim": dim}},
+            "backbone": {"class_path": "seqrec.backbones.sasrec.SASRec", "init_args": {"dim": dim, "n_heads": 2}},
+            "position": {
+                "class_path": "seqrec.positions.learned.LearnedPosition",
+                "init_args": {"dim": dim, "max_length": LENGTH},
+            },
+        },
+    }
+
+
+def exported(folder, catalog, dim=16, change=None):
+    torch.manual_seed(0)
+    recommender = build_recommender(recipe(dim), catalog).eval()
+    if change is not None:
+        with torch.no_grad():
+            change(recommender)
+    write_bundle(recommender, folder, recipe=recipe(dim), config={}, max_length=LENGTH)
+    return recommender, Retriever.load(folder)
+
+
+@pytest.fixture(scope="module")
+def shop():
+    ids = [f"{place:03d}" for place in range(300)]
+    return Catalog(pl.DataFrame({"item_id": ids, "title": [f"thing {raw}" for raw in ids], "count": [1] * 300}))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, shop):
+    return exported(tmp_path_factory.mktemp("served") / "bundle", shop)
+
+
+def some_histories(catalog, n, longest=60):
+    draw = random.Random(0)
+    return [draw.choices(catalog.ids.to_list(), k=draw.randint(1, longest)) for _ in range(n)]
+
+
+def expected(recommender, histories, k, exclude_seen=True):
+    rows = [recommender.catalog.rows(history)[0] for history in histories]
+    window = Sequences.pack([history[-LENGTH:] for history in rows])
+    return recommender.recommend(window, k, Sequences.pack(rows) if exclude_seen else None)
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("k", [1, 10, 300, 400])
+def test_lists_equal_those_of_the_recommender(served, k, exclude_seen):
+    recommender, retriever = served
+    histories = some_histories(recommender.catalog, 50)
+    own = expected(recommender, histories, k, exclude_seen)
+    found = retriever.top_k(histories, k, exclude_seen)
+    assert torch.equal(found.items, own.items)
+    assert torch.equal(found.scores, own.scores)
+
+
+def test_equal_keys_come_by_row_however_many_there_are(tmp_path, shop):
+    def all_alike(recommender):
+        recommender.embedding.table.weight[20:280] = recommender.embedding.table.weight[20]
+
+    recommender, retriever = exported(tmp_path / "bundle", shop, change=all_alike)
+    histories = some_histories(shop, 20)
+    assert torch.equal(retriever.top_k(histories, 10).items, expected(recommender, histories, 10).items)
+
+
+def test_an_answer_carries_raw_ids_titles_and_falling_scores(served):
+    _, retriever = served
+    answer = retriever.recommend(["007", "011"], k=5)
+    assert len(answer) == 5
+    assert all(item.title == f"thing {item.item_id}" for item in answer)
+    assert [item.score for item in answer] == sorted((item.score for item in answer), reverse=True)
+    assert not {"007", "011"} & {item.item_id for item in answer}
+
+
+def test_unknown_ids_are_named_and_skipped(served):
+    _, retriever = served
+    with pytest.warns(UserWarning, match="skipped: nonsense, 7"):
+        answer = retriever.recommend(["007", "nonsense", "011", "7"])
+    assert answer == retriever.recommend(["007", "011"])
+
+
+def test_a_history_without_a_known_item_has_no_answer(served):
+    _, retriever = served
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="None of the 1 items"):
+        retriever.recommend(["nonsense"])
+    with pytest.warns(UserWarning):
+        many = retriever.recommend_many([["nonsense"], [], ["007"]])
+    assert [len(answer) for answer in many] == [0, 0, 10]
+
+
+def test_an_answer_for_many_is_the_answer_for_each(served):
+    _, retriever = served
+    histories = some_histories(retriever.catalog, 7)
+    together = retriever.recommend_many(histories)
+    assert [[i.item_id for i in answer] for answer in together] == [
+        [i.item_id for i in retriever.recommend(history)] for history in histories
+    ]
+
+
+def test_the_command_prints_a_table(served, tmp_path, shop, capsys):
+    exported(tmp_path / "bundle", shop)
+    recommend(tmp_path / "bundle", history="007, 011", k=3)
+    printed = capsys.readouterr().out
+    assert printed.count("thing") == 3
+
+
+def test_the_command_answers_files_of_events_and_of_lists_alike(tmp_path, shop):
+    _, retriever = exported(tmp_path / "bundle", shop)
+    histories = [history for history in some_histories(shop, 30)]
+    lists = pl.DataFrame({"user_id": range(30), "item_id": histories})
+    lists.write_parquet(tmp_path / "lists.parquet")
+    events = lists.explode("item_id").with_columns(timestamp=pl.int_range(pl.len()))
+    events.sample(fraction=1.0, shuffle=True, seed=0).write_parquet(tmp_path / "events.parquet")
+    for name in ("lists", "events"):
+        recommend(
+            tmp_path / "bundle", histories=tmp_path / f"{name}.parquet", out=tmp_path / f"{name}-out.parquet", k=4
+        )
+    answers = pl.read_parquet(tmp_path / "lists-out.parquet").sort("user_id", "rank")
+    assert answers.equals(pl.read_parquet(tmp_path / "events-out.parquet").sort("user_id", "rank"))
+    assert answers.columns == ["user_id", "rank", "item_id", "title", "score"]
+    assert answers.filter(pl.col("user_id") == 3)["item_id"].to_list() == [
+        item.item_id for item in retriever.recommend(histories[3], k=4)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["bundle", "lists.parquet", "events.parquet", "lists-out.parquet", "events-out.parquet"]
+    )
+
+
+def test_a_large_file_of_events_is_read_in_passes(tmp_path, shop, monkeypatch):
+    exported(tmp_path / "bundle", shop)
+    lists = pl.DataFrame({"user_id": [f"u{n}" for n in range(40)], "item_id": some_histories(shop, 40)})
+    lists.explode("item_id").write_parquet(tmp_path / "events.parquet")
+    recommend(tmp_path / "bundle", histories=tmp_path / "events.parquet", out=tmp_path / "whole.parquet")
+    monkeypatch.setattr("seqrec.export.histories._EVENTS_PER_PASS", 100)
+    monkeypatch.setattr("seqrec.export.histories._USERS_PER_PART", 3)
+    recommend(tmp_path / "bundle", histories=tmp_path / "events.parquet", out=tmp_path / "passes.parquet")
+    whole, passes = (
+        pl.read_parquet(tmp_path / name).sort("user_id", "rank") for name in ("whole.parquet", "passes.parquet")
+    )
+    assert whole.drop("score").equals(passes.drop("score"))
+    assert whole["user_id"].n_unique() == 40
+
+
+def test_bad_questions_are_answered_with_a_sentence(tmp_path, shop):
+    exported(tmp_path / "bundle", shop)
+    pl.DataFrame({"user": ["a"], "item_id": ["007"]}).write_parquet(tmp_path / "wrong.parquet")
+    (tmp_path / "text.parquet").write_text("user_id,item_id")
+    with pytest.raises(InputError, match="Give either --history"):
+        recommend(tmp_path / "bundle")
+    with pytest.raises(InputError, match="belong together"):
+        recommend(tmp_path / "bundle", histories=tmp_path / "wrong.parquet")
+    for name, complaint in (("wrong", "no column user_id"), ("text", "not a Parquet"), ("none", "does not exist")):
+        with pytest.raises(InputError, match=complaint):
+            recommend(tmp_path / "bundle", histories=tmp_path / f"{name}.parquet", out=tmp_path / "out.parquet")
+    with pytest.raises(InputError, match="k is 0"):
+        recommend(tmp_path / "bundle", history="007", k=0)
+
+
+@pytest.mark.real
+def test_a_thousand_real_users_get_what_the_evaluation_ranks_item_by_item(real_data, tmp_path):
+    log = pl.read_parquet(real_data / "amazon-beauty" / "interactions.parquet").sort("timestamp", maintain_order=True)
+    counts = log.group_by("item_id", maintain_order=True).agg(pl.len().alias("count"))
+    items = pl.read_parquet(real_data / "amazon-beauty" / "items.parquet").select("item_id", "title").unique("item_id")
+    catalog = Catalog(counts.join(items, on="item_id", how="left", maintain_order="left"))
+    users = log.group_by("user_id", maintain_order=True).agg("item_id").head(1000)["item_id"].to_list()
+    recommender, retriever = exported(tmp_path / "bundle", catalog, dim=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers = retriever.recommend_many(users, k=10)
+    own = expected(recommender, users, 10)
+    ids = catalog.ids.to_list()
+    assert [[item.item_id for item in answer] for answer in answers] == [
+        [ids[row] for row in rows] for rows in own.items.tolist()
+    ]
