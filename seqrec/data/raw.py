@@ -33,11 +33,16 @@ def _workspace() -> tempfile.TemporaryDirectory[str]:
 def find(raw: Path, patterns: Sequence[str]) -> str | None:
     """The file below a folder, or member of a zip, whose name matches the earliest pattern; ``None`` if none does.
 
-    A file that is not a zip stands for itself.
+    A file that is not a zip stands for itself. In a folder without such a file its zips are searched.
 
     Raises:
         InputError: there is nothing at ``raw``, or the zip is broken.
     """
+    return _located(raw, patterns)[1]
+
+
+def _located(raw: Path, patterns: Sequence[str]) -> tuple[Path, str | None]:
+    """The folder, zip or file that holds a match, and the name of the match within it."""
     if not raw.exists():
         raise InputError(f"{raw} does not exist; give the file or folder that holds the raw data.")
     if raw.is_dir():
@@ -46,12 +51,13 @@ def find(raw: Path, patterns: Sequence[str]) -> str | None:
         with _archive(raw) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
     else:
-        return raw.name
+        return raw, raw.name
     for pattern in patterns:
         for name in names:
             if fnmatch(Path(name).name, pattern):
-                return name
-    return None
+                return raw, name
+    inner = sorted(raw.glob("*.zip"))
+    return next((found for found in (_located(path, patterns) for path in inner) if found[1]), (raw, None))
 
 
 def text_file(raw: Path, patterns: Sequence[str], encoding: str = "utf-8") -> Path:
@@ -62,7 +68,7 @@ def text_file(raw: Path, patterns: Sequence[str], encoding: str = "utf-8") -> Pa
     Raises:
         InputError: no file matches, it is empty, its archive is cut short, or it is not in the encoding (with line).
     """
-    name = find(raw, patterns)
+    raw, name = _located(raw, patterns)
     if name is None:
         raise InputError(f"{raw} has no file named {' or '.join(patterns)}; give the folder or zip that holds it.")
     plain = raw.suffix != ".zip" and not name.endswith(".gz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -152,13 +153,13 @@ class RetailRocket(Source):
         events: kinds of event to keep, of view, addtocart and transaction.
     """
 
-    def __init__(self, path: str | Path, events: tuple[str, ...] = ("view", "addtocart", "transaction")) -> None:
+    def __init__(self, path: str | Path, events: Sequence[str] = ("view", "addtocart", "transaction")) -> None:
         known = ("view", "addtocart", "transaction")
         for event in events:
             if event not in known:
                 raise InputError(f"RetailRocket has no event '{event}' ({nearest(event, known)}); correct `events`.")
         self.path = Path(path)
-        self.events = events
+        self.events = list(events)
 
     def read(self) -> pl.LazyFrame:
         text = raw.text_file(self.path, ["events.csv*"])
