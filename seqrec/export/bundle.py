@@ -1,4 +1,4 @@
-"""A trained recommender as a folder that serves: FAISS index, query encoder, catalog, and a manifest that vouches for them."""
+"""A trained recommender as a folder that serves: FAISS index, query encoder, catalog and a manifest with checksums."""
 
 from __future__ import annotations
 
@@ -23,13 +23,8 @@ from seqrec.recommenders.base import Recommender
 from seqrec.recommenders.sequential import SequentialRecommender
 
 SCHEMA_VERSION = 1
-INDEX, WEIGHTS, RECIPE, CATALOG, MANIFEST = (
-    "index.faiss",
-    "encoder.pt",
-    "encoder.yaml",
-    "catalog.parquet",
-    "manifest.json",
-)
+INDEX, WEIGHTS, RECIPE, CATALOG = PARTS = "index.faiss", "encoder.pt", "encoder.yaml", "catalog.parquet"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def write_bundle(
             "max_length": max_length,
             "metrics": dict(metrics or {}),
             "config": dict(config),
-            "files": {name: _digest(fresh / name) for name in (INDEX, WEIGHTS, RECIPE, CATALOG)},
+            "files": {name: _digest(fresh / name) for name in PARTS},
         }
         (fresh / MANIFEST).write_text(_sealed(manifest))
 
@@ -135,7 +130,8 @@ def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> Sequential
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--recommender", type=Callable[[Catalog], Recommender])
-    recommender = parser.instantiate_classes(parser.parse_object({"recommender": dict(recipe)})).recommender(catalog)
+    parts = parser.instantiate_classes(parser.parse_object({"recommender": dict(recipe)}))
+    recommender = parts["recommender"](catalog)
     if not isinstance(recommender, SequentialRecommender):
         raise InputError(
             f"{type(recommender).__name__} does not rank by queries and keys, which an index needs. "
@@ -147,7 +143,7 @@ def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> Sequential
 def _from_config(kind: type[SequenceDataModule], arguments: Mapping[str, Any]) -> SequenceDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "data")
-    return parser.instantiate_classes(parser.parse_object({"data": dict(arguments)})).data
+    return parser.instantiate_classes(parser.parse_object({"data": dict(arguments)}))["data"]
 
 
 def _config(run: Path) -> dict[str, Any]:
