@@ -91,7 +91,7 @@ class SequenceDataModule(LightningDataModule):
     @property
     def passport(self) -> dict[str, Any]:
         """What must be equal for two results to be compared."""
-        return {**self.split.passport, "max_length": self.max_length}
+        return self.split.passport
 
     @cached_property
     def training(self) -> TrainingBatches:
@@ -110,15 +110,20 @@ class SequenceDataModule(LightningDataModule):
         return self._loader(self.training, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._evaluation(self.split.validation)
+        return self._evaluation("validation", self.split.validation)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._evaluation(self.split.test)
+        return self._evaluation("test", self.split.test)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device, non_blocking=True)
 
-    def _evaluation(self, part: Part) -> DataLoader[Batch]:
+    def _evaluation(self, name: str, part: Part) -> DataLoader[Batch]:
+        if not len(part):
+            raise ValueError(
+                f"The {name} part of {self.prepared} holds no target ({self.passport['targets'][name]}); evaluation "
+                "needs some: choose other settings of data.protocol or weaker filters in `seqrec prepare`."
+            )
         dataset = EvaluationBatches(self.log, part, self.max_length, self.protocol.seen_is_excluded)
         sampler = FixedBatches(dataset.input_lengths, self.evaluation_events_per_batch, *_rank_and_world())
         return self._loader(dataset, sampler)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Bool, Int
 
 from seqrec.data.log import Log
@@ -109,7 +108,7 @@ class Protocol(ABC):
             "seen_is_excluded": self.seen_is_excluded,
             "candidates": "all items",
             "tie_rule": "stable: file order",
-            "tied_share": log.manifest.get("tied_share"),
+            "tied_share": log.manifest.get("share_of_tied_events"),
             "cold_targets": "dropped" if self.drops_cold_items else "kept",
             "targets": {"validation": validation_drops, "test": test_drops},
             "users": {name: int(np.unique(part.users).size) for name, part in parts.items()},
@@ -282,7 +281,12 @@ def _first(chosen: Bool[np.ndarray, "E"], offsets: Int[np.ndarray, "bounds"]) ->
 def _repeats(log: Log) -> Bool[np.ndarray, "E"]:
     """Whether an earlier event of the same user has the same item."""
     users = np.repeat(np.arange(len(log.offsets) - 1, dtype=np.int64), np.diff(log.offsets))
-    return ~pl.Series(users * len(log.catalog) + log.items).is_first_distinct().to_numpy()
+    keys = users * len(log.catalog) + log.items
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    repeats = np.zeros(keys.size, dtype=bool)
+    repeats[order[1:]] = keys[1:] == keys[:-1]
+    return repeats
 
 
 def _target_hash(log: Log, part: Part) -> str:
