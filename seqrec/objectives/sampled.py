@@ -81,9 +81,9 @@ class SampledSoftmax(_AmongNegatives):
         return self.negatives.draw(encoded, self.n_negatives)[None, :]
 
     def _score(self, encoded: Encoded, rows: Int[Tensor, "1 S"]) -> tuple[Float[Tensor, "M"], Float[Tensor, "M S"]]:
-        queries = encoded.queries.float()
-        of_target = (queries * encoded.keys(encoded.batch.targets).float()).sum(1)
-        return of_target, queries @ encoded.keys(rows[0]).float().T
+        queries, targets = encoded.queries.float(), encoded.batch.targets
+        of_targets, of_pool = encoded.keys(torch.cat([targets, rows[0]])).float().tensor_split([targets.numel()])
+        return (queries * of_targets).sum(1), queries @ of_pool.T
 
 
 class IndependentSampledSoftmax(_AmongNegatives):

@@ -117,7 +117,7 @@ def test_one_pool_serves_the_batch_and_only_its_keys_are_read():
     SampledSoftmax(Uniform(), n_negatives=5)(
         Encoded(encoded.batch, encoded.states, encoded.queries, keys, encoded.counts)
     )
-    assert sorted(rows.numel() for rows in read) == [4, 5]
+    assert [rows.numel() for rows in read] == [4 + 5]
 
 
 @pytest.mark.parametrize("kind", KINDS)
