@@ -50,23 +50,24 @@ class Result:
         return json.dumps(_without_seeds(self.fields["config"]), sort_keys=True)
 
 
-def leaderboard(results: list[Path], out: Path = Path("docs/leaderboard.md"), compare: bool = False) -> None:
+def leaderboard(results: list[Path] | Path, out: Path = Path("docs/leaderboard.md"), compare: bool = False) -> None:
     """Write a table of runs in Markdown; runs whose numbers mean different things never share a table.
 
     Each row is one recipe, with mean and standard deviation (n - 1) over its seeds; the best NDCG@10 stands first.
 
     Args:
-        results: folders of runs, or folders that hold such folders.
+        results: a folder of runs, or several as [a,b]; each is searched for result.json at any depth.
         out: the file to write.
         compare: refuse, and name the first difference, unless all runs may stand in one table.
 
     Raises:
         InputError: no result was found, one cannot be read, or runs differ that were to be compared.
     """
-    found = [_read(path) for path in _files(results)]
+    folders = results if isinstance(results, list) else [results]
+    found = [_read(path) for path in _files(folders)]
     if not found:
         raise InputError(
-            f"No result.json was found in {', '.join(map(str, results)) or 'an empty list of folders'}; "
+            f"No result.json was found in {', '.join(map(str, folders)) or 'an empty list of folders'}; "
             "run `seqrec test` first and give the folder of the run."
         )
     if compare:
