@@ -1,0 +1,67 @@
+"""Each supervision predicts what it says, inside the window it was given."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqrec.data.protocol import Part
+from seqrec.data.supervision import EveryEvent, EveryPrefix, NewestEvent
+from seqrec.sequences import Sequences
+
+parts = st.lists(st.integers(0, 9), min_size=1, max_size=6).map(
+    lambda lengths: Part(
+        np.arange(len(lengths)), np.cumsum(lengths) - np.array(lengths), np.cumsum(lengths, dtype=np.int64)
+    )
+)
+windows = st.one_of(st.none(), st.integers(1, 5))
+
+
+def predictions(supervision, part: Part, max_length: int | None) -> list[tuple[tuple[int, ...], int]]:
+    """(what may be read, what follows) of every prediction, as places in the log."""
+    rows = supervision.rows(part, max_length)
+    inputs = [range(start, end - 1) for start, end in zip(rows.starts, rows.ends, strict=True)]
+    history = Sequences.pack(inputs)
+    found = []
+    for at in supervision.predict_at(history).tolist():
+        start = history.offsets[history.owners[at]]
+        found.append((tuple(history.items[start : at + 1].tolist()), int(history.items[at]) + 1))
+    return found
+
+
+def truth(part: Part) -> list[list[tuple[tuple[int, ...], int]]]:
+    """For each slice, every non-empty prefix with what follows it."""
+    return [
+        [(tuple(range(start, target)), target) for target in range(start + 1, end)]
+        for start, end in zip(part.starts.tolist(), part.ends.tolist(), strict=True)
+    ]
+
+
+@given(part=parts, max_length=windows)
+def test_every_prefix_asks_for_every_event_but_the_first_with_its_own_window(part, max_length):
+    wanted = [(read[-(max_length or 99) :], target) for prefixes in truth(part) for read, target in prefixes]
+    assert predictions(EveryPrefix(), part, max_length) == wanted
+
+
+@given(part=parts, max_length=windows)
+def test_the_newest_event_is_the_last_of_the_prefixes(part, max_length):
+    wanted = [(prefixes[-1][0][-(max_length or 99) :], prefixes[-1][1]) for prefixes in truth(part) if prefixes]
+    assert predictions(NewestEvent(), part, max_length) == wanted
+
+
+@given(part=parts, max_length=windows)
+def test_every_event_of_the_newest_window_predicts(part, max_length):
+    found = predictions(EveryEvent(), part, max_length)
+    wanted = [target for prefixes in truth(part) for _, target in prefixes[-(max_length or 99) :]]
+    assert [target for _, target in found] == wanted
+    assert all(read[-1] == target - 1 and len(read) <= (max_length or 99) for read, target in found)
+
+
+@given(part=parts)
+def test_all_events_and_all_prefixes_agree_where_the_window_is_unbounded(part):
+    assert predictions(EveryEvent(), part, None) == predictions(EveryPrefix(), part, None)
+
+
+@pytest.mark.parametrize(("supervision", "answer"), [(EveryEvent, True), (EveryPrefix, False), (NewestEvent, False)])
+def test_only_every_event_needs_a_causal_backbone(supervision, answer):
+    assert supervision.predicts_every_event is answer
