@@ -238,14 +238,15 @@ def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
 
 def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:
     """The source of a card, downloaded where the card has an address and no files are given."""
+    files = raw or Path("data/raw") / card.name
     if raw is None and card.url is not None:
-        raw = Path("data/raw") / card.name
         for url, checksum in ((card.url, card.sha256), (card.items_url, None)):
             if url is not None:
-                download(url, raw / url.rpartition("/")[2], checksum, card.licence)
-    if raw is not None and not raw.exists():
-        raise InputError(f"{raw} does not exist. Give --raw the file or folder of the original data of {card.name}.")
-    return card.source(raw), _origin(card.reader, [raw] if raw is not None else [])
+                download(url, files / url.rpartition("/")[2], checksum, card.licence)
+    if not files.exists() and (raw is not None or card.homepage is not None):
+        where = f", fetched from {card.homepage}" if card.homepage else ""
+        raise InputError(f"{files} does not exist. Give --raw the original file or folder of {card.name}{where}.")
+    return card.source(files), _origin(card.reader, [files] if files.exists() else [])
 
 
 def _origin(reader: dict[str, Any], paths: list[Path]) -> str:

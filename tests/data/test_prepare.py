@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from seqrec.data.events import to_seconds, unit_of
 from seqrec.data.filters import Duplicates, stable_order
 from seqrec.data.log import Log
-from seqrec.data.prepare import prepare_log
+from seqrec.data.prepare import prepare, prepare_log
 from seqrec.data.sources import Source
 
 ROWS = st.lists(
@@ -199,3 +199,24 @@ def test_a_real_log_equals_a_stable_sort_of_its_rows(tmp_path, real_data: Path, 
     assert (log.catalog.ids[log.items.tolist()] == rows["item_id"]).all()
     assert (pl.Series(log.times) == rows["timestamp"]).all()
     assert log.catalog.counts.sum() == rows.height
+
+
+def test_the_simulated_shop_is_prepared_by_its_card_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prepare("simulated-shop")
+    log = Log.open("data/prepared/simulated-shop")
+    assert {"title", "text", "categories"} <= set(log.catalog.table.columns)
+    assert len(log.users) == 2000
+    assert "Licence of simulated-shop" in capsys.readouterr().out
+    stamp = (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns
+    prepare("simulated-shop")
+    assert (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["ml-100k", "foursquare-nyc"])
+def test_a_card_prepares_a_folder_of_ready_tables(tmp_path, monkeypatch, real_data: Path, name):
+    monkeypatch.chdir(tmp_path)
+    prepare(name, raw=real_data / name, user_core=0, item_core=0, min_length=1)
+    log = Log.open(tmp_path / "data/prepared" / name)
+    assert len(log.items) == pl.read_parquet(real_data / name / "interactions.parquet").height
