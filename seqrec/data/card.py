@@ -85,18 +85,18 @@ class Card:
             raise InputError(f"{path} names no source.class_path; name one, such as seqrec.data.sources.Table.")
         return cls(reader=content.pop("source"), **content)
 
-    def source(self, raw: Path) -> Source:
+    def source(self, raw: Path | None = None) -> Source:
         """The source that reads ``raw``: the columns of a folder's ``interactions.parquet``, else the original files.
 
         Args:
             raw: the file or folder of the original, or a folder with ``interactions.parquet`` (columns user_id,
                 item_id, timestamp and perhaps rating) and perhaps ``items.parquet`` (item_id and any of title, text and
-                categories or genres). A source that makes its own data does not look at it.
+                categories or genres). A source that makes its own data needs none.
 
         Raises:
-            InputError: the card names a class that does not exist or arguments it does not have.
+            InputError: the card names a class that does not exist or arguments it does not have, or needs ``raw``.
         """
-        if (raw / "interactions.parquet").is_file():
+        if raw is not None and (raw / "interactions.parquet").is_file():
             return _ready_table(raw)
         module_name, _, class_name = self.reader["class_path"].rpartition(".")
         try:
@@ -110,6 +110,9 @@ class Card:
             raise InputError(f"The card '{self.name}' names '{class_name}', not in {module_name} ({near}); correct it.")
         kind, arguments = getattr(module, class_name), dict(self.reader.get("init_args") or {})
         if "path" in inspect.signature(kind).parameters:
+            if raw is None:
+                where = self.url or self.homepage or "its publisher"
+                raise InputError(f"The card '{self.name}' needs raw files; fetch them from {where} and pass --raw.")
             arguments["path"] = raw
         try:
             return kind(**arguments)

@@ -46,7 +46,9 @@ def _located(raw: Path, patterns: Sequence[str]) -> tuple[Path, str | None]:
     if not raw.exists():
         raise InputError(f"{raw} does not exist; give the file or folder that holds the raw data.")
     if raw.is_dir():
-        names = sorted(str(path.relative_to(raw)) for path in raw.rglob("*") if path.is_file())
+        names = sorted(
+            str(path.relative_to(raw)) for path in raw.rglob("*") if path.is_file() and path.suffix != ".part"
+        )
     elif raw.suffix == ".zip":
         with _archive(raw) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]

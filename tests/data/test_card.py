@@ -85,6 +85,13 @@ def test_a_card_with_a_wrong_source_is_refused(tmp_path, source, words):
         Card.load(written(tmp_path, source=source)).source(tmp_path)
 
 
+def test_a_source_that_makes_its_data_needs_no_files_and_others_say_where_to_fetch_them(tmp_path):
+    made = {"class_path": "seqrec.data.simulated.SimulatedShop", "init_args": {"users": 20, "items": 200}}
+    assert isinstance(Card.load(written(tmp_path, source=made)).source(), Source)
+    with pytest.raises(InputError, match=r"yelp\.com"):
+        Card.load("yelp").source()
+
+
 def test_files_that_are_no_cards_are_refused(tmp_path):
     for content in (b"- a\n", b"a: [\n", b"\xff\n", b""):
         (tmp_path / "odd.yaml").write_bytes(content)

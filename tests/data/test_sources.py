@@ -89,6 +89,7 @@ def test_a_folder_without_ratings_is_refused(tmp_path):
 
 def test_amazon_reviews_of_2014_come_with_metadata_written_by_python(tmp_path):
     review = {"reviewerID": "A1", "asin": "0007", "unixReviewTime": 1390000000, "overall": 5.0, "reviewText": "ok"}
+    write(tmp_path / "reviews_Beauty_5.json.gz.part", "half a download")
     write(tmp_path / "reviews_Beauty_5.json.gz", lines(review, {**review, "reviewerID": "A2", "helpful": [0, 0]}))
     meta = {"asin": "0007", "title": "It's", "description": "Soft &amp; warm", "categories": [["Beauty", "Skin"]]}
     write(tmp_path / "meta_Beauty.json.gz", repr(meta) + "\n")
