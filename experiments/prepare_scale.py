@@ -2,7 +2,7 @@
 
 The log has the shape of MovieLens-20M: 139,000 users, 27,000 items, string ids, Zipf popularity, Parquet, rows in
 random order. Every measurement is a process of its own: ``seconds`` counts all of it, ``work_seconds`` leaves out its
-imports, and ``peak_gib`` is the largest resident size the system saw, interpreter included. Run it alone on the machine:
+imports, and ``peak_gib`` is the largest resident size, interpreter included. Run it alone on the machine:
 
     python experiments/prepare_scale.py --scratch FOLDER --replay-python PEER/bin/python
     python experiments/prepare_scale.py --scratch FOLDER --rows 100000000 --users 900000 --items 200000
