@@ -81,7 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         run(given)
-    except (ArgumentError, ValueError, OSError, TypeError, FloatingPointError, ImportError) as error:
+    except BrokenPipeError:  # the reader of our output, say `head`, has left
+        sys.stderr.close()
+        return 0
+    except (ArgumentError, ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("SEQREC_DEBUG"):
             raise
         print(f"seqrec: error: {sentence(error, given)}", file=sys.stderr)

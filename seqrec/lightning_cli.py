@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -67,6 +67,7 @@ class SeqrecCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str]) -> None:
         self.command = command
+        self.given = [command, *args]
         super().__init__(
             RankingTask,
             SequenceDataModule,
@@ -79,7 +80,7 @@ class SeqrecCLI(LightningCLI):
                 command: {"exit_on_error": False, "description": DESCRIPTIONS[command]},
             },
             subclass_mode_model=True,
-            args=[command, *args],
+            args=self.given,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -107,7 +108,7 @@ class SeqrecCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv holds arguments, too
+        self.config = parser.parse_args(self.given)  # without Lightning's warning that sys.argv holds arguments, too
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         chosen = self.config[self.command]

@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 import re
+from argparse import ArgumentError
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ import seqrec
 
 _UNKNOWN_KEY = [
     re.compile(r"Key '([\w.+]+)' is not expected"),
-    re.compile(r"[Oo]ption '([\w.+]+)' is not accepted"),
+    re.compile(r"does not accept option '([\w.+]+)'"),
     re.compile(r"No action for key \"([\w.+]+)\""),
     re.compile(r"[Uu]nrecognized arguments: --?([\w.+-]+)"),
     re.compile(r"Group '[\w.]+' does not accept nested key '([\w.+]+)'"),
@@ -26,6 +27,8 @@ _CLASS_PATH = re.compile(r"\b(seqrec(?:\.\w+)+)\b")
 def sentence(error: BaseException, arguments: list[str]) -> str:
     """One sentence about an error of a command with these arguments, with the nearest valid name where one is near."""
     message = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, ArgumentError):
+        return message
     for path in _CLASS_PATH.findall(message):
         wrong = _wrong_class_path(path)
         if wrong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -14,7 +15,7 @@ from seqrec.training.ranking_task import RankingTask
 
 
 class CountingTask(RankingTask):
-    """Fits a counting recommender in one epoch on one device.
+    """Fits a counting recommender in one epoch; with several devices the recommender adds up their counts.
 
     Args:
         catalog: the items to choose from, with their training counts.
@@ -34,10 +35,6 @@ class CountingTask(RankingTask):
         self.automatic_optimization = False
 
     def on_fit_start(self) -> None:
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"Counting runs on one device, {self.trainer.world_size} were asked for; set trainer.devices to 1."
-            )
         if self.trainer.max_epochs != 1:
             raise ValueError(
                 f"Counting takes one epoch, {self.trainer.max_epochs} were asked for; set trainer.max_epochs to 1."
@@ -52,3 +49,8 @@ class CountingTask(RankingTask):
 
     def configure_optimizers(self) -> None:
         return None
+
+    def on_train_end(self) -> None:
+        # Lightning's own checkpoints wait for a step of an optimiser, and counting has none.
+        for kept in self.trainer.checkpoint_callbacks:
+            self.trainer.save_checkpoint(Path(getattr(kept, "dirpath", None) or ".") / "best.ckpt")

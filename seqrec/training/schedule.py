@@ -18,21 +18,21 @@ class Schedule(ABC):
             raise ValueError(f"warmup_steps is {warmup_steps}; it must be 0 or more.")
         self.warmup_steps = warmup_steps
 
-    def factor(self, step: int, steps: float) -> float:
+    def factor(self, step: int, steps: int | float) -> float:
         """The factor, in [0, 1], of step ``step`` (0-based) out of ``steps`` (infinite where no end is set)."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         return self.after_warmup(step - self.warmup_steps, steps - self.warmup_steps)
 
     @abstractmethod
-    def after_warmup(self, step: int, steps: float) -> float:
+    def after_warmup(self, step: int, steps: int | float) -> float:
         """The factor of a step counted from the end of the warm-up."""
 
 
 class Constant(Schedule):
     """The full learning rate to the end."""
 
-    def after_warmup(self, step: int, steps: float) -> float:
+    def after_warmup(self, step: int, steps: int | float) -> float:
         return 1.0
 
 
@@ -50,7 +50,7 @@ class Cosine(Schedule):
             raise ValueError(f"floor is {floor}; it must lie between 0 and 1.")
         self.floor = floor
 
-    def after_warmup(self, step: int, steps: float) -> float:
+    def after_warmup(self, step: int, steps: int | float) -> float:
         if math.isinf(steps):
             raise ValueError("A cosine schedule needs the end of the run; set trainer.max_epochs or trainer.max_steps.")
         done = min(step / max(steps, 1), 1.0)
