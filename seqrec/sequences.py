@@ -53,9 +53,9 @@ class Sequences:
         """Lay histories, given as one list of catalog rows each, end to end."""
         rows = [torch.as_tensor(history, dtype=torch.long) for history in histories]
         return Sequences(
-            torch.cat(rows) if rows else torch.empty(0, dtype=torch.long),
+            _end_to_end(rows),
             bounds(torch.tensor([row.numel() for row in rows], dtype=torch.long)),
-            None if times is None else torch.cat([torch.as_tensor(t, dtype=torch.long) for t in times]),
+            None if times is None else _end_to_end([torch.as_tensor(t, dtype=torch.long) for t in times]),
         )
 
     @staticmethod
@@ -84,3 +84,7 @@ def bounds(lengths: Int[Tensor, "B"]) -> Int[Tensor, "bounds"]:
     offsets = lengths.new_zeros(lengths.numel() + 1)
     torch.cumsum(lengths, 0, out=offsets[1:])
     return offsets
+
+
+def _end_to_end(runs: list[Tensor]) -> Int[Tensor, "T"]:
+    return torch.cat(runs) if runs else torch.empty(0, dtype=torch.long)

@@ -21,6 +21,6 @@ def test_concatenation_equals_packing_together():
 
 
 def test_no_history_is_a_valid_pack():
-    empty = Sequences.pack([])
+    empty = Sequences.pack([], times=[])
     assert len(empty) == 0
     assert empty.items.numel() == 0
