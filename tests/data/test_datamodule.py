@@ -15,7 +15,9 @@ from seqrec.data.log import Log
 from seqrec.data.protocol import GlobalTimeSplit, LeaveOneOut
 from seqrec.data.supervision import EveryEvent, NewestEvent
 
-CONFIGS = Path(__file__).parents[2] / "configs/data"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs/data"
+CARDS = ROOT / "data/cards"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,8 @@ def test_every_data_config_is_understood(config):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(SequenceDataModule, "data")
     data = parser.instantiate_classes(parser.parse_path(config))["data"]
-    assert data.prepared.name == config.stem
+    assert data.prepared.parent.as_posix() == "data/prepared"
+    assert (CARDS / f"{data.prepared.name}.yaml").is_file()
 
 
 def test_modules_do_not_share_their_defaults(prepared):
