@@ -16,6 +16,7 @@ import seqrec
 _UNKNOWN_KEY = [
     re.compile(r"Key '([\w.+]+)' is not expected"),
     re.compile(r"does not accept option '([\w.+]+)'"),
+    re.compile(r"Option '([\w.+]+)' is not accepted"),
     re.compile(r"No action for key \"([\w.+]+)\""),
     re.compile(r"[Uu]nrecognized arguments: --?([\w.+-]+)"),
     re.compile(r"Group '[\w.]+' does not accept nested key '([\w.+]+)'"),

@@ -119,7 +119,7 @@ def test_two_processes_equal_one_on_the_same_global_batches(shop):
 @pytest.mark.parametrize(
     ("mistake", "meant"),
     [
-        ("--trainer.max_epoch=3", "max_epochs"),
+        ("--trainer.max_epohcs=3", "max_epochs"),
         ("--data.max_lenght=3", "max_length"),
         ("--model.learning_rat=0.1", "learning_rate"),
         ("--model.recommender.init_args.backbone.init_args.n_layer=3", "n_layers"),
