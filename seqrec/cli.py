@@ -28,7 +28,7 @@ RUNS = {
 }
 COMMANDS = {
     "prepare": Command("seqrec.data.prepare:prepare", "raw log, by card name or your own file, to arrays on disk"),
-    "export": Command("seqrec.export.bundle:export", "a run to a folder that serves: FAISS index and encoder", "cpu"),
+    "export": Command("seqrec.run_export:export", "a run to a folder that serves: FAISS index and encoder", "cpu"),
     "recommend": Command("seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", "cpu"),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared"),
 }

@@ -12,10 +12,8 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from torch import Tensor
 
 from seqrec.catalog import Catalog
-from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
 from seqrec.export.index import KeyIndex
@@ -42,25 +40,6 @@ class Bundle:
     index: KeyIndex
     max_length: int | None
     manifest: dict[str, Any]
-
-
-def export(run: Path, out: Path) -> None:
-    """Write the best model of a run as a bundle that `seqrec recommend` answers from.
-
-    Args:
-        run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
-        out: folder to write; an older bundle there is replaced.
-    """
-    run, out = Path(run), Path(out)
-    config = _config(run)
-    recipe = config["model"]["init_args"]["recommender"]
-    data = _from_config(SequenceDataModule, config["data"])
-    recommender = build_recommender(recipe, data.catalog)
-    recommender.load_state_dict(_weights(run))
-    result = run / "result.json"
-    metrics = json.loads(result.read_text())["metrics"] if result.is_file() else {}
-    write_bundle(recommender, out, recipe=recipe, config=config, max_length=data.max_length, metrics=metrics)
-    print(f"{out}: {len(data.catalog):,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
 
 
 def write_bundle(
@@ -138,29 +117,6 @@ def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> Sequential
             "Export a run of a SequentialRecommender."
         )
     return recommender
-
-
-def _from_config(kind: type[SequenceDataModule], arguments: Mapping[str, Any]) -> SequenceDataModule:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "data")
-    return parser.instantiate_classes(parser.parse_object({"data": dict(arguments)}))["data"]
-
-
-def _config(run: Path) -> dict[str, Any]:
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist, so {run} is not the folder of a run. Run `seqrec fit` first.")
-    return yaml.safe_load(path.read_text())
-
-
-def _weights(run: Path) -> dict[str, Tensor]:
-    checkpoints = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    found = next((path for path in checkpoints if path.is_file()), None)
-    if found is None:
-        raise InputError(f"{checkpoints[0]} does not exist. Run `seqrec fit --run {run}` first.")
-    state = torch.load(found, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "recommender."
-    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
