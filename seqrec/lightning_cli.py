@@ -122,9 +122,12 @@ class SeqrecCLI(LightningCLI):
                 filename="best",
                 monitor=chosen.early_stopping.monitor,
                 mode=chosen.early_stopping.mode,
-                save_last=True,
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
+            ),
+            # One of its own: Lightning's save_last follows the best checkpoint, so it would skip epochs that are worse.
+            ModelCheckpoint(
+                folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
             ),
         ]
         settings = self._get(self.config_init, "trainer")
