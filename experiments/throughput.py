@@ -103,7 +103,6 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     """Our own figures, taken in this process."""
     torch.set_num_threads(options.threads)
     seed_everything(0, verbose=False)
-    rates = {name: product_rate(kind) for name, kind in PRECISIONS.items()}
     before = psutil.Process().memory_info().rss
     data = SequenceDataModule(
         str(options.prepared), max_length=options.length, events_per_batch=options.events_per_batch
@@ -140,6 +139,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         began = time.perf_counter()
         judge.validate(task, datamodule=data, verbose=False)
         eval_seconds.append(time.perf_counter() - began)
+    rates = {name: product_rate(kind) for name, kind in PRECISIONS.items()}
     operations = operations_of_epoch(data, task)
     epoch = statistics.median(clock.seconds[1:])
     return {
