@@ -14,10 +14,12 @@ from seqrec.suggestions import sentence
 
 @dataclass(frozen=True)
 class Command:
-    """A command that is a plain function: where it lives, what it does, and the extra it needs."""
+    """A command that is a plain function: where it lives, what it does, whether what it must have is named by place
+    or by option, and the extra it needs."""
 
     path: str
     summary: str
+    by_place: bool = False
     extra: str | None = None
 
 
@@ -27,10 +29,16 @@ RUNS = {
     "test": "rank the test targets of a run; writes result.json and ranks.parquet",
 }
 COMMANDS = {
-    "prepare": Command("seqrec.data.prepare:prepare", "raw log, by card name or your own file, to arrays on disk"),
-    "export": Command("seqrec.run_export:export", "a run to a folder that serves: FAISS index and encoder", "cpu"),
-    "recommend": Command("seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", "cpu"),
-    "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared"),
+    "prepare": Command(
+        "seqrec.data.prepare:prepare", "raw log, by card name or your own file, to arrays on disk", True
+    ),
+    "export": Command(
+        "seqrec.run_export:export", "a run to a folder that serves: FAISS index and encoder", extra="cpu"
+    ),
+    "recommend": Command(
+        "seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
+    ),
+    "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
 ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard")
 
@@ -69,7 +77,8 @@ def run(arguments: list[str]) -> None:
     elif name in COMMANDS:
         from jsonargparse import auto_cli
 
-        auto_cli(_load(name), args=rest, prog=f"seqrec {name}", as_positional=True, exit_on_error=False)
+        by_place = COMMANDS[name].by_place
+        auto_cli(_load(name), args=rest, prog=f"seqrec {name}", as_positional=by_place, exit_on_error=False)
     else:
         from seqrec.data.errors import nearest
 
