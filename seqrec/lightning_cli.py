@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.training.ranking_task import RankingTask
-from seqrec.training.record import EpochSeed, RunRecord
+from seqrec.training.record import RunRecord, StepSeed
 
 # Lightning speaks to its own authors here, or of loaders that are fast enough without workers.
 for quiet in (".*isinstance.treespec.*", ".*does not have many workers.*", ".*does not have `configure_optimizers`.*"):
@@ -116,7 +116,7 @@ class SeqrecCLI(LightningCLI):
         folder = Path(chosen.run)
         callbacks = [
             RunRecord(yaml.safe_load(text), text),
-            EpochSeed(int(chosen.seed_everything)),
+            StepSeed(int(chosen.seed_everything)),
             ModelCheckpoint(
                 folder / "checkpoints",
                 filename="best",

@@ -53,6 +53,9 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             write(_folder(trainer) / "config.yaml", self.config_text)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_began = time.perf_counter()  # the first epoch after a resume is not announced
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.perf_counter()
 
@@ -111,23 +114,25 @@ class RunRecord(Callback):
         write(folder / "result.json", json.dumps(result, indent=2, default=_plain) + "\n")
 
 
-class EpochSeed(Callback):
-    """Seeds torch afresh when an epoch begins, so that a resumed run draws what it would have drawn.
+class StepSeed(Callback):
+    """Seeds torch afresh before every step, so that a resumed run draws what it would have drawn.
+
+    Not once per epoch: Lightning announces no epoch start to the first epoch after a resume.
 
     Args:
-        seed: the seed of the run; epoch and rank of the device are mixed into it.
+        seed: the seed of the run; epoch, step and rank of the device are mixed into it.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch, trainer.global_rank))
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(step_seed(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
 
-def epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """A seed of its own for every epoch and device of a run."""
-    mixed = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """A seed of its own for every step and device of a run."""
+    mixed = np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1, np.uint64)
     return int(mixed[0] >> np.uint64(1))
 
 

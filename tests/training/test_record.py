@@ -1,11 +1,12 @@
-"""A run's files appear whole, and each epoch draws its own reproducible numbers."""
+"""A run's files appear whole, and each step draws its own reproducible numbers."""
 
-from seqrec.training.record import RunRecord, epoch_seed, write
+from seqrec.training.record import RunRecord, step_seed, write
 
 
-def test_what_an_epoch_draws_depends_on_seed_epoch_and_rank_alone():
-    assert epoch_seed(1, 2, 0) == epoch_seed(1, 2, 0)
-    assert len({epoch_seed(*place) for place in [(1, 2, 0), (2, 2, 0), (1, 3, 0), (1, 2, 1)]}) == 4
+def test_every_step_and_device_draws_its_own_reproducible_numbers():
+    assert step_seed(1, 2, 3, 0) == step_seed(1, 2, 3, 0)
+    places = [(1, 2, 3, 0), (2, 2, 3, 0), (1, 3, 3, 0), (1, 2, 4, 0), (1, 2, 3, 1)]
+    assert len({step_seed(*place) for place in places}) == len(places)
 
 
 def test_writing_leaves_one_whole_file(tmp_path):
