@@ -16,7 +16,7 @@ from seqrec.data.simulated import SimulatedShop
 from seqrec.evaluation.meter import Meter
 
 SHOP = "simulated-shop"
-PREPARED, RUNS, BUNDLE = Path("data/prepared/shop"), Path("runs/quickstart"), Path("bundles/quickstart")
+PREPARED, RUNS, BUNDLE = Path("data/prepared") / SHOP, Path("runs/quickstart"), Path("bundles/quickstart")
 MODELS = {"popularity": "popularity", "markov": "first-order Markov", "sasrec": "SASRec"}
 SHOWN = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10", "mrr@10": "MRR@10"}
 
@@ -24,7 +24,7 @@ SHOWN = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10", "mrr@10": "MRR@10"}
 def quickstart() -> int:
     """Run every step with the commands that a user would type; returns the exit status."""
     console = Console()
-    steps = [["prepare", SHOP, f"--out={PREPARED}"]]
+    steps = [["prepare", SHOP]]
     for model in MODELS:
         stack = ["--config=configs/data/shop.yaml", f"--config=configs/model/{model}.yaml"]
         training = ["--trainer.max_epochs=20", "--early_stopping.patience=3"] if model == "sasrec" else []
