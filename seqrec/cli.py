@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from seqrec.suggestions import sentence
 
@@ -77,8 +79,9 @@ def run(arguments: list[str]) -> None:
     elif name in COMMANDS:
         from jsonargparse import auto_cli
 
-        by_place = COMMANDS[name].by_place
-        auto_cli(_load(name), args=rest, prog=f"seqrec {name}", as_positional=by_place, exit_on_error=False)
+        function, by_place = _load(name), COMMANDS[name].by_place
+        rest = _as_declared(function, rest)
+        auto_cli(function, args=rest, prog=f"seqrec {name}", as_positional=by_place, exit_on_error=False)
     else:
         from seqrec.data.errors import nearest
 
@@ -102,6 +105,21 @@ def main(arguments: list[str] | None = None) -> int:
         print("seqrec: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _as_declared(function: Callable[..., object], arguments: list[str]) -> list[str]:
+    """Options as the parser knows them: ``-k`` for ``--k``, hyphens for underscores, and a switch without its "true"."""
+    declared = inspect.signature(function).parameters
+    options = []
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        option, equals, value = argument.partition("=")
+        name = option.lstrip("-").replace("-", "_")
+        if argument.startswith("-") and name in declared:
+            bare = declared[name].annotation == "bool" and not equals and following not in ("true", "false")
+            options.append(f"--{name}=true" if bare else f"--{name}{equals}{value}")
+        else:
+            options.append(argument)
+    return options
 
 
 def _load(name: str) -> Callable[..., object]:

@@ -157,3 +157,12 @@ def test_the_overview_names_every_command_and_a_slip_is_answered(capsys):
         assert f"\n  {name} " in said
     assert main(["tets"]) == 2
     assert "'test'" in capsys.readouterr().err
+
+
+def test_options_may_be_spelt_as_people_spell_them():
+    from seqrec.cli import _as_declared
+    from seqrec.export.retriever import recommend
+
+    given = ["--bundle", "b", "-k", "3", "--exclude-seen", "--history=-1,2"]
+    assert _as_declared(recommend, given) == ["--bundle", "b", "--k", "3", "--exclude_seen=true", "--history=-1,2"]
+    assert _as_declared(recommend, ["--exclude-seen", "false"]) == ["--exclude_seen", "false"]
