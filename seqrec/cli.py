@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _as_declared(function: Callable[..., object], arguments: list[str]) -> list[str]:
-    """Options as the parser knows them: ``-k`` for ``--k``, hyphens for underscores, and a switch without its "true"."""
+    """Options as the parser knows them: ``--k`` for ``-k``, underscores for hyphens, and "true" after a bare switch."""
     declared = inspect.signature(function).parameters
     options = []
     for argument, following in zip_longest(arguments, arguments[1:]):
