@@ -27,7 +27,7 @@ def quickstart() -> int:
     steps = [["prepare", SHOP]]
     for model in MODELS:
         stack = ["--config=configs/data/shop.yaml", f"--config=configs/model/{model}.yaml"]
-        training = ["--trainer.max_epochs=20", "--early_stopping.patience=3"] if model == "sasrec" else []
+        training = ["--trainer.max_epochs=25", "--early_stopping.patience=5", "--model.learning_rate=0.003"] if model == "sasrec" else []
         quiet = ["--trainer.enable_model_summary=false"]
         steps.append(["fit", *stack, *training, *quiet, f"--run={RUNS / model}"])
         steps.append(["test", f"--run={RUNS / model}", "--verbose=false"])
