@@ -18,6 +18,7 @@ from seqrec.evaluation.meter import Meter
 SHOP = "simulated-shop"
 PREPARED, RUNS, BUNDLE = Path("data/prepared") / SHOP, Path("runs/quickstart"), Path("bundles/quickstart")
 MODELS = {"popularity": "popularity", "markov": "first-order Markov", "sasrec": "SASRec"}
+LEARNS = ["--trainer.max_epochs=25", "--early_stopping.patience=5", "--model.learning_rate=0.003"]
 SHOWN = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10", "mrr@10": "MRR@10"}
 
 
@@ -27,7 +28,7 @@ def quickstart() -> int:
     steps = [["prepare", SHOP]]
     for model in MODELS:
         stack = ["--config=configs/data/shop.yaml", f"--config=configs/model/{model}.yaml"]
-        training = ["--trainer.max_epochs=25", "--early_stopping.patience=5", "--model.learning_rate=0.003"] if model == "sasrec" else []
+        training = LEARNS if model == "sasrec" else []
         quiet = ["--trainer.enable_model_summary=false"]
         steps.append(["fit", *stack, *training, *quiet, f"--run={RUNS / model}"])
         steps.append(["test", f"--run={RUNS / model}", "--verbose=false"])

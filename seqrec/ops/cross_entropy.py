@@ -80,11 +80,10 @@ def _walk(
         block = slice(start, min(start + step, n_queries))
         query, target = queries[block], targets[block]
         scores = (query if half is None else query.to(half)) @ narrow_keys.T
-        scores = scores.to(queries.dtype)
-        of_target = scores.gather(1, target[:, None])
+        of_target = scores.gather(1, target[:, None]).to(queries.dtype)
         top = scores.amax(1, keepdim=True)
         odds = scores.sub_(top).exp_()
-        total = odds.sum(1, keepdim=True)
+        total = odds.sum(1, keepdim=True, dtype=queries.dtype)
         losses[block] = (total.log() + top - of_target).squeeze(1)
         if not wants:
             continue
@@ -93,9 +92,8 @@ def _walk(
             query_gradients[block] = odds @ keys
             key_gradients.addmm_(odds.T, weighted)
         else:
-            narrow = odds.to(half)
-            query_gradients[block] = (narrow @ narrow_keys).to(queries.dtype)
-            key_gradients += narrow.T @ weighted.to(half)
+            query_gradients[block] = odds @ narrow_keys
+            key_gradients += odds.T @ weighted.to(half)
         query_gradients[block] /= total
         query_gradients[block] -= keys[target]
     if wants:
