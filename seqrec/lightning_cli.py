@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from argparse import Action
 from pathlib import Path
@@ -18,9 +19,10 @@ from seqrec.data.datamodule import SequenceDataModule
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.record import RunRecord, StepSeed
 
-# Lightning speaks to its own authors here, or of loaders that are fast enough without workers.
+# Lightning speaks to its own authors here, of loaders that are fast enough without workers, or of a paid service.
 for quiet in (".*isinstance.treespec.*", ".*does not have many workers.*", ".*does not have `configure_optimizers`.*"):
     warnings.filterwarnings("ignore", message=quiet)
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda said: "litlogger" not in said.getMessage())
 
 DESCRIPTIONS = {
     "fit": "Train a model and keep its best checkpoint on validation NDCG@10.\n\n"

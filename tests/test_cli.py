@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -41,34 +43,52 @@ def command(shop: Path, name: str, run: str, *more: str) -> list[str]:
     return [name, *stack, f"--run={shop / run}", *more]
 
 
-def seqrec(*arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ran = subprocess.run(
-        [sys.executable, "-m", "seqrec.cli", *arguments], capture_output=True, text=True, env=environment, check=False
+def started(*arguments: str) -> subprocess.Popen:
+    """The real program, in a process of its own."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [sys.executable, "-m", "seqrec.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
     )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    return ran
+
+
+def seqrec(*arguments: str) -> None:
+    program = started(*arguments)
+    said, _ = program.communicate()
+    assert program.returncode == 0, said.decode()[-3000:]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+EPOCHS = "--trainer.max_epochs=20"
+
+
 @pytest.fixture(scope="module")
 def straight(shop) -> Path:
-    """A run of four epochs, through the real program."""
-    seqrec(*command(shop, "fit", "straight", "--trainer.max_epochs=4"))
+    """A run that nothing disturbed."""
+    seqrec(*command(shop, "fit", "straight", EPOCHS))
     return shop / "straight"
 
 
-def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(shop, straight):
-    assert main(command(shop, "fit", "resumed", "--trainer.max_epochs=2")) == 0
-    halfway = weights(shop / "resumed")
-    assert main(command(shop, "fit", "resumed", "--trainer.max_epochs=4", "--ckpt_path=last")) == 0
-    whole, resumed = weights(straight), weights(shop / "resumed")
+def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(shop, straight):
+    program = started(*command(shop, "fit", "killed", EPOCHS))
+    last = shop / "killed" / "checkpoints" / "last.ckpt"
+    while not last.exists():
+        assert program.poll() is None, program.communicate()[0].decode()[-3000:]
+        time.sleep(0.002)
+    program.kill()
+    assert program.wait() == -signal.SIGKILL
+    program.stdout.close()
+    when_killed = weights(shop / "killed")
+    seqrec("fit", f"--config={shop / 'killed' / 'config.yaml'}", "--ckpt_path=last")
+    whole, resumed = weights(straight), weights(shop / "killed")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert not all(torch.equal(halfway[name], resumed[name]) for name in whole)
+    assert not all(torch.equal(when_killed[name], resumed[name]) for name in whole)
 
 
 def test_a_test_leaves_a_result_that_says_all(straight, capsys):
@@ -76,11 +96,11 @@ def test_a_test_leaves_a_result_that_says_all(straight, capsys):
     result = json.loads((straight / "result.json").read_text())
     assert 0 <= result["metrics"]["ndcg@10"] <= 1
     assert result["seed"] == 42
-    assert (result["model"], result["data"], result["epochs"]) == ("SASRec", "shop", 4)
+    assert (result["model"], result["data"], result["epochs"]) == ("SASRec", "shop", 20)
     assert result["parameters"] > 60 * 8
     assert min(result[name] for name in ("wall_seconds", "peak_memory_bytes", "events_per_second")) > 0
     assert result["passport"]
-    assert result["config"]["trainer"]["max_epochs"] == 4
+    assert result["config"]["trainer"]["max_epochs"] == 20
     ranks = pl.read_parquet(straight / "ranks.parquet")
     assert 0 < ranks.height <= 60
 

@@ -1,7 +1,6 @@
 """Answers from a bundle equal the recommender's own, for one history, for many and for a file."""
 
 import random
-import warnings
 
 import polars as pl
 import pytest
@@ -175,21 +174,3 @@ def test_bad_questions_are_answered_with_a_sentence(tmp_path, shop):
             recommend(tmp_path / "bundle", histories=tmp_path / f"{name}.parquet", out=tmp_path / "out.parquet")
     with pytest.raises(InputError, match="k is 0"):
         recommend(tmp_path / "bundle", history="007", k=0)
-
-
-@pytest.mark.real
-def test_a_thousand_real_users_get_what_the_evaluation_ranks_item_by_item(real_data, tmp_path):
-    log = pl.read_parquet(real_data / "amazon-beauty" / "interactions.parquet").sort("timestamp", maintain_order=True)
-    counts = log.group_by("item_id", maintain_order=True).agg(pl.len().cast(pl.Int64).alias("count"))
-    items = pl.read_parquet(real_data / "amazon-beauty" / "items.parquet").select("item_id", "title").unique("item_id")
-    catalog = Catalog(counts.join(items, on="item_id", how="left", maintain_order="left"))
-    users = log.group_by("user_id", maintain_order=True).agg("item_id").head(1000)["item_id"].to_list()
-    recommender, retriever = exported(tmp_path / "bundle", catalog, dim=64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        answers = retriever.recommend_many(users, k=10)
-    own = expected(recommender, users, 10)
-    ids = catalog.ids.to_list()
-    assert [[item.item_id for item in answer] for answer in answers] == [
-        [ids[row] for row in rows] for rows in own.items.tolist()
-    ]
