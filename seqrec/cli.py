@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and answer a mistake with one sentence and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        run(given)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            run(given)
     except BrokenPipeError:  # the reader of our output, say `head`, has left
         sys.stderr.close()
         return 0
@@ -105,6 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
         print("seqrec: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _say(message: Warning | str, *_: object) -> None:
+    """A warning as a person reads it, without the line of code that gave it."""
+    print(f"seqrec: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _as_declared(function: Callable[..., object], arguments: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ K = 100
 
 
 @pytest.mark.real
-def test_a_bundle_gives_a_thousand_real_users_the_ranks_and_lists_of_their_evaluation(real_data, tmp_path):
+def test_a_bundle_gives_a_thousand_real_users_the_ranks_and_lists_of_their_evaluation(real_data, tmp_path, capsys):
     pytest.importorskip("faiss")
     prepared, run, bundle = (tmp_path / name for name in ("prepared", "run", "bundle"))
     (tmp_path / "model.yaml").write_text(MODEL)
@@ -30,6 +30,8 @@ def test_a_bundle_gives_a_thousand_real_users_the_ranks_and_lists_of_their_evalu
     assert main(["fit", *stack]) == 0
     assert main(["test", f"--run={run}", "--verbose=false"]) == 0
     assert main(["export", f"--run={run}", f"--out={bundle}"]) == 0
+
+    capsys.readouterr()
 
     data = SequenceDataModule(str(prepared), max_length=50)
     ids = data.catalog.ids.to_list()
@@ -57,3 +59,6 @@ def test_a_bundle_gives_a_thousand_real_users_the_ranks_and_lists_of_their_evalu
         assert (lists[ours] == served[batch.users[ours]]).all()
         evaluated += int(ours.sum())
     assert evaluated == 1000
+
+    assert main(["recommend", f"--bundle={bundle}", f"--history=nobody,{ids[0]}", "-k", "3"]) == 0
+    assert capsys.readouterr().err == "seqrec: warning: Not in the catalog, so skipped: nobody.\n"

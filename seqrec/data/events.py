@@ -13,11 +13,14 @@ from seqrec.data.sources import Source
 
 # The smallest clock reading taken for each finer unit: as seconds it would lie beyond the year 5138.
 _UNITS = {
+    "position": (0, 1),
     "second": (0, 1),
     "millisecond": (10**11, 10**3),
     "microsecond": (10**14, 10**6),
     "nanosecond": (10**17, 10**9),
 }
+# A log that ends before March 1973 counts events, not seconds.
+_FIRST_CLOCK = 10**8
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,14 @@ def read_events(source: Source, min_rating: float | None = None) -> Events:
 def unit_of(times: Int[np.ndarray, "E"]) -> str:
     """The unit of clock readings since 1970: second, or from 10¹¹ on millisecond, 10¹⁴ microsecond, 10¹⁷ nanosecond.
 
+    Where all lie below 10⁸ no clock was kept, and they are the ``position`` of each event in some order.
+
     Raises:
         InputError: the readings are of several units.
     """
     sizes = times if times.min() >= 0 else np.abs(times)
+    if sizes.max() < _FIRST_CLOCK:
+        return "position"
     unit, other = _unit_of(int(sizes.max())), _unit_of(int(sizes.min()))
     if unit != other:
         count = int((sizes < _UNITS[unit][0]).sum())

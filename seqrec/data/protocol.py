@@ -165,7 +165,8 @@ class LeaveOneOut(Protocol):
 class GlobalTimeSplit(Protocol):
     """One moment parts the past from the future for all users: training ends before the validation window begins.
 
-    A target's slice holds all that its user did before it, also inside the windows, as a server would know it.
+    A target's slice holds all that its user did before it, also inside the windows, as a server would know it. A log
+    without a clock, whose times are positions in the histories, is refused.
 
     Args:
         test_from: first second (since 1970) of the test; None means the last ``test_days`` days of the log.
@@ -201,6 +202,11 @@ class GlobalTimeSplit(Protocol):
         return {**window, "validation_days": self.validation_days, "only_first": self.only_first}
 
     def cut(self, log: Log) -> Cut:
+        if log.manifest.get("unit_of_times") == "position":
+            raise ValueError(
+                "The times of this data set are positions in the histories, not clock times, so no moment parts all "
+                "users; choose seqrec.data.protocol.LeaveOneOut or RatioByUser."
+            )
         times, offsets = np.asarray(log.times), np.asarray(log.offsets)
         newest = int(times.max()) if times.size else 0
         test_from = newest + 1 - round(self.test_days * DAY) if self.test_from is None else self.test_from

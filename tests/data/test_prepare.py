@@ -162,6 +162,10 @@ def test_a_whole_folder_is_used_again_and_a_broken_or_different_one_is_not(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
+def test_times_that_count_events_are_positions():
+    assert unit_of(np.array([0, 1, 2313])) == "position"
+
+
 @pytest.mark.parametrize(("unit", "per_second"), [("second", 1), ("millisecond", 10**3), ("nanosecond", 10**9)])
 def test_clocks_of_any_one_unit_become_seconds(unit, per_second):
     times = np.array([1_000_000_000, 1_700_000_000]) * per_second

@@ -1,6 +1,7 @@
 """No protocol lets training see what evaluation asks for, and each says what it did."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,12 @@ def test_a_global_split_by_hand_takes_the_first_event_of_each_window(build_log):
 def test_a_moment_before_the_whole_log_is_refused(build_log):
     with pytest.raises(ValueError, match="choose a later test_from"):
         GlobalTimeSplit(test_from=50).split(build_log([[0, 1, 2]]))
+
+
+def test_positions_are_no_clock(build_log):
+    log = build_log([[0, 1, 2]])
+    with pytest.raises(ValueError, match="not clock times"):
+        GlobalTimeSplit(test_from=50).split(replace(log, manifest={**log.manifest, "unit_of_times": "position"}))
 
 
 @pytest.mark.parametrize(

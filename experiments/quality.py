@@ -1,0 +1,55 @@
+"""Trains a config with several seeds, tests the best epoch of each on validation, and keeps the results.
+
+A run that was stopped goes on where it was, and one that is done is not repeated. See experiments/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SHOWN = ("recall@10", "ndcg@10")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="a config that says all, such as configs/recipe/sasrec-beauty.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="folder for the runs themselves")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "quality")
+    options = parser.parse_args()
+    measured = [run(options, seed)["metrics"] for seed in options.seeds]
+    for name in SHOWN:
+        values = [metrics[name] for metrics in measured]
+        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        print(f"{options.config.stem}: {name} {statistics.mean(values):.4f}{spread} over {len(values)} seeds")
+
+
+def run(options: argparse.Namespace, seed: int) -> dict:
+    """The result of one seed, trained and tested first where it is not there yet."""
+    name = f"{options.config.stem}-seed{seed}"
+    folder, kept = options.runs / name, options.results / name / "result.json"
+    if not kept.is_file():
+        if not (folder / "fit.json").is_file():
+            goes_on = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
+            seqrec("fit", f"--config={options.config}", f"--run={folder}", f"--seed_everything={seed}", *goes_on)
+        seqrec("test", f"--run={folder}")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_suffix(".tmp")
+        shutil.copy(folder / "result.json", unfinished)
+        unfinished.replace(kept)
+    return json.loads(kept.read_text())
+
+
+def seqrec(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "seqrec.cli", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()
