@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from seqrec.data.log import Log
 from seqrec.data.protocol import Part
 from seqrec.data.supervision import NewestEvent, Supervision
 from seqrec.data.views import View
-from seqrec.sequences import Sequences
+from seqrec.sequences import Sequences, bounds
 
 
 class Rows(NamedTuple):
@@ -24,6 +25,19 @@ class Rows(NamedTuple):
     epoch: int
     number: int
     rows: Int[np.ndarray, "B"]
+
+
+class Arrays(NamedTuple):
+    """Item and time of every event of a log: memory-mapped, or resident on a GPU."""
+
+    items: Int[torch.Tensor, "E"]
+    times: Int[torch.Tensor, "E"]
+
+    @classmethod
+    def of(cls, log: Log, device: torch.device | str = "cpu") -> Arrays:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes
+            return cls(torch.from_numpy(log.items).to(device), torch.from_numpy(log.times).to(device))
 
 
 class ShuffledBatches(Sampler[Rows]):
@@ -125,7 +139,7 @@ class TrainingBatches(Dataset[Batch]):
     """Gathers the batch that a ``Rows`` names, with its views.
 
     Args:
-        log: where the events lie.
+        arrays: the events; batches are gathered where they lie.
         part: the training slices.
         supervision: which events predict.
         max_length: most input events of a row; None reads all.
@@ -135,14 +149,14 @@ class TrainingBatches(Dataset[Batch]):
 
     def __init__(
         self,
-        log: Log,
+        arrays: Arrays,
         part: Part,
         supervision: Supervision,
         max_length: int | None = None,
         views: Sequence[View] = (),
         seed: int = 0,
     ) -> None:
-        self.log = log
+        self.arrays = arrays
         self.rows = supervision.rows(part, max_length)
         self.supervision = supervision
         self.views = views
@@ -156,7 +170,7 @@ class TrainingBatches(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, batch: Rows) -> Batch:
-        plain = _gather(self.log, self.rows, batch.rows, self.supervision)
+        plain = _gather(self.arrays, self.rows, batch.rows, self.supervision)
         if not self.views:
             return plain
         state = np.random.SeedSequence([self.seed, batch.epoch, batch.number]).generate_state(1, np.uint64)
@@ -169,15 +183,17 @@ class EvaluationBatches(Dataset[Batch]):
     """Gathers the batch that a ``Rows`` names; each slice predicts its newest event.
 
     Args:
-        log: where the events lie.
+        arrays: the events; batches are gathered where they lie.
         part: slices whose newest event is the target.
         max_length: most input events of a row; None reads all.
         seen_is_excluded: whether ``seen`` lists all items of the slice before the target, also those that the window
             leaves out.
     """
 
-    def __init__(self, log: Log, part: Part, max_length: int | None = None, seen_is_excluded: bool = True) -> None:
-        self.log = log
+    def __init__(
+        self, arrays: Arrays, part: Part, max_length: int | None = None, seen_is_excluded: bool = True
+    ) -> None:
+        self.arrays = arrays
         self.whole = NewestEvent().rows(part, None)
         self.rows = NewestEvent().rows(part, max_length)
         self.seen_is_excluded = seen_is_excluded
@@ -190,11 +206,11 @@ class EvaluationBatches(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, batch: Rows) -> Batch:
-        plain = _gather(self.log, self.rows, batch.rows, NewestEvent())
+        plain = _gather(self.arrays, self.rows, batch.rows, NewestEvent())
         seen = None
         if self.seen_is_excluded:
-            at, offsets = _inputs(self.whole, batch.rows)
-            seen = Sequences(_tensor(self.log.items[at]), torch.from_numpy(offsets))
+            at, offsets = _inputs(self.whole, batch.rows, self.arrays.items.device)
+            seen = Sequences(self.arrays.items[at].long(), offsets)
         return Batch(plain.users, plain.history, plain.predict_at, plain.targets, plain.asked_at, seen=seen)
 
 
@@ -220,21 +236,23 @@ def _halve(edges: Int[np.ndarray, "bounds"], n_batches: int) -> Int[np.ndarray, 
     return edges
 
 
-def _inputs(part: Part, rows: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "T"], Int[np.ndarray, "bounds"]]:
+def _inputs(
+    part: Part, rows: Int[np.ndarray, "B"], device: torch.device
+) -> tuple[Int[torch.Tensor, "T"], Int[torch.Tensor, "bounds"]]:
     """Where the input events of these rows stand in the log, end to end, and the offsets of the rows."""
-    starts, lengths = part.starts[rows], part.ends[rows] - part.starts[rows] - 1
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
+    starts, ends = part.starts[rows], part.ends[rows]
+    total = int((ends - starts - 1).sum())
+    first, lengths = (torch.from_numpy(values).to(device) for values in (starts, ends - starts - 1))
+    offsets = bounds(lengths)
+    shift = torch.repeat_interleave(first - offsets[:-1], lengths, output_size=total)
+    return torch.arange(total, device=device) + shift, offsets
 
 
-def _gather(log: Log, part: Part, rows: Int[np.ndarray, "B"], supervision: Supervision) -> Batch:
-    at, offsets = _inputs(part, rows)
-    history = Sequences(_tensor(log.items[at]), torch.from_numpy(offsets), _tensor(log.times[at]))
+def _gather(arrays: Arrays, part: Part, rows: Int[np.ndarray, "B"], supervision: Supervision) -> Batch:
+    items, times = arrays
+    at, offsets = _inputs(part, rows, items.device)
+    history = Sequences(items[at].long(), offsets, times[at])
     predict_at = supervision.predict_at(history)
-    followed = at[predict_at.numpy()] + 1
-    targets, asked_at = _tensor(log.items[followed]), _tensor(log.times[followed])
-    return Batch(_tensor(part.users[rows]), history, predict_at, targets, asked_at)
-
-
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.int64))
+    followed = at[predict_at] + 1
+    users = torch.from_numpy(part.users[rows]).to(items.device)
+    return Batch(users, history, predict_at, items[followed].long(), times[followed])

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
-from seqrec.data.batching import EvaluationBatches, FixedBatches, ShuffledBatches, TrainingBatches
+from seqrec.data.batching import Arrays, EvaluationBatches, FixedBatches, ShuffledBatches, TrainingBatches
 from seqrec.data.log import Log
 from seqrec.data.protocol import LeaveOneOut, Part, Protocol, Split
 from seqrec.data.supervision import EveryEvent, Supervision
@@ -88,6 +88,17 @@ class SequenceDataModule(LightningDataModule):
         """The items, counted over the training part alone."""
         return self.log.catalog.with_counts(self.split.train.item_counts(self.log))
 
+    @cached_property
+    def arrays(self) -> Arrays:
+        """The events of the log: on the GPU that trains where they take at most a quarter of its free memory and no
+        worker gathers; memory-mapped otherwise."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if device.type == "cuda" and not self.num_workers:
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.log.items.nbytes + self.log.times.nbytes <= free / 4:
+                return Arrays.of(self.log, device)
+        return Arrays.of(self.log)
+
     @property
     def passport(self) -> dict[str, Any]:
         """What must be equal for two results to be compared."""
@@ -95,7 +106,9 @@ class SequenceDataModule(LightningDataModule):
 
     @cached_property
     def training(self) -> TrainingBatches:
-        batches = TrainingBatches(self.log, self.split.train, self.supervision, self.max_length, self.views, self.seed)
+        batches = TrainingBatches(
+            self.arrays, self.split.train, self.supervision, self.max_length, self.views, self.seed
+        )
         if not len(batches):
             raise ValueError(
                 f"No user of {self.prepared} has two events in the training part; training needs some: prepare the "
@@ -124,7 +137,7 @@ class SequenceDataModule(LightningDataModule):
                 f"The {name} part of {self.prepared} holds no target ({self.passport['targets'][name]}); evaluation "
                 "needs some: choose other settings of data.protocol or weaker filters in `seqrec prepare`."
             )
-        dataset = EvaluationBatches(self.log, part, self.max_length, self.protocol.seen_is_excluded)
+        dataset = EvaluationBatches(self.arrays, part, self.max_length, self.protocol.seen_is_excluded)
         sampler = FixedBatches(dataset.input_lengths, self.evaluation_events_per_batch, *_rank_and_world())
         return self._loader(dataset, sampler)
 
@@ -137,7 +150,7 @@ class SequenceDataModule(LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available() and self.arrays.items.device.type == "cpu",
         )
 
 

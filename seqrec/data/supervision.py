@@ -44,7 +44,7 @@ class EveryEvent(Supervision):
         return _windows(part, max_length)
 
     def predict_at(self, history: Sequences) -> Int[Tensor, "M"]:
-        return torch.arange(history.items.numel())
+        return torch.arange(history.items.numel(), device=history.items.device)
 
 
 class EveryPrefix(Supervision):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqrec.data.batching import EvaluationBatches, FixedBatches, Rows, ShuffledBatches, TrainingBatches, cut
+from seqrec.data.batching import Arrays, EvaluationBatches, FixedBatches, Rows, ShuffledBatches, TrainingBatches, cut
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.supervision import EveryEvent, EveryPrefix, NewestEvent
 from seqrec.data.views import View
@@ -85,7 +85,7 @@ def test_no_rows_give_no_batches():
 @pytest.mark.parametrize("max_length", [None, 1, 7])
 @pytest.mark.parametrize("supervision", [EveryEvent(), EveryPrefix(), NewestEvent()])
 def test_a_batch_holds_what_the_log_says(random_log, supervision, max_length):
-    dataset = TrainingBatches(random_log, LeaveOneOut().split(random_log).train, supervision, max_length)
+    dataset = TrainingBatches(Arrays.of(random_log), LeaveOneOut().split(random_log).train, supervision, max_length)
     rows = np.random.default_rng(0).permutation(len(dataset))[:40]
     batch = dataset[Rows(0, 0, rows)]
     for place, row in enumerate(rows):
@@ -105,14 +105,14 @@ def test_a_batch_holds_what_the_log_says(random_log, supervision, max_length):
 
 @pytest.mark.parametrize("supervision", [EveryEvent(), EveryPrefix(), NewestEvent()])
 def test_a_rank_without_histories_receives_an_empty_batch(random_log, supervision):
-    dataset = TrainingBatches(random_log, LeaveOneOut().split(random_log).train, supervision)
+    dataset = TrainingBatches(Arrays.of(random_log), LeaveOneOut().split(random_log).train, supervision)
     batch = dataset[Rows(0, 0, np.array([], dtype=np.int64))]
     assert (len(batch.history), batch.history.items.numel(), batch.targets.numel()) == (0, 0, 0)
 
 
 def test_evaluation_leaves_out_all_that_came_before_the_target_not_only_the_window(random_log):
     part = LeaveOneOut().split(random_log).test
-    dataset = EvaluationBatches(random_log, part, max_length=3)
+    dataset = EvaluationBatches(Arrays.of(random_log), part, max_length=3)
     batch = dataset[Rows(0, 0, np.arange(len(part)))]
     assert batch.seen is not None
     for place in range(len(part)):
@@ -126,7 +126,7 @@ def test_evaluation_leaves_out_all_that_came_before_the_target_not_only_the_wind
 
 def test_evaluation_leaves_out_nothing_where_the_protocol_says_so(random_log):
     part = LeaveOneOut(seen_is_excluded=False).split(random_log).test
-    batch = EvaluationBatches(random_log, part, 3, seen_is_excluded=False)[Rows(0, 0, np.arange(4))]
+    batch = EvaluationBatches(Arrays.of(random_log), part, 3, seen_is_excluded=False)[Rows(0, 0, np.arange(4))]
     assert batch.seen is None
 
 
@@ -144,7 +144,7 @@ def test_views_draw_anew_for_every_batch_and_epoch_and_the_same_from_one_seed(ra
     train = LeaveOneOut().split(random_log).train
 
     def view(seed, epoch, number):
-        dataset = TrainingBatches(random_log, train, EveryEvent(), None, [Cropped()], seed)
+        dataset = TrainingBatches(Arrays.of(random_log), train, EveryEvent(), None, [Cropped()], seed)
         return dataset[Rows(epoch, number, np.arange(50))].views["cropped"].items.tolist()
 
     assert view(0, 0, 0) == view(0, 0, 0)
@@ -154,7 +154,7 @@ def test_views_draw_anew_for_every_batch_and_epoch_and_the_same_from_one_seed(ra
 def test_an_epoch_of_twenty_thousand_histories_is_gathered_in_a_moment(build_log):
     generator = np.random.default_rng(0)
     log = build_log([generator.integers(0, 100, length).tolist() for length in generator.integers(3, 16, 22_000)])
-    dataset = TrainingBatches(log, LeaveOneOut().split(log).train, EveryEvent(), 50)
+    dataset = TrainingBatches(Arrays.of(log), LeaveOneOut().split(log).train, EveryEvent(), 50)
     sampler = ShuffledBatches(dataset.input_lengths, 2048)
     begun = time.process_time()
     for rows in sampler:

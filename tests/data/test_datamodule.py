@@ -61,6 +61,16 @@ def test_evaluation_asks_once_for_every_target(prepared):
         assert contents(loader) == contents(loader)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_gathered_on_a_gpu_are_the_same(prepared):
+    there = SequenceDataModule(prepared)
+    there.trainer = Trainer(accelerator="gpu", devices=1, logger=False)
+    batches = list(there.train_dataloader())
+    assert all(batch.history.items.is_cuda and batch.targets.is_cuda for batch in batches)
+    assert contents(batches) == contents(SequenceDataModule(prepared).train_dataloader())
+
+
 def test_two_ranks_share_the_batches_of_one(prepared, monkeypatch):
     alone = list(SequenceDataModule(prepared).train_dataloader())
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
