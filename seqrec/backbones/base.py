@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,3 +30,28 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]: ...
+
+
+Memory = TypeVar("Memory")
+
+
+class ContinuingBackbone(Backbone, Generic[Memory]):
+    """A backbone that can go on from what it remembers, instead of reading a history again.
+
+    What it carries from the past is its memory, a bounded one per history, whose form is the backbone's own affair.
+    """
+
+    @abstractmethod
+    def proceed(
+        self, events: Float[Tensor, "T D"], history: Sequences, memory: Memory | None
+    ) -> tuple[Float[Tensor, "T D"], Memory]:
+        """The states of these events, which follow what is remembered of each history, and what to remember next.
+
+        Args:
+            events: vectors of the new events.
+            history: the new events alone; a history may have none.
+            memory: what was remembered of the same histories in the same order; None is no past.
+        """
+
+    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        return self.proceed(events, history, None)[0]

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from seqrec.backbones.base import ContinuingBackbone
+from seqrec.backbones.gru4rec import GRU4Rec
 from seqrec.backbones.ligr import LiGR
+from seqrec.backbones.mamba4rec import Mamba4Rec
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
+from seqrec.nn.mamba import StepInit
 from seqrec.ops.dispatch import using
 from seqrec.sequences import Sequences
 
@@ -13,7 +17,11 @@ CASES = [
     pytest.param(SASRec, {"norm": Norm.pre}, id="SASRec-pre"),
     pytest.param(SASRec, {"norm": Norm.post, "activation": Activation.gelu, "final_norm": False}, id="SASRec-post"),
     pytest.param(LiGR, {}, id="LiGR"),
+    pytest.param(Mamba4Rec, {"d_state": 4, "init_std": 0.3}, id="Mamba4Rec"),
+    pytest.param(Mamba4Rec, {"n_layers": 2, "d_conv": 1, "dt_init": StepInit.mamba}, id="Mamba4Rec-2"),
+    pytest.param(GRU4Rec, {"n_layers": 2}, id="GRU4Rec"),
 ]
+CONTINUING = [case for case in CASES if issubclass(case.values[0], ContinuingBackbone)]
 each_backbone = pytest.mark.parametrize(("build", "arguments"), CASES)
 
 DIM = 8
@@ -159,3 +167,19 @@ def test_it_declares_its_width_and_whether_it_is_causal(build, arguments):
     assert backbone.dim == DIM
     assert isinstance(build.causal, bool)
     assert states_of(backbone, vectors, *HISTORIES).shape == (sum(map(len, HISTORIES)), DIM)
+
+
+@pytest.mark.parametrize(("build", "arguments"), CONTINUING)
+@pytest.mark.parametrize("cut", [0, 1, 2, 17])
+def test_to_go_on_from_what_is_remembered_equals_the_full_pass(build, arguments, cut):
+    backbone, vectors = ready(build, arguments)
+    whole = Sequences.pack(HISTORIES)
+    expected = backbone(vectors[whole.items], whole)
+    memory = None
+    parts = []
+    for begin, end in ((0, cut), (cut, cut + 1), (cut + 1, 50)):
+        part = Sequences.pack([history[begin:end] for history in HISTORIES])
+        states, memory = backbone.proceed(vectors[part.items], part, memory)
+        parts.append([states[first:last] for first, last in zip(part.offsets[:-1], part.offsets[1:], strict=True)])
+    states = torch.cat([each for history in zip(*parts, strict=True) for each in history])
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,108 @@
+"""Every implementation of the selective scan equals the recurrence read aloud, values and gradients."""
+
+import pytest
+import torch
+
+from seqrec.ops.dispatch import using
+from seqrec.ops.scan import selective_scan, selective_step
+from seqrec.sequences import bounds
+
+LENGTHS = {
+    "no history": [],
+    "only empty histories": [0, 0],
+    "single events": [1, 1, 1],
+    "of many lengths": [3, 1, 0, 4, 63, 2],
+    "all alike": [7, 7],
+    "long": [200, 3],
+    "very long": [2000],
+}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 2e-2}
+
+
+def problem(lengths, kind=torch.float64, smallest=0.01, largest=1.0, starts=True, channels=5, n=3):
+    torch.manual_seed(sum(lengths))
+    total = sum(lengths)
+    # Channels long past are forgotten, so that a gradient through 2,000 events stays comparable.
+    made = {
+        "u": torch.randn(total, channels),
+        "delta": torch.empty(total, channels).uniform_(smallest, largest),
+        "decay": -torch.empty(channels, n).uniform_(0.5, 3.0),
+        "b": torch.randn(total, n),
+        "c": torch.randn(total, n),
+    }
+    if starts:
+        made["initial"] = torch.randn(len(lengths), channels, n)
+    return {name: x.to(kind).requires_grad_() for name, x in made.items()}, bounds(torch.tensor(lengths).long())
+
+
+def answers(name, inputs, offsets):
+    """Outputs and gradients."""
+    with using(name):
+        y, newest = selective_scan(**inputs, offsets=offsets)
+    weigh = [torch.cos(torch.arange(out.numel()) / 3).view_as(out) for out in (y, newest)]
+    total = sum((out.to(weight.dtype) * weight).sum() for out, weight in zip((y, newest), weigh, strict=True))
+    total = total + sum(0 * x.sum() for x in inputs.values())  # the outputs of no events depend on nothing
+    return y, newest, *torch.autograd.grad(total, list(inputs.values()))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+@pytest.mark.parametrize("starts", [True, False], ids=["from a state", "from nothing"])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("implementation", [i.name for i in selective_scan.implementations])
+def test_implementations_agree_with_the_reference(implementation, kind, starts, lengths):
+    inputs, offsets = problem(lengths, kind, starts=starts)
+    ours, reference = (answers(name, inputs, offsets) for name in (implementation, "reference"))
+    for one, other in zip(ours, reference, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(
+            one,
+            other,
+            rtol=TOLERANCE[kind],
+            atol=TOLERANCE[kind] * (1 + float(other.detach().abs().max() if other.numel() else 0)),
+        )
+
+
+@pytest.mark.parametrize(("smallest", "largest"), [(1e-4, 1.1e-4), (50.0, 50.1), (1e-4, 50.0)])
+@pytest.mark.parametrize("name", ["reference", *(i.name for i in selective_scan.implementations)])
+def test_extreme_steps_stay_finite_and_agree(name, smallest, largest):
+    inputs, offsets = problem([40, 3, 1], torch.float32, smallest, largest)
+    exact, _ = problem([40, 3, 1], torch.float64, smallest, largest)
+    for one, other in zip(answers(name, inputs, offsets), answers("reference", exact, offsets), strict=True):
+        assert torch.isfinite(one).all()
+        scale = float(other.detach().abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_a_hand_made_history():
+    y, newest = selective_scan(
+        u=torch.tensor([[1.0], [2.0]]),
+        delta=torch.tensor([[0.5], [1.0]]),
+        decay=torch.tensor([[-1.0]]),
+        b=torch.tensor([[3.0], [1.0]]),
+        c=torch.tensor([[1.0], [2.0]]),
+        offsets=torch.tensor([0, 2]),
+    )
+    second = 1.5 * torch.exp(torch.tensor(-1.0)) + 2.0
+    torch.testing.assert_close(y, torch.stack([torch.tensor([1.5]), 2 * second[None]]))
+    torch.testing.assert_close(newest, second[None, None, None])
+
+
+def test_steps_one_by_one_equal_the_scan():
+    inputs, offsets = problem([9, 9], starts=False)
+    y, newest = selective_scan(**inputs, offsets=offsets)
+    state = torch.zeros_like(newest)
+    at = offsets[:-1]
+    for t in range(9):
+        now = {name: inputs[name][at + t] for name in ("u", "delta", "b", "c")}
+        read, state = selective_step(state, **now, decay=inputs["decay"])
+        torch.testing.assert_close(read, y[at + t])
+    torch.testing.assert_close(state, newest)
+
+
+def test_half_precision_around_the_scan_does_not_reach_its_states():
+    inputs, offsets = problem([30, 4], torch.float32)
+    plain, _ = selective_scan(**inputs, offsets=offsets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wrapped, states = selective_scan(**inputs, offsets=offsets)
+    assert states.dtype == torch.float32
+    torch.testing.assert_close(wrapped, plain, rtol=0, atol=0)
