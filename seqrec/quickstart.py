@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrec.cli import main
+from seqrec.data.card import Card
 from seqrec.data.log import Log
 from seqrec.data.simulated import SimulatedShop
 from seqrec.evaluation.meter import Meter
@@ -65,9 +66,11 @@ def _comparison() -> Table:
 
 
 def _oracle() -> dict[str, float]:
-    """Metrics of the ranking by the true next-item distribution; the card of the shop keeps the default arguments."""
+    """Metrics of the ranking by the true next-item distribution of the shop on the card."""
+    shop = Card.load(SHOP).source()
+    assert isinstance(shop, SimulatedShop)
     meter = Meter((10,))
-    meter.update(torch.from_numpy(SimulatedShop().oracle_ranks()["rank"].to_numpy().astype("int64")))
+    meter.update(torch.from_numpy(shop.oracle_ranks()["rank"].to_numpy().astype("int64")))
     return meter.compute()
 
 

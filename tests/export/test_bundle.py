@@ -93,3 +93,8 @@ def test_a_missing_faiss_is_named_with_its_remedy(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'seqrec\[cpu\]'"):
         read_bundle(small)
+
+
+def test_a_recommender_without_keys_is_refused():
+    with pytest.raises(InputError, match="Popularity"):
+        bundle.build_recommender({"class_path": "seqrec.recommenders.popularity.Popularity"}, shop(5))
