@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from seqrec.backbones.base import ContinuingBackbone
+from seqrec.nn.recurrent import read_from_oldest_to_newest
 from seqrec.sequences import Sequences
 
 
@@ -34,16 +33,4 @@ class GRU4Rec(ContinuingBackbone[Tensor]):
         self, events: Float[Tensor, "T D"], history: Sequences, memory: Tensor | None
     ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "B layers D"]]:
         """The memory is the newest hidden state of every layer."""
-        before = events.new_zeros(len(history), self.cells.num_layers, self.dim) if memory is None else memory
-        running = (history.lengths > 0).nonzero().squeeze(1)  # torch's GRU refuses a history without events
-        if not len(running):
-            return events, before
-        # Step by step, the longest history first: what torch calls a packed sequence.
-        longest = running[torch.argsort(history.lengths[running], descending=True, stable=True)]
-        rank = torch.empty_like(history.lengths)
-        rank[longest] = torch.arange(len(longest), device=rank.device)
-        order = torch.argsort(history.places * len(history) + rank[history.owners])
-        packed = PackedSequence(events[order], torch.bincount(history.places).cpu())
-        states, newest = self.cells(packed, before[longest].transpose(0, 1).contiguous())
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        return states.data[back], before.index_copy(0, longest, newest.transpose(0, 1).to(before.dtype))
+        return read_from_oldest_to_newest(self.cells, events, history, memory)

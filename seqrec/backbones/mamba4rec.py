@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.mamba import Mamba, MambaMemory, StepInit
+from seqrec.nn.mamba_shell import MambaShell
 from seqrec.sequences import Sequences
-
-_EPS = 1e-12
-
-
-class Layer(nn.Module):
-    """A Mamba block and a feed-forward, each followed by a norm; a lone layer adds no residual to its Mamba block."""
-
-    def __init__(self, mamba: Mamba, dim: int, dropout: float, has_residual: bool) -> None:
-        super().__init__()
-        self.mamba, self.has_residual = mamba, has_residual
-        self.mamba_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=_EPS) for _ in range(2))
-        self.feed_forward = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim), nn.Dropout(dropout)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self, h: Float[Tensor, "T D"], history: Sequences, memory: MambaMemory | None
-    ) -> tuple[Float[Tensor, "T D"], MambaMemory]:
-        mixed, newest = self.mamba(h, history, memory)
-        mixed = self.dropout(mixed)
-        h = self.mamba_norm(mixed + h if self.has_residual else mixed)
-        return self.feed_forward_norm(self.feed_forward(h) + h), newest
 
 
 class Mamba4Rec(ContinuingBackbone[list[MambaMemory]]):
@@ -66,26 +44,10 @@ class Mamba4Rec(ContinuingBackbone[list[MambaMemory]]):
         init_std: float = 0.02,
     ) -> None:
         super().__init__(dim)
-        if n_layers < 1:
-            raise ValueError(f"n_layers is {n_layers}; it must be at least 1.")
-        self.norm = nn.LayerNorm(dim, eps=_EPS)
-        self.layers = nn.ModuleList(
-            Layer(Mamba(dim, d_state, d_conv, expand), dim, dropout, has_residual=n_layers > 1) for _ in range(n_layers)
-        )
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                nn.init.normal_(part.weight, std=init_std)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
-        if dt_init is StepInit.mamba:
-            for layer in self.layers:
-                layer.mamba.spread_steps()  # type: ignore[union-attr,operator]
+        mixers = (Mamba(dim, d_state, d_conv, expand) for _ in range(n_layers))
+        self.shell: MambaShell[MambaMemory] = MambaShell(mixers, dim, dropout, dt_init, init_std)
 
     def proceed(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: list[MambaMemory] | None
     ) -> tuple[Float[Tensor, "T D"], list[MambaMemory]]:
-        h, newest = self.norm(events), []
-        for place, layer in enumerate(self.layers):
-            h, left = layer(h, history, None if memory is None else memory[place])
-            newest.append(left)
-        return h, newest
+        return self.shell(events, history, memory)
