@@ -1,5 +1,7 @@
 """What every backbone must obey. A new backbone adds one line to ``CASES``."""
 
+import copy
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from seqrec.backbones.gru4rec import GRU4Rec
 from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.mamba4rec import Mamba4Rec
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
+from seqrec.backbones.sigma import SIGMA, CausalSIGMA, Mixing, ReleasedFlip
 from seqrec.nn.mamba import StepInit
 from seqrec.ops.dispatch import using
 from seqrec.sequences import Sequences
@@ -20,6 +23,12 @@ CASES = [
     pytest.param(Mamba4Rec, {"d_state": 4, "init_std": 0.3}, id="Mamba4Rec"),
     pytest.param(Mamba4Rec, {"n_layers": 2, "d_conv": 1, "dt_init": StepInit.mamba}, id="Mamba4Rec-2"),
     pytest.param(GRU4Rec, {"n_layers": 2}, id="GRU4Rec"),
+    pytest.param(SIGMA, {"d_state": 4, "init_std": 0.3}, id="SIGMA"),
+    pytest.param(
+        SIGMA, {"n_layers": 2, "flip": ReleasedFlip(8, 12), "mixing": Mixing.softmax, "init_std": 0.3}, id="SIGMA-2"
+    ),
+    pytest.param(CausalSIGMA, {"d_state": 4, "init_std": 0.3}, id="CausalSIGMA"),
+    pytest.param(CausalSIGMA, {"n_layers": 2, "mixing": Mixing.softmax, "dt_init": StepInit.mamba}, id="CausalSIGMA-2"),
 ]
 CONTINUING = [case for case in CASES if issubclass(case.values[0], ContinuingBackbone)]
 each_backbone = pytest.mark.parametrize(("build", "arguments"), CASES)
@@ -32,7 +41,7 @@ HISTORIES = [[3, 1, 4], [1], [], [5, 9, 2, 6, 5, 5], [*range(40)], [7, 7], [*ran
 
 def ready(build, arguments):
     torch.manual_seed(0)
-    return build(dim=DIM, **arguments).eval(), torch.randn(N_VECTORS, DIM)
+    return build(dim=DIM, **copy.deepcopy(arguments)).eval(), torch.randn(N_VECTORS, DIM)
 
 
 def states_of(backbone, vectors, *histories):
