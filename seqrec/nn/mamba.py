@@ -46,19 +46,30 @@ class Mamba(nn.Module):
         d_state: states N per channel, at least 1.
         d_conv: events K that the convolution sees, at least 1.
         expand: inner width I as a multiple of D, at least 1.
+        event_dim: width E of an event where it is not D.
+        decay_map: changes the decays A [I, N] before they are used.
     """
 
-    def __init__(self, dim: int, d_state: int = 32, d_conv: int = 4, expand: int = 2) -> None:
+    def __init__(
+        self,
+        dim: int,
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        event_dim: int | None = None,
+        decay_map: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         for name, value in {"d_state": d_state, "d_conv": d_conv, "expand": expand}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
         inner, self.rank, self.d_state, self.d_conv = expand * dim, math.ceil(dim / 16), d_state, d_conv
-        self.enter = nn.Linear(dim, 2 * inner, bias=False)
+        self.enter = nn.Linear(dim if event_dim is None else event_dim, 2 * inner, bias=False)
         self.conv = nn.Conv1d(inner, inner, d_conv, groups=inner)
         self.select = nn.Linear(inner, self.rank + 2 * d_state, bias=False)
         self.step = nn.Linear(self.rank, inner)
         self.decay_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(inner, 1))
+        self.decay_map = nn.Identity() if decay_map is None else decay_map
         self.skip = nn.Parameter(torch.ones(inner))
         self.leave = nn.Linear(inner, dim, bias=False)
         self.spread_steps()
@@ -71,13 +82,14 @@ class Mamba(nn.Module):
         self.step.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
 
     def forward(
-        self, events: Float[Tensor, "T D"], history: Sequences, memory: MambaMemory | None = None
+        self, events: Float[Tensor, "T E"], history: Sequences, memory: MambaMemory | None = None
     ) -> tuple[Float[Tensor, "T D"], MambaMemory]:
         entered, gate = self.enter(events).chunk(2, dim=-1)
         past, state = (None, None) if memory is None else (memory.inputs, memory.state)
         u = F.silu(causal_conv1d(entered, self.conv.weight[:, 0], self.conv.bias, history.offsets, past))
         rank, b, c = self.select(u).split([self.rank, self.d_state, self.d_state], dim=-1)
         delta = F.softplus(self.step(rank).float())
-        read, newest = selective_scan(u, delta, -self.decay_log.float().exp(), b, c, history.offsets, state)
+        decay = self.decay_map(-self.decay_log.float().exp())
+        read, newest = selective_scan(u, delta, decay, b, c, history.offsets, state)
         out = self.leave((read + self.skip * u) * F.silu(gate))
         return out, MambaMemory(newest_inputs(entered, self.d_conv - 1, history.offsets, past), newest)
