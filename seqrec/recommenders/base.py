@@ -15,6 +15,11 @@ from seqrec.catalog import Catalog
 from seqrec.sequences import Sequences
 
 
+def inner_products(products: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Inner products are the scores."""
+    return products
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A batch as the model understands it: all that objectives, auxiliaries and reweighters may read.
@@ -26,6 +31,7 @@ class Encoded:
         keys: item rows to keys; the whole catalog when called with None.
         counts: how often each item of the catalog occurs in training.
         views: states of each view, by name.
+        scores: inner products of queries and keys to scores, each by itself.
     """
 
     batch: Batch
@@ -34,6 +40,7 @@ class Encoded:
     keys: Callable[[Tensor | None], Tensor]
     counts: Int[Tensor, "N"]
     views: dict[str, Tensor] = field(default_factory=dict)
+    scores: Callable[[Tensor], Tensor] = inner_products
 
 
 @dataclass(frozen=True)

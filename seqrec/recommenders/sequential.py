@@ -88,6 +88,7 @@ class SequentialRecommender(Recommender):
             keys=self.item_keys,
             counts=self.counts,
             views=dict(zip(batch.views, others, strict=True)),
+            scores=self.scorer.scores,
         )
 
     @torch.no_grad()

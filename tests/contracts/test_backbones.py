@@ -7,10 +7,12 @@ import torch
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.backbones.gru4rec import GRU4Rec
+from seqrec.backbones.hmamba import Entrance, HMamba, Variant
 from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.mamba4rec import Mamba4Rec
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
 from seqrec.backbones.sigma import SIGMA, CausalSIGMA, Mixing, ReleasedFlip
+from seqrec.nn.hyperbolic import LearnedCurvature
 from seqrec.nn.mamba import StepInit
 from seqrec.ops.dispatch import using
 from seqrec.sequences import Sequences
@@ -29,6 +31,14 @@ CASES = [
     ),
     pytest.param(CausalSIGMA, {"d_state": 4, "init_std": 0.3}, id="CausalSIGMA"),
     pytest.param(CausalSIGMA, {"n_layers": 2, "mixing": Mixing.softmax, "dt_init": StepInit.mamba}, id="CausalSIGMA-2"),
+    pytest.param(HMamba, {"d_state": 4}, id="HMamba-full"),
+    pytest.param(HMamba, {"variant": Variant.half, "d_state": 4, "init_std": 0.3}, id="HMamba-half"),
+    pytest.param(
+        HMamba,
+        {"entrance": Entrance.on_manifold, "curvature": LearnedCurvature(2.0), "curves_decay": True},
+        id="HMamba-curved",
+    ),
+    pytest.param(HMamba, {"variant": Variant.half, "entrance": Entrance.euclidean}, id="HMamba-euclidean"),
 ]
 CONTINUING = [case for case in CASES if issubclass(case.values[0], ContinuingBackbone)]
 each_backbone = pytest.mark.parametrize(("build", "arguments"), CASES)

@@ -7,12 +7,14 @@ from seqrec.batch import Batch
 from seqrec.objectives.binary import GBCE, BinaryCrossEntropy
 from seqrec.objectives.negatives import InBatch, Mixed, Popularity, Uniform
 from seqrec.objectives.sampled import IndependentSampledSoftmax, SampledSoftmax
+from seqrec.objectives.scored import ScoredSoftmax
 from seqrec.objectives.softmax import FullSoftmax
 from seqrec.recommenders.base import Encoded
 from seqrec.sequences import Sequences
 
 CASES = [
     pytest.param(FullSoftmax, {}, id="FullSoftmax"),
+    pytest.param(ScoredSoftmax, {}, id="ScoredSoftmax"),
     pytest.param(SampledSoftmax, {"negatives": Uniform(), "n_negatives": 8}, id="SampledSoftmax-Uniform"),
     pytest.param(
         SampledSoftmax,
