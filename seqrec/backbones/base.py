@@ -38,7 +38,8 @@ Memory = TypeVar("Memory")
 class ContinuingBackbone(Backbone, Generic[Memory]):
     """A backbone that can go on from what it remembers, instead of reading a history again.
 
-    What it carries from the past is its memory, a bounded one per history, whose form is the backbone's own affair.
+    What it carries from the past is its memory, one per history, whose form is the backbone's own affair: recurrent
+    ones keep theirs bounded, attention remembers every event.
     """
 
     @abstractmethod

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqrec.backbones.base import Backbone
-from seqrec.nn.attention import PositionFactory, SelfAttention
+from seqrec.backbones.base import ContinuingBackbone
+from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention
 from seqrec.nn.feed_forward import SwiGLU
 from seqrec.sequences import Sequences
 
@@ -22,14 +22,17 @@ class Block(nn.Module):
         self.attention_gate, self.feed_forward_gate = (nn.Linear(dim, dim) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+    def forward(
+        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
         q = self.attention_norm(h)
-        h = h + torch.sigmoid(self.attention_gate(h)) * self.dropout(self.attention(q, q, history))
+        mixed, newest = self.attention(q, q, history, memory)
+        h = h + torch.sigmoid(self.attention_gate(h)) * self.dropout(mixed)
         z = self.feed_forward(self.feed_forward_norm(h))
-        return h + torch.sigmoid(self.feed_forward_gate(h)) * self.dropout(z)
+        return h + torch.sigmoid(self.feed_forward_gate(h)) * self.dropout(z), newest
 
 
-class LiGR(Backbone):
+class LiGR(ContinuingBackbone[list[AttentionMemory]]):
     """The gated block that eSASRec is built of.
 
     Source: arXiv 2502.03417, in the form used by Tikhonovich et al., "eSASRec", RecSys 2025 (arXiv 2508.06450): the
@@ -66,7 +69,12 @@ class LiGR(Backbone):
             for _ in range(n_layers)
         )
 
-    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
-        for block in self.blocks:
-            events = block(events, history)
-        return events
+    def proceed(
+        self, events: Float[Tensor, "T D"], history: Sequences, memory: list[AttentionMemory] | None
+    ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
+        """The memory is that of every layer."""
+        newest = []
+        for place, block in enumerate(self.blocks):
+            events, left = block(events, history, None if memory is None else memory[place])
+            newest.append(left)
+        return events, newest

@@ -7,8 +7,8 @@ from enum import Enum
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqrec.backbones.base import Backbone
-from seqrec.nn.attention import PositionFactory, SelfAttention
+from seqrec.backbones.base import ContinuingBackbone
+from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention
 from seqrec.nn.feed_forward import FeedForward
 from seqrec.sequences import Sequences
 
@@ -32,27 +32,36 @@ class Block(nn.Module):
         self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=1e-8) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+    def forward(
+        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
         q = self.attention_norm(h)
-        z = self.feed_forward_norm(q + self.attention(q, h, history))
-        return z + self.feed_forward(z)
+        mixed, newest = self.attention(q, h, history, memory)
+        z = self.feed_forward_norm(q + mixed)
+        return z + self.feed_forward(z), newest
 
 
 class PreNormBlock(Block):
     """``h = h + attention(LN(h)); h = h + ffn(LN(h))``: residuals carry un-normalised vectors."""
 
-    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+    def forward(
+        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
         q = self.attention_norm(h)
-        h = h + self.dropout(self.attention(q, q, history))
-        return h + self.feed_forward(self.feed_forward_norm(h))
+        mixed, newest = self.attention(q, q, history, memory)
+        h = h + self.dropout(mixed)
+        return h + self.feed_forward(self.feed_forward_norm(h)), newest
 
 
 class PostNormBlock(Block):
     """``h = LN(h + attention(h)); h = LN(h + ffn(h))``, as in BERT."""
 
-    def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
-        h = self.attention_norm(h + self.dropout(self.attention(h, h, history)))
-        return self.feed_forward_norm(h + self.feed_forward(h))
+    def forward(
+        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
+        mixed, newest = self.attention(h, h, history, memory)
+        h = self.attention_norm(h + self.dropout(mixed))
+        return self.feed_forward_norm(h + self.feed_forward(h)), newest
 
 
 class Norm(Enum):
@@ -63,7 +72,7 @@ class Norm(Enum):
     post = PostNormBlock
 
 
-class SASRec(Backbone):
+class SASRec(ContinuingBackbone[list[AttentionMemory]]):
     """Self-attentive sequential recommendation.
 
     Source: Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. Differs from the paper: histories are
@@ -117,7 +126,12 @@ class SASRec(Backbone):
                 nn.init.normal_(linear.weight, std=init_std)
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
-        for block in self.blocks:
-            events = block(events, history)
-        return self.final_norm(events)
+    def proceed(
+        self, events: Float[Tensor, "T D"], history: Sequences, memory: list[AttentionMemory] | None
+    ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
+        """The memory is that of every layer."""
+        newest = []
+        for place, block in enumerate(self.blocks):
+            events, left = block(events, history, None if memory is None else memory[place])
+            newest.append(left)
+        return self.final_norm(events), newest

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seqrec.ops.attention import causal_attention
+from seqrec.ops.attention import causal_attention, join, resumed_attention
 from seqrec.positions.base import AttentionPosition
 from seqrec.sequences import Sequences
 
 PositionFactory = Callable[[int], AttentionPosition]
+
+
+@dataclass(frozen=True)
+class AttentionMemory:
+    """What attention remembers of histories: the key and the value of every event, and where each history's lie.
+
+    It grows with the histories, by 2 D numbers per event.
+    """
+
+    keys: Float[Tensor, "S H C"]
+    values: Float[Tensor, "S H C"]
+    offsets: Int[Tensor, "bounds"]
 
 
 class SelfAttention(nn.Module):
@@ -42,14 +55,30 @@ class SelfAttention(nn.Module):
         self.position = _Plain(dropout) if position is None else position(dim // n_heads)
 
     def forward(
-        self, asking: Float[Tensor, "T D"], asked: Float[Tensor, "T D"], history: Sequences
-    ) -> Float[Tensor, "T D"]:
-        """Queries are made from ``asking``; keys and values from ``asked``."""
+        self,
+        asking: Float[Tensor, "T D"],
+        asked: Float[Tensor, "T D"],
+        history: Sequences,
+        memory: AttentionMemory | None,
+    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
+        """What these events, which follow the remembered ones, take from the past and from each other.
+
+        Queries are made from ``asking``; keys and values from ``asked``.
+        """
         q, k, v = (
             map_(x).unflatten(-1, (self.n_heads, -1))
             for map_, x in ((self.query, asking), (self.key, asked), (self.value, asked))
         )
-        return self.output(self.position(q, k, v, history).flatten(-2))
+        if memory is None:
+            mixed, newest = self.position(q, k, v, history), AttentionMemory(k, v, history.offsets)
+        else:
+            newest = AttentionMemory(
+                join(memory.keys, k, memory.offsets, history.offsets),
+                join(memory.values, v, memory.offsets, history.offsets),
+                memory.offsets + history.offsets,
+            )
+            mixed = self.position.proceed(q, newest.keys, newest.values, history, newest.offsets)
+        return self.output(mixed.flatten(-2)), newest
 
 
 class _Plain(AttentionPosition):
@@ -63,3 +92,13 @@ class _Plain(AttentionPosition):
         self, q: Float[Tensor, "T H C"], k: Float[Tensor, "T H C"], v: Float[Tensor, "T H C"], history: Sequences
     ) -> Float[Tensor, "T H C"]:
         return causal_attention(q, k, v, history.offsets, self.dropout if self.training else 0.0)
+
+    def proceed(
+        self,
+        q: Float[Tensor, "T H C"],
+        k: Float[Tensor, "S H C"],
+        v: Float[Tensor, "S H C"],
+        history: Sequences,
+        offsets: Int[Tensor, "bounds"],
+    ) -> Float[Tensor, "T H C"]:
+        return resumed_attention(q, k, v, history.offsets, offsets, self.dropout if self.training else 0.0)

@@ -1,7 +1,8 @@
-"""Causal attention over packed histories."""
+"""Attention over packed histories: causal, and causal where only the newest events ask."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,6 +32,52 @@ def causal_attention(
     return torch.cat(histories, dim=1).transpose(0, 1) if histories else torch.zeros_like(v)
 
 
+@Op
+def resumed_attention(
+    q: Float[Tensor, "T H C"],
+    k: Float[Tensor, "S H C"],
+    v: Float[Tensor, "S H C"],
+    offsets: Int[Tensor, "bounds"],
+    key_offsets: Int[Tensor, "bounds"],
+    dropout: float = 0.0,
+) -> Float[Tensor, "T H C"]:
+    """Causal attention where only the newest events of each history ask; without older ones it is `causal_attention`.
+
+    Args:
+        q: queries of the newest events of each history; a history may have none.
+        k: keys of all its events, the asking ones included.
+        v: values of the same events.
+        offsets: where the queries of each history begin and end.
+        key_offsets: where its keys and values begin and end.
+        dropout: share of attention weights dropped, in [0, 1); pass 0 outside training.
+    """
+    histories = []
+    for (start, end), (first, last) in zip(*(pairwise(o.tolist()) for o in (offsets, key_offsets)), strict=True):
+        heads = [x.transpose(0, 1) for x in (q[start:end], k[first:last], v[first:last])]
+        older = (last - first) - (end - start)
+        visible = torch.ones(end - start, last - first, dtype=torch.bool, device=q.device).tril(older)
+        histories.append(F.scaled_dot_product_attention(*heads, attn_mask=visible, dropout_p=dropout))
+    return torch.cat(histories, dim=1).transpose(0, 1) if histories else torch.zeros_like(q)
+
+
+def join(
+    past: Float[Tensor, "P H C"],
+    new: Float[Tensor, "T H C"],
+    past_offsets: Int[Tensor, "bounds"],
+    offsets: Int[Tensor, "bounds"],
+) -> Float[Tensor, "S H C"]:
+    """The new rows of each history laid behind its past ones; it then begins and ends at ``past_offsets + offsets``."""
+    if len(offsets) == 2:
+        return torch.cat([past.to(new.dtype), new])
+    past_places, new_places = (
+        torch.arange(len(rows), device=rows.device)
+        + torch.repeat_interleave(shift, bounds.diff(), output_size=len(rows))
+        for rows, bounds, shift in ((past, past_offsets, offsets[:-1]), (new, offsets, past_offsets[1:]))
+    )
+    joined = new.new_zeros(len(past) + len(new), *new.shape[1:])
+    return joined.index_copy(0, past_places, past.to(new.dtype)).index_copy(0, new_places, new)
+
+
 def _never(*_: Any, **__: Any) -> str | None:
     return None
 
@@ -39,8 +86,7 @@ def _never(*_: Any, **__: Any) -> str | None:
 def _grouped(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 0.0) -> Tensor:
     """Histories of like length are computed together, filled up behind their newest event, which no event can see."""
     lengths = offsets.diff()
-    # Half-octaves of length: at most three tenths of a rectangle is filling. Up to 16 events, one group is cheaper.
-    octave = (lengths.clamp(min=16).to(torch.float32).log2() * 2).floor()
+    octave = _octave(lengths)
     groups = octave.unique().tolist() if len(lengths) else []
     if len(groups) == 1:
         return _rectangle(q, k, v, lengths, dropout)
@@ -51,6 +97,34 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 
         asking, asked, told = (_Pick.apply(x, events) for x in (q, k, v))
         out = out.index_copy(0, events, _rectangle(asking, asked, told, lengths[members], dropout).to(out.dtype))
     return out
+
+
+@resumed_attention.implementation("grouped", refuses=_never)
+def _resumed_in_groups(
+    q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, key_offsets: Tensor, dropout: float = 0.0
+) -> Tensor:
+    """Histories that ask with a like number of events, of a like number, are computed together."""
+    lengths, key_lengths = offsets.diff(), key_offsets.diff()
+    if len(lengths) == 1 and len(q):
+        return _resumed_rectangle(q, k, v, lengths, key_lengths, dropout)
+    group = torch.where(lengths > 0, 64 * _octave(key_lengths) + _octave(lengths), -1)
+    groups = group.unique().tolist()
+    if len(groups) == 1 and groups[0] >= 0:
+        return _resumed_rectangle(q, k, v, lengths, key_lengths, dropout)
+    out = torch.zeros_like(q)
+    for each in (each for each in groups if each >= 0):
+        members = (group == each).nonzero().squeeze(1)
+        asking = _events(offsets[:-1][members], lengths[members])
+        asked = _events(key_offsets[:-1][members], key_lengths[members])
+        wants, keys, told = (_Pick.apply(x, events) for x, events in ((q, asking), (k, asked), (v, asked)))
+        states = _resumed_rectangle(wants, keys, told, lengths[members], key_lengths[members], dropout)
+        out = out.index_copy(0, asking, states.to(out.dtype))
+    return out
+
+
+def _octave(lengths: Tensor) -> Tensor:
+    """Half-octaves of length: at most three tenths of a rectangle is filling. Up to 16 events, one group is cheaper."""
+    return (lengths.clamp(min=16).to(torch.float32).log2() * 2).floor()
 
 
 def _events(starts: Tensor, lengths: Tensor) -> Tensor:
@@ -75,6 +149,29 @@ def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float)
     out = F.scaled_dot_product_attention(spread(q), spread(k), spread(v), dropout_p=dropout, is_causal=True)
     flat = out.transpose(1, 2).reshape(n_histories * longest, heads, channels)
     return flat if filled else _Pick.apply(flat, cells)
+
+
+def _resumed_rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, key_lengths: Tensor, dropout: float) -> Tensor:
+    """The same where only the newest ``lengths`` of ``key_lengths`` events ask: [B, H, L, S] products."""
+    n_histories, most, longest = len(lengths), int(lengths.max()), int(key_lengths.max())
+    history = torch.arange(n_histories, device=q.device)
+    asking, asked = (
+        None if len(rows) == n_histories * length else _events(history * length, own)
+        for rows, own, length in ((q, lengths, most), (k, key_lengths, longest))
+    )
+
+    def spread(x: Tensor, cells: Tensor | None, length: int) -> Tensor:
+        wide = x if cells is None else _Spread.apply(x, cells, n_histories * length)
+        return wide.view(n_histories, length, *x.shape[1:]).transpose(1, 2)
+
+    visible = None
+    if most > 1 or asked is not None:
+        newest_key = (key_lengths - lengths)[:, None] + torch.arange(most, device=q.device)
+        visible = (torch.arange(longest, device=q.device) <= newest_key[:, :, None])[:, None]
+    heads = (spread(q, asking, most), spread(k, asked, longest), spread(v, asked, longest))
+    out = F.scaled_dot_product_attention(*heads, attn_mask=visible, dropout_p=dropout)
+    flat = out.transpose(1, 2).reshape(n_histories * most, *q.shape[1:])
+    return flat if asking is None else _Pick.apply(flat, asking)
 
 
 class _Spread(torch.autograd.Function):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqrec.ops.attention import causal_attention
+from seqrec.ops.attention import causal_attention, join, resumed_attention
 from seqrec.ops.dispatch import using
 from seqrec.sequences import bounds
 
@@ -35,6 +35,15 @@ def test_implementations_agree_with_the_reference(lengths, implementation):
 def test_no_history_gives_no_state():
     nothing = torch.zeros(0, 2, 4)
     assert causal_attention(nothing, nothing, nothing, torch.tensor([0])).shape == (0, 2, 4)
+    assert resumed_attention(nothing, nothing, nothing, *torch.zeros(2, 1, dtype=torch.long)).shape == (0, 2, 4)
+
+
+def test_histories_with_nothing_new_give_no_state():
+    nothing, past = torch.zeros(0, 2, 4), torch.zeros(4, 2, 4)
+    for name in ("reference", "grouped"):
+        with using(name):
+            out = resumed_attention(nothing, past, past, torch.tensor([0, 0, 0]), torch.tensor([0, 4, 4]))
+        assert out.shape == (0, 2, 4)
 
 
 def test_dropout_drops_weights_and_keeps_the_mean():
@@ -44,3 +53,60 @@ def test_dropout_drops_weights_and_keeps_the_mean():
     out = causal_attention(q, k, v, offsets, dropout=0.5)
     assert abs(out.mean().item() - 1) < 0.05
     assert out.std() > 0.1
+
+
+# How many events each history remembers, and how many more ask.
+RESUMED = {
+    "one event each, from far apart pasts": ([0, 3, 199, 40, 17], [1, 1, 1, 1, 1]),
+    "nothing remembered": ([0, 0], [3, 20]),
+    "some have no past, some nothing new, one neither": ([5, 0, 3, 0, 90], [2, 4, 0, 0, 33]),
+    "all alike": ([6, 6], [2, 2]),
+    "a long past and a long present": ([300, 2, 300], [1, 400, 400]),
+}
+
+
+@pytest.mark.parametrize(("past", "new"), RESUMED.values(), ids=RESUMED.keys())
+@pytest.mark.parametrize("implementation", [i.name for i in resumed_attention.implementations])
+def test_resumed_attention_is_the_newest_part_of_causal_attention(past, new, implementation):
+    lengths = torch.tensor(past) + torch.tensor(new)
+    whole, offsets = bounds(lengths), bounds(torch.tensor(new))
+    n_events = int(lengths.sum())
+    newest = torch.cat([torch.arange(end - n, end) for end, n in zip(whole[1:].tolist(), new, strict=True)])
+    q, k, v = (torch.randn(n_events, 2, 4, dtype=torch.float64).requires_grad_() for _ in range(3))
+    upstream = torch.randn(sum(new), 2, 4, dtype=torch.float64)
+
+    def run(attention):
+        out = attention()
+        return out, *torch.autograd.grad((out * upstream).sum(), (q, k, v))
+
+    with using("reference"):
+        expected = run(lambda: causal_attention(q, k, v, whole)[newest])
+        by_reference = run(lambda: resumed_attention(q[newest], k, v, offsets, whole))
+    with using(implementation):
+        found = run(lambda: resumed_attention(q[newest], k, v, offsets, whole))
+    torch.testing.assert_close(by_reference, expected)
+    torch.testing.assert_close(found, expected)
+
+
+def test_resumed_attention_weighs_as_computed_by_hand():
+    q, k = torch.tensor([0.0, 1.0]).view(2, 1, 1), torch.tensor([0.0, 0.0, torch.log(torch.tensor(2.0))]).view(3, 1, 1)
+    v = torch.tensor([3.0, 5.0, 11.0]).view(3, 1, 1)
+    # One event is remembered and two are new: the first of these sees two values, the second all, the last one twice.
+    out = resumed_attention(q, k, v, torch.tensor([0, 2]), torch.tensor([0, 3]))
+    torch.testing.assert_close(out.flatten(), torch.tensor([(3 + 5) / 2, (3 + 5 + 2 * 11) / 4]))
+
+
+def test_dropout_drops_weights_of_resumed_attention_and_keeps_the_mean():
+    q, k = torch.zeros(4000, 1, 1), torch.zeros(24_000, 1, 1)
+    offsets, whole = bounds(torch.tensor([1] * 4000)), bounds(torch.tensor([6] * 4000))
+    out = resumed_attention(q, k, torch.ones(24_000, 1, 1), offsets, whole, dropout=0.5)
+    assert abs(out.mean().item() - 1) < 0.05
+    assert out.std() > 0.1
+
+
+def test_joining_lays_new_rows_behind_the_past_of_their_history():
+    past, new = torch.arange(4.0).view(4, 1, 1), 10 + torch.arange(5.0).view(5, 1, 1)
+    past_offsets, offsets = torch.tensor([0, 1, 1, 1, 4]), torch.tensor([0, 2, 3, 3, 5])
+    joined = join(past, new, past_offsets, offsets)
+    assert joined.flatten().tolist() == [0, 10, 11, 12, 1, 2, 3, 13, 14]
+    assert (past_offsets + offsets).tolist() == [0, 3, 4, 4, 9]

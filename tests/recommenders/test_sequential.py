@@ -116,5 +116,5 @@ def test_ligr_gates_open_make_the_block_plain_pre_norm_swiglu():
         torch.nn.init.constant_(gate.bias, 1e4)
     events, history = torch.randn(4, 8), Sequences.pack([[0, 1], [2, 3]])
     q = block.attention_norm(events)
-    h = events + block.attention(q, q, history)
+    h = events + block.attention(q, q, history, None)[0]
     torch.testing.assert_close(backbone(events, history), h + block.feed_forward(block.feed_forward_norm(h)))
