@@ -55,8 +55,8 @@ class ReleasedFlip(PartialFlip):
     """What the released code does: the first slots of a padded window are reversed, and nothing is laid back.
 
     A history of n events is read as the first n slots of that window; with ``n_slots`` = r, slot t < r holds event
-    r - 1 - t where there is one. If n < r, the window thus begins with r - n slots of padding and goes on with the newest
-    event: of n <= r / 2 events none is reached, and what this direction knows after the last slot is n alone.
+    r - 1 - t where there is one. If n < r, the window thus begins with r - n slots of padding and goes on with the
+    newest event: of n <= r / 2 events none is reached, and what this direction knows after the last slot is n alone.
 
     Differs from the released code: padding is one learned vector in the place of what the shell makes of the padding
     item's embedding, without dropout and the same in every layer. It stands nowhere but in these slots.
