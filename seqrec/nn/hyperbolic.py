@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 _LONGEST = 10.0  # of a tangent vector, in units of √k: sinh(10) is 11,013, whose square float32 still holds well
 _LEAST_K = 1e-4
-_NEAR_ONE = 1e-7
 
 
 class Curvature(nn.Module, ABC):
@@ -104,8 +103,7 @@ def distance(x: Float[Tensor, "*n E"], y: Float[Tensor, "*n E"], k: Float[Tensor
 
 def arcosh(theta: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """The inverse of cosh; below 1.0000001, where its gradient would explode, it stays what it is there."""
-    over = (theta - 1).clamp(min=_NEAR_ONE)
-    return torch.log1p(over + over.sqrt() * (over + 2).sqrt())
+    return torch.acosh(theta.clamp(min=1 + 1e-7))
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from seqrec.ops.dispatch import Op
 
-# See ``cross_entropy``; here a block is gone through several times, so it should be in cache as well.
-_BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+# As in ``cross_entropy``: a block is gone through several times.
+_BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 
 
 @Op
