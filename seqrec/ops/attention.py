@@ -1,4 +1,4 @@
-"""Attention over packed histories: causal, and causal where only the newest events ask."""
+"""Attention over packed histories: causal, causal where only the newest events ask, and bidirectional."""
 
 from __future__ import annotations
 
@@ -60,6 +60,25 @@ def resumed_attention(
     return torch.cat(histories, dim=1).transpose(0, 1) if histories else torch.zeros_like(q)
 
 
+@Op
+def bidirectional_attention(
+    q: Float[Tensor, "T H C"],
+    k: Float[Tensor, "T H C"],
+    v: Float[Tensor, "T H C"],
+    offsets: Int[Tensor, "bounds"],
+    dropout: float = 0.0,
+) -> Float[Tensor, "T H C"]:
+    """Each event attends to all events of the same history.
+
+    ``dropout`` is the share of attention weights dropped, in [0, 1); pass 0 outside training.
+    """
+    histories = []
+    for start, end in pairwise(offsets.tolist()):
+        heads = [x[start:end].transpose(0, 1) for x in (q, k, v)]
+        histories.append(F.scaled_dot_product_attention(*heads, dropout_p=dropout))
+    return torch.cat(histories, dim=1).transpose(0, 1) if histories else torch.zeros_like(v)
+
+
 def join(
     past: Float[Tensor, "P H C"],
     new: Float[Tensor, "T H C"],
@@ -84,18 +103,30 @@ def _never(*_: Any, **__: Any) -> str | None:
 
 @causal_attention.implementation("grouped", refuses=_never)
 def _grouped(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 0.0) -> Tensor:
-    """Histories of like length are computed together, filled up behind their newest event, which no event can see."""
+    """Histories are filled up behind their newest event, which no event can see."""
+    return _in_groups(q, k, v, offsets, dropout, is_causal=True)
+
+
+@bidirectional_attention.implementation("grouped", refuses=_never)
+def _bidirectional_in_groups(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 0.0) -> Tensor:
+    """Histories are filled up behind their newest event, and what fills them up is masked."""
+    return _in_groups(q, k, v, offsets, dropout, is_causal=False)
+
+
+def _in_groups(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float, is_causal: bool) -> Tensor:
+    """Histories of like length are computed together."""
     lengths = offsets.diff()
     octave = _octave(lengths)
     groups = octave.unique().tolist() if len(lengths) else []
     if len(groups) == 1:
-        return _rectangle(q, k, v, lengths, dropout)
+        return _rectangle(q, k, v, lengths, dropout, is_causal)
     out = torch.zeros_like(v)
     for group in groups:
         members = (octave == group).nonzero().squeeze(1)
         events = _events(offsets[:-1][members], lengths[members])
         asking, asked, told = (_Pick.apply(x, events) for x in (q, k, v))
-        out = out.index_copy(0, events, _rectangle(asking, asked, told, lengths[members], dropout).to(out.dtype))
+        states = _rectangle(asking, asked, told, lengths[members], dropout, is_causal)
+        out = out.index_copy(0, events, states.to(out.dtype))
     return out
 
 
@@ -134,7 +165,7 @@ def _events(starts: Tensor, lengths: Tensor) -> Tensor:
     return firsts + torch.arange(total, device=starts.device)
 
 
-def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float) -> Tensor:
+def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float, is_causal: bool) -> Tensor:
     """Attention of histories that lie end to end, as one [B, H, L, C] product each."""
     n_histories, longest = len(lengths), int(lengths.max())
     events, heads, channels = q.shape
@@ -146,7 +177,12 @@ def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float)
         wide = x if filled else _Spread.apply(x, cells, n_histories * longest)
         return wide.view(n_histories, longest, heads, channels).transpose(1, 2)
 
-    out = F.scaled_dot_product_attention(spread(q), spread(k), spread(v), dropout_p=dropout, is_causal=True)
+    visible = None
+    if not (is_causal or filled):
+        # A history without events sees one zero, so that no softmax is over nothing.
+        visible = torch.arange(longest, device=q.device) < lengths.clamp(min=1)[:, None, None, None]
+    rectangles = (spread(q), spread(k), spread(v))
+    out = F.scaled_dot_product_attention(*rectangles, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
     flat = out.transpose(1, 2).reshape(n_histories * longest, heads, channels)
     return flat if filled else _Pick.apply(flat, cells)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seqrec.backbones.base import ContinuingBackbone
+from seqrec.backbones.bert4rec import BERT4Rec
 from seqrec.backbones.gru4rec import GRU4Rec
 from seqrec.backbones.hmamba import Entrance, HMamba, Variant
 from seqrec.backbones.ligr import LiGR
@@ -25,6 +26,7 @@ CASES = [
     pytest.param(Mamba4Rec, {"d_state": 4, "init_std": 0.3}, id="Mamba4Rec"),
     pytest.param(Mamba4Rec, {"n_layers": 2, "d_conv": 1, "dt_init": StepInit.mamba}, id="Mamba4Rec-2"),
     pytest.param(GRU4Rec, {"n_layers": 2}, id="GRU4Rec"),
+    pytest.param(BERT4Rec, {"init_std": 0.3}, id="BERT4Rec"),
     pytest.param(SIGMA, {"d_state": 4, "init_std": 0.3}, id="SIGMA"),
     pytest.param(
         SIGMA, {"n_layers": 2, "flip": ReleasedFlip(8, 12), "mixing": Mixing.softmax, "init_std": 0.3}, id="SIGMA-2"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqrec.ops.attention import causal_attention, join, resumed_attention
+from seqrec.ops.attention import bidirectional_attention, causal_attention, join, resumed_attention
 from seqrec.ops.dispatch import using
 from seqrec.sequences import bounds
 
@@ -18,15 +18,19 @@ LENGTHS = {
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-@pytest.mark.parametrize("implementation", [i.name for i in causal_attention.implementations])
-def test_implementations_agree_with_the_reference(lengths, implementation):
+@pytest.mark.parametrize(
+    ("attention", "implementation"),
+    [(op, i.name) for op in (causal_attention, bidirectional_attention) for i in op.implementations],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+def test_implementations_agree_with_the_reference(attention, lengths, implementation):
     offsets = bounds(torch.tensor(lengths))
     q, k, v = (torch.randn(sum(lengths), 2, 4, dtype=torch.float64).requires_grad_() for _ in range(3))
     upstream = torch.randn(sum(lengths), 2, 4, dtype=torch.float64)
 
     def run(name):
         with using(name):
-            out = causal_attention(q, k, v, offsets)
+            out = attention(q, k, v, offsets)
         return out, *torch.autograd.grad((out * upstream).sum(), (q, k, v))
 
     torch.testing.assert_close(run(implementation), run("reference"))
@@ -35,6 +39,7 @@ def test_implementations_agree_with_the_reference(lengths, implementation):
 def test_no_history_gives_no_state():
     nothing = torch.zeros(0, 2, 4)
     assert causal_attention(nothing, nothing, nothing, torch.tensor([0])).shape == (0, 2, 4)
+    assert bidirectional_attention(nothing, nothing, nothing, torch.tensor([0])).shape == (0, 2, 4)
     assert resumed_attention(nothing, nothing, nothing, *torch.zeros(2, 1, dtype=torch.long)).shape == (0, 2, 4)
 
 
@@ -46,11 +51,22 @@ def test_histories_with_nothing_new_give_no_state():
         assert out.shape == (0, 2, 4)
 
 
-def test_dropout_drops_weights_and_keeps_the_mean():
-    offsets = bounds(torch.tensor([6] * 4000))
+def test_both_directions_weigh_as_computed_by_hand():
+    q = torch.tensor([0.0, 1.0, 0.0, 9.0]).view(4, 1, 1)
+    k = torch.tensor([0.0, 0.0, torch.log(torch.tensor(2.0)), 5.0]).view(4, 1, 1)
+    v = torch.tensor([3.0, 5.0, 11.0, 7.0]).view(4, 1, 1)
+    # The first three events are one history, which the second of them sees with the last counted twice.
+    out = bidirectional_attention(q, k, v, torch.tensor([0, 3, 4]))
+    torch.testing.assert_close(out.flatten(), torch.tensor([19 / 3, (3 + 5 + 2 * 11) / 4, 19 / 3, 7]))
+
+
+@pytest.mark.parametrize("attention", [causal_attention, bidirectional_attention], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("lengths", [[6] * 4000, [5, 7] * 2000], ids=["all alike", "filled up"])
+def test_dropout_drops_weights_and_keeps_the_mean(attention, lengths):
+    offsets = bounds(torch.tensor(lengths))
     q, k = torch.zeros(2, 24_000, 1, 1)
     v = torch.ones(24_000, 1, 1)
-    out = causal_attention(q, k, v, offsets, dropout=0.5)
+    out = attention(q, k, v, offsets, dropout=0.5)
     assert abs(out.mean().item() - 1) < 0.05
     assert out.std() > 0.1
 
