@@ -21,10 +21,11 @@ class Batch:
         users: row of the user behind each history, for per-user reports and reweighters.
         history: what the model may read.
         predict_at: which events predict, as places in ``history.items``; the prediction reads that event's state.
-        targets: catalog row of the item that followed each predicting event.
+        targets: catalog row of the item that followed each predicting event, or that stands at it where it is hidden.
         asked_at: when each prediction is asked for (the time of its target), in seconds since 1970.
         seen: one row per *prediction*: the items that its ranking leaves out; None leaves out nothing.
         views: other versions of the histories, by the name of the view that made them.
+        hidden: places in ``history.items`` that the model may not read; None hides nothing.
     """
 
     users: Int[Tensor, "B"]
@@ -34,6 +35,7 @@ class Batch:
     asked_at: Int[Tensor, "M"] | None = None
     seen: Sequences | None = None
     views: dict[str, Sequences] = field(default_factory=dict)
+    hidden: Int[Tensor, "hidden"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return self._each(lambda part: part.to(device, non_blocking=non_blocking))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from seqrec.cli import main
+from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
 from seqrec.data.simulated import SimulatedShop
 
@@ -117,6 +118,24 @@ def test_a_baseline_counts_once_and_is_measured_alike(shop, baseline):
     assert main(["fit", *stack, *quiet]) == 0
     assert main(["test", f"--run={shop / baseline}", "--verbose=false"]) == 0
     assert json.loads((shop / baseline / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+
+
+def test_a_model_that_fills_gaps_goes_the_whole_way(shop, capsys):
+    pytest.importorskip("faiss")
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    run, bundle = shop / "gaps", shop / "bundle"
+    stack = [f"--config={shop / 'data.yaml'}", "--config=configs/model/bert4rec.yaml", f"--run={run}"]
+    assert main(["fit", *stack, *quiet, "--trainer.max_epochs=2"]) == 0
+    assert main(["test", f"--run={run}", "--verbose=false"]) == 0
+    assert json.loads((run / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+    assert main(["export", f"--run={run}", f"--out={bundle}"]) == 0
+    history = Log.open(shop / "shop").catalog.ids[:3].to_list()
+    capsys.readouterr()
+    assert main(["recommend", f"--bundle={bundle}", f"--history={','.join(history)}", "-k=5"]) == 0
+    assert capsys.readouterr().out.count("item-") == 5
+    # The same stack without the supervision that hides events is refused before it trains.
+    assert main(["fit", *stack, *quiet, "--data.supervision=seqrec.data.supervision.EveryEvent"]) == 2
+    assert "seqrec.data.supervision.MaskedEvents" in capsys.readouterr().err
 
 
 def test_two_processes_equal_one_on_the_same_global_batches(shop):

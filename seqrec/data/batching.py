@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -144,7 +145,7 @@ class TrainingBatches(Dataset[Batch]):
         supervision: which events predict.
         max_length: most input events of a row; None reads all.
         views: other versions of the histories to make.
-        seed: with the epoch and the number of the batch, what the views draw from; at least 0.
+        seed: with the epoch and the number of the batch, what supervision and views draw from; at least 0.
     """
 
     def __init__(
@@ -164,19 +165,17 @@ class TrainingBatches(Dataset[Batch]):
 
     @property
     def input_lengths(self) -> Int[np.ndarray, "R"]:
-        return self.rows.lengths - 1
+        return self.rows.lengths - self.supervision.target_lag
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, batch: Rows) -> Batch:
-        plain = _gather(self.arrays, self.rows, batch.rows, self.supervision)
-        if not self.views:
-            return plain
         state = np.random.SeedSequence([self.seed, batch.epoch, batch.number]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        plain = _gather(self.arrays, self.rows, batch.rows, self.supervision, generator)
         views = {view.name: view(plain.history, plain.users, generator) for view in self.views}
-        return Batch(plain.users, plain.history, plain.predict_at, plain.targets, plain.asked_at, views=views)
+        return replace(plain, views=views)
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -211,7 +210,7 @@ class EvaluationBatches(Dataset[Batch]):
         if self.seen_is_excluded:
             at, offsets = _inputs(self.whole, batch.rows, self.arrays.items.device)
             seen = Sequences(self.arrays.items[at].long(), offsets)
-        return Batch(plain.users, plain.history, plain.predict_at, plain.targets, plain.asked_at, seen=seen)
+        return replace(plain, seen=seen)
 
 
 def cut(lengths: Int[np.ndarray, "R"], budget: int) -> Int[np.ndarray, "bounds"]:
@@ -237,22 +236,30 @@ def _halve(edges: Int[np.ndarray, "bounds"], n_batches: int) -> Int[np.ndarray, 
 
 
 def _inputs(
-    part: Part, rows: Int[np.ndarray, "B"], device: torch.device
+    part: Part, rows: Int[np.ndarray, "B"], device: torch.device, unread: int = 1
 ) -> tuple[Int[torch.Tensor, "T"], Int[torch.Tensor, "bounds"]]:
-    """Where the input events of these rows stand in the log, end to end, and the offsets of the rows."""
-    starts, ends = part.starts[rows], part.ends[rows]
-    total = int((ends - starts - 1).sum())
-    first, lengths = (torch.from_numpy(values).to(device) for values in (starts, ends - starts - 1))
+    """Where the input events of these rows, all but the newest ``unread``, stand in the log, end to end, and the
+    offsets of the rows."""
+    starts, ends = part.starts[rows], part.ends[rows] - unread
+    total = int((ends - starts).sum())
+    first, lengths = (torch.from_numpy(values).to(device) for values in (starts, ends - starts))
     offsets = bounds(lengths)
     shift = torch.repeat_interleave(first - offsets[:-1], lengths, output_size=total)
     return torch.arange(total, device=device) + shift, offsets
 
 
-def _gather(arrays: Arrays, part: Part, rows: Int[np.ndarray, "B"], supervision: Supervision) -> Batch:
+def _gather(
+    arrays: Arrays,
+    part: Part,
+    rows: Int[np.ndarray, "B"],
+    supervision: Supervision,
+    generator: torch.Generator | None = None,
+) -> Batch:
     items, times = arrays
-    at, offsets = _inputs(part, rows, items.device)
+    at, offsets = _inputs(part, rows, items.device, supervision.target_lag)
     history = Sequences(items[at].long(), offsets, times[at])
-    predict_at = supervision.predict_at(history)
-    followed = at[predict_at] + 1
+    predict_at = supervision.predict_at(history, generator)
+    wanted = at[predict_at] + supervision.target_lag
     users = torch.from_numpy(part.users[rows]).to(items.device)
-    return Batch(users, history, predict_at, items[followed].long(), times[followed])
+    hidden = predict_at if supervision.target_lag == 0 else None
+    return Batch(users, history, predict_at, items[wanted].long(), times[wanted], hidden=hidden)

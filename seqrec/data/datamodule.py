@@ -32,7 +32,7 @@ class SequenceDataModule(LightningDataModule):
         events_per_batch: most input events of a training batch, over all ranks together, at least 1.
         evaluation_events_per_batch: most input events of an evaluation batch, over all ranks together, at least 1.
         views: other versions of the histories to make for training.
-        seed: where the order of training and the views come from, at least 0.
+        seed: where the order of training, the hidden events and the views come from, at least 0.
         num_workers: processes that gather batches; 0 gathers in the training process, which is fast enough for all
             but costly views.
     """

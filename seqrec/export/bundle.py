@@ -18,7 +18,7 @@ from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
 from seqrec.export.index import KeyIndex
 from seqrec.recommenders.base import Recommender
-from seqrec.recommenders.sequential import SequentialRecommender
+from seqrec.recommenders.keyed import KeyedRecommender
 
 SCHEMA_VERSION = 1
 INDEX, WEIGHTS, RECIPE, CATALOG = PARTS = "index.faiss", "encoder.pt", "encoder.yaml", "catalog.parquet"
@@ -36,14 +36,14 @@ class Bundle:
         manifest: schema version, fingerprint, checksums, config and metrics.
     """
 
-    recommender: SequentialRecommender
+    recommender: KeyedRecommender
     index: KeyIndex
     max_length: int | None
     manifest: dict[str, Any]
 
 
 def write_bundle(
-    recommender: SequentialRecommender,
+    recommender: KeyedRecommender,
     folder: Path,
     *,
     recipe: Mapping[str, Any],
@@ -101,7 +101,7 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(recommender.eval(), KeyIndex.load(folder / INDEX), manifest["max_length"], manifest)
 
 
-def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> SequentialRecommender:
+def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> KeyedRecommender:
     """The recommender that a ``class_path`` with its ``init_args`` describes, with fresh weights.
 
     Raises:
@@ -111,7 +111,7 @@ def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> Sequential
     parser.add_argument("--recommender", type=Callable[[Catalog], Recommender])
     parts = parser.instantiate_classes(parser.parse_object({"recommender": dict(recipe)}))
     recommender = parts["recommender"](catalog)
-    if not isinstance(recommender, SequentialRecommender):
+    if not isinstance(recommender, KeyedRecommender):
         raise InputError(
             f"{type(recommender).__name__} does not rank by queries and keys, which an index needs. "
             "Export a run of a SequentialRecommender."

@@ -66,10 +66,12 @@ class Recommender(nn.Module, ABC):
         catalog: the items.
         counts: their training counts, on the device of the model.
         causal: whether no state sees a later event, so that every event may be trained at once.
+        learns_hidden_events: whether it is trained to name hidden events of a history, not those that followed.
     """
 
     counts: Tensor
     causal: bool = True
+    learns_hidden_events: bool = False
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__()

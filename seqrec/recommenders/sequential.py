@@ -2,102 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqrec.backbones.base import Backbone
 from seqrec.batch import Batch
-from seqrec.catalog import Catalog
-from seqrec.embeddings.base import ItemEmbedding
-from seqrec.ops import ranking
-from seqrec.positions.base import InputPosition
-from seqrec.recommenders.base import Encoded, Recommender, TopK
-from seqrec.scorers import Dot, Scorer
+from seqrec.recommenders.base import Encoded
+from seqrec.recommenders.keyed import KeyedRecommender, whole
 from seqrec.sequences import Sequences
 
 
-class SequentialRecommender(Recommender):
-    """Events are embedded, a backbone reads them, and a scorer compares each state with every item.
-
-    Args:
-        catalog: the items to choose from, with their training counts.
-        embedding: builds the item embedding from the catalog; inputs and keys share it (tied weights).
-        backbone: turns event vectors into states.
-        scorer: turns states into queries and item vectors into keys; the inner product by default.
-        position: adds to each event what its place means; None adds nothing.
-        dropout: share of the event vectors' entries dropped before the backbone, in [0, 1).
-        scales_input: whether item vectors are multiplied by sqrt(D) when read as events (never when scored).
-    """
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        embedding: Callable[[Catalog], ItemEmbedding],
-        backbone: Backbone,
-        scorer: Scorer | None = None,
-        position: InputPosition | None = None,
-        dropout: float = 0.0,
-        scales_input: bool = False,
-    ) -> None:
-        super().__init__(catalog)
-        self.embedding = embedding(catalog)
-        if self.embedding.dim != backbone.dim:
-            raise ValueError(
-                f"The embedding makes vectors of width {self.embedding.dim}, the backbone reads {backbone.dim}. "
-                f"Give both the same dim."
-            )
-        self.backbone = backbone
-        self.scorer = scorer or Dot()
-        self.position = position
-        self.dropout = nn.Dropout(dropout)
-        self.input_scale = math.sqrt(backbone.dim) if scales_input else 1.0
-
-    @property
-    def causal(self) -> bool:
-        return self.backbone.causal
+class SequentialRecommender(KeyedRecommender):
+    """The state of an event speaks for the item that follows it. Its arguments are those of ``KeyedRecommender``."""
 
     def states(self, history: Sequences) -> Float[Tensor, "T D"]:
         """One state per event."""
-        events = self.embedding(history.items) * self.input_scale
-        if self.position is not None:
-            events = self.position(events, history)
-        return self.backbone(self.dropout(events), history)
+        return self._read(self.embedding(history.items), history)
 
-    def item_keys(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows K"]:
-        """What the scorer compares queries with: keys of these items, or of the whole catalog."""
-        return self.scorer.keys(self.embedding(rows))
-
-    def queries(self, history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M K"]:
-        """Queries of the events at these places, in float32 whatever the precision of training."""
-        with torch.autocast(history.items.device.type, enabled=False):
-            return self.scorer.queries(self.states(history)[at])
+    def next_states(self, history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return self.states(history)[at]
 
     def encode(self, batch: Batch) -> Encoded:
-        """Histories and views are laid end to end and read in one pass."""
-        parts = {None: batch.history, **batch.views}
-        states = self.states(Sequences.concat(list(parts.values())) if batch.views else batch.history)
-        own, *others = states.split([part.items.numel() for part in parts.values()])
-        return Encoded(
-            batch=batch,
-            states=own,
-            queries=self.scorer.queries(own[batch.predict_at]),
-            keys=self.item_keys,
-            counts=self.counts,
-            views=dict(zip(batch.views, others, strict=True)),
-            scores=self.scorer.scores,
-        )
-
-    @torch.no_grad()
-    def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
-        queries = self.queries(batch.history, batch.predict_at)
-        seen = (None, None) if batch.seen is None else (batch.seen.items, batch.seen.offsets)
-        return ranking.target_ranks(queries, self.item_keys(), batch.targets, *seen)
-
-    @torch.no_grad()
-    def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
-        left_out = (None, None) if seen is None else (seen.items, seen.offsets)
-        return TopK(*ranking.top_k(self.queries(history, history.newest), self.item_keys(), k, *left_out))
+        return self._encoded(batch, self.states(whole(batch)))

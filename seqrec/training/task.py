@@ -66,8 +66,20 @@ class NextItemTask(RankingTask):
                 part.compile(dynamic=True)
 
     def on_fit_start(self) -> None:
-        every_event = self.trainer.datamodule.supervision.predicts_every_event  # type: ignore[attr-defined]
-        if every_event and not self.recommender.causal:
+        supervision = self.trainer.datamodule.supervision  # type: ignore[attr-defined]
+        hides_events = supervision.target_lag == 0
+        if hides_events and not self.recommender.learns_hidden_events:
+            raise ValueError(
+                f"{type(self.recommender).__name__} reads every event, but the data asks it for events of the history, "
+                "so it would read its own answers; set data.supervision to seqrec.data.supervision."
+                f"{'EveryEvent' if self.recommender.causal else 'NewestEvent'}."
+            )
+        if self.recommender.learns_hidden_events and not hides_events:
+            raise ValueError(
+                f"{type(self.recommender).__name__} learns from hidden events, but the data hides none; set "
+                "data.supervision to seqrec.data.supervision.MaskedEvents."
+            )
+        if supervision.predicts_every_event and not self.recommender.causal:
             raise ValueError(
                 f"{type(self.recommender).__name__} sees later events (causal = False), but the data predicts every "
                 "event, so it would read its own answers; set data.supervision to "

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seqrec.data.batching import Arrays, EvaluationBatches, FixedBatches, Rows, ShuffledBatches, TrainingBatches, cut
 from seqrec.data.protocol import LeaveOneOut
-from seqrec.data.supervision import EveryEvent, EveryPrefix, NewestEvent
+from seqrec.data.supervision import EveryEvent, EveryPrefix, MaskedEvents, NewestEvent
 from seqrec.data.views import View
 from seqrec.sequences import Sequences
 
@@ -103,7 +103,37 @@ def test_a_batch_holds_what_the_log_says(random_log, supervision, max_length):
         assert batch.asked_at[mine].tolist() == random_log.times[end - n : end].tolist()
 
 
-@pytest.mark.parametrize("supervision", [EveryEvent(), EveryPrefix(), NewestEvent()])
+@pytest.mark.parametrize("max_length", [None, 1, 7])
+def test_a_batch_that_hides_events_holds_whole_rows_and_asks_for_what_is_hidden(random_log, max_length):
+    train = LeaveOneOut().split(random_log).train
+    dataset = TrainingBatches(Arrays.of(random_log), train, MaskedEvents(), max_length)
+    rows = np.random.default_rng(0).permutation(len(dataset))[:40]
+    batch = dataset[Rows(0, 0, rows)]
+    starts, ends = dataset.rows.starts[rows], dataset.rows.ends[rows]
+    whole = [random_log.items[start:end] for start, end in zip(starts, ends, strict=True)]
+    assert batch.history.items.tolist() == np.concatenate(whole).tolist()
+    assert batch.history.lengths.tolist() == dataset.input_lengths[rows].tolist() == (ends - starts).tolist()
+    assert batch.hidden is not None
+    assert torch.equal(batch.hidden, batch.predict_at)
+    assert torch.equal(batch.targets, batch.history.items[batch.hidden])
+    assert batch.asked_at is not None
+    assert batch.history.times is not None
+    assert torch.equal(batch.asked_at, batch.history.times[batch.hidden])
+    assert set(batch.history.owners[batch.hidden].tolist()) == set(range(40))
+
+
+def test_what_is_hidden_is_drawn_anew_for_every_batch_and_epoch_and_the_same_from_one_seed(random_log):
+    train = LeaveOneOut().split(random_log).train
+
+    def hidden(seed, epoch, number):
+        dataset = TrainingBatches(Arrays.of(random_log), train, MaskedEvents(), seed=seed)
+        return tuple(dataset[Rows(epoch, number, np.arange(50))].predict_at.tolist())
+
+    assert hidden(0, 0, 0) == hidden(0, 0, 0)
+    assert len({hidden(*place) for place in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]}) == 4
+
+
+@pytest.mark.parametrize("supervision", [EveryEvent(), EveryPrefix(), NewestEvent(), MaskedEvents()])
 def test_a_rank_without_histories_receives_an_empty_batch(random_log, supervision):
     dataset = TrainingBatches(Arrays.of(random_log), LeaveOneOut().split(random_log).train, supervision)
     batch = dataset[Rows(0, 0, np.array([], dtype=np.int64))]

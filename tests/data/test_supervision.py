@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrec.data.protocol import Part
-from seqrec.data.supervision import EveryEvent, EveryPrefix, NewestEvent
+from seqrec.data.supervision import EveryEvent, EveryPrefix, MaskedEvents, NewestEvent
 from seqrec.sequences import Sequences
 
 parts = st.lists(st.integers(0, 9), min_size=1, max_size=6).map(
@@ -62,6 +63,56 @@ def test_all_events_and_all_prefixes_agree_where_the_window_is_unbounded(part):
     assert predictions(EveryEvent(), part, None) == predictions(EveryPrefix(), part, None)
 
 
-@pytest.mark.parametrize(("supervision", "answer"), [(EveryEvent, True), (EveryPrefix, False), (NewestEvent, False)])
+@pytest.mark.parametrize(
+    ("supervision", "answer"), [(EveryEvent, True), (EveryPrefix, False), (NewestEvent, False), (MaskedEvents, False)]
+)
 def test_only_every_event_needs_a_causal_backbone(supervision, answer):
     assert supervision.predicts_every_event is answer
+
+
+def hidden(supervision, lengths, seed=0):
+    """Which places of each history are hidden."""
+    history = Sequences.pack([[0] * length for length in lengths])
+    at = supervision.predict_at(history, torch.Generator().manual_seed(seed))
+    assert at.tolist() == sorted(set(at.tolist()))
+    of_each = torch.bincount(history.owners[at], minlength=len(history)).tolist()
+    return [places.tolist() for places in history.places[at].split(of_each)]
+
+
+@given(part=parts, max_length=windows)
+def test_masked_events_read_the_input_and_the_target_of_the_newest_event(part, max_length):
+    masked, newest = MaskedEvents().rows(part, max_length), NewestEvent().rows(part, max_length)
+    assert [field.tolist() for field in vars(masked).values()] == [field.tolist() for field in vars(newest).values()]
+    assert (MaskedEvents.target_lag, NewestEvent.target_lag) == (0, 1)
+
+
+@pytest.mark.parametrize(("share", "n_hidden"), [(0.2, [1, 1, 0, 1, 3, 40]), (0.6, [1, 1, 0, 4, 9, 120])])
+def test_a_share_of_each_row_is_hidden_and_never_none(share, n_hidden):
+    found = hidden(MaskedEvents(share, newest_alone=0.0), [1, 2, 0, 7, 15, 200])
+    assert [len(places) for places in found] == n_hidden
+
+
+def test_every_event_is_hidden_as_often_as_any_other():
+    found = hidden(MaskedEvents(0.4, newest_alone=0.0), [5] * 20_000)
+    often = np.bincount(np.concatenate(found), minlength=5) / 20_000
+    assert often == pytest.approx(0.4, abs=0.02)
+
+
+def test_some_rows_hide_their_newest_event_alone():
+    lengths = [10, 0, 3] * 4000
+    found = hidden(MaskedEvents(0.5, newest_alone=0.25), lengths)
+    alone = [places == [length - 1] for places, length in zip(found, lengths, strict=True) if length == 10]
+    assert np.mean(alone) == pytest.approx(0.25, abs=0.03)
+    assert {len(places) for places, length in zip(found, lengths, strict=True) if length == 10} == {1, 5}
+    assert all(not places for places, length in zip(found, lengths, strict=True) if length == 0)
+
+
+def test_a_generator_repeats_what_is_hidden():
+    assert hidden(MaskedEvents(), [50] * 20, seed=1) == hidden(MaskedEvents(), [50] * 20, seed=1)
+    assert hidden(MaskedEvents(), [50] * 20, seed=1) != hidden(MaskedEvents(), [50] * 20, seed=2)
+
+
+@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.5}, {"newest_alone": -0.1}, {"newest_alone": 2.0}])
+def test_shares_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MaskedEvents(**wrong)

@@ -50,6 +50,10 @@ class SquaredQuery(Objective):
         return encoded.queries.square().sum(1)
 
 
+class GapFiller(PastAndFuture):
+    learns_hidden_events = True
+
+
 class FirstCountsTwice(Reweighter):
     def forward(self, encoded: Encoded) -> Weighting:
         return Weighting(torch.tensor([2.0, 1.0, 1.0]), torch.tensor(0.5))
@@ -86,13 +90,36 @@ def test_weights_penalties_and_auxiliaries_join_in():
     torch.testing.assert_close(made.training_step(BATCH, 0), expected)
 
 
+def supervise(made: NextItemTask, predicts_every_event: bool, target_lag: int) -> None:
+    supervision = SimpleNamespace(predicts_every_event=predicts_every_event, target_lag=target_lag)
+    made._trainer = SimpleNamespace(datamodule=SimpleNamespace(supervision=supervision))
+
+
 @pytest.mark.parametrize("predicts_every_event", [True, False])
 def test_a_model_that_sees_later_events_may_not_predict_every_event(predicts_every_event):
     made = task(PastAndFuture)
-    data = SimpleNamespace(supervision=SimpleNamespace(predicts_every_event=predicts_every_event))
-    made._trainer = SimpleNamespace(datamodule=data)
+    supervise(made, predicts_every_event, target_lag=1)
     if predicts_every_event:
         with pytest.raises(ValueError, match="NewestEvent"):
+            made.on_fit_start()
+    else:
+        made.on_fit_start()
+
+
+@pytest.mark.parametrize(
+    ("recommender", "target_lag", "remedy"),
+    [
+        (Table, 0, "EveryEvent"),
+        (PastAndFuture, 0, "NewestEvent"),
+        (GapFiller, 1, "MaskedEvents"),
+        (GapFiller, 0, None),
+    ],
+)
+def test_hidden_events_and_models_that_learn_from_them_go_together(recommender, target_lag, remedy):
+    made = task(recommender)
+    supervise(made, predicts_every_event=False, target_lag=target_lag)
+    if remedy:
+        with pytest.raises(ValueError, match=remedy):
             made.on_fit_start()
     else:
         made.on_fit_start()
