@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from jaxtyping import Float
 from torch import Tensor
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.mamba import Mamba, MambaMemory, StepInit
+from seqrec.nn.mamba2 import Mamba2
 from seqrec.nn.mamba_shell import MambaShell
 from seqrec.sequences import Sequences
+
+
+class Block(Enum):
+    """Which generation of the Mamba block."""
+
+    mamba = Mamba
+    mamba2 = Mamba2
 
 
 class Mamba4Rec(ContinuingBackbone[list[MambaMemory]]):
@@ -28,6 +38,7 @@ class Mamba4Rec(ContinuingBackbone[list[MambaMemory]]):
         expand: inner width of the Mamba block as a multiple of D.
         dt_init: how the step sizes begin; ``zero_bias`` is the released code, ``mamba`` what Mamba's authors advise.
         init_std: standard deviation of the linear maps at the beginning, above 0.
+        block: ``mamba`` as in the paper, or ``mamba2``, whose step sizes begin spread whatever ``dt_init`` says.
     """
 
     causal = True
@@ -42,9 +53,10 @@ class Mamba4Rec(ContinuingBackbone[list[MambaMemory]]):
         expand: int = 2,
         dt_init: StepInit = StepInit.zero_bias,
         init_std: float = 0.02,
+        block: Block = Block.mamba,
     ) -> None:
         super().__init__(dim)
-        mixers = (Mamba(dim, d_state, d_conv, expand) for _ in range(n_layers))
+        mixers = (block.value(dim, d_state, d_conv, expand) for _ in range(n_layers))
         self.shell: MambaShell[MambaMemory] = MambaShell(mixers, dim, dropout, dt_init, init_std)
 
     def proceed(

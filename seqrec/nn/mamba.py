@@ -32,7 +32,7 @@ class MambaMemory:
         state: the state of the scan.
     """
 
-    inputs: Float[Tensor, "B before I"]
+    inputs: Float[Tensor, "B before convolved"]
     state: Float[Tensor, "B I N"]
 
 

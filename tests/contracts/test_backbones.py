@@ -10,7 +10,7 @@ from seqrec.backbones.bert4rec import BERT4Rec
 from seqrec.backbones.gru4rec import GRU4Rec
 from seqrec.backbones.hmamba import Entrance, HMamba, Variant
 from seqrec.backbones.ligr import LiGR
-from seqrec.backbones.mamba4rec import Mamba4Rec
+from seqrec.backbones.mamba4rec import Block, Mamba4Rec
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
 from seqrec.backbones.sigma import SIGMA, CausalSIGMA, Mixing, ReleasedFlip
 from seqrec.nn.hyperbolic import LearnedCurvature
@@ -25,6 +25,7 @@ CASES = [
     pytest.param(LiGR, {}, id="LiGR"),
     pytest.param(Mamba4Rec, {"d_state": 4, "init_std": 0.3}, id="Mamba4Rec"),
     pytest.param(Mamba4Rec, {"n_layers": 2, "d_conv": 1, "dt_init": StepInit.mamba}, id="Mamba4Rec-2"),
+    pytest.param(Mamba4Rec, {"d_state": 4, "block": Block.mamba2}, id="Mamba4Rec, Mamba-2"),
     pytest.param(GRU4Rec, {"n_layers": 2}, id="GRU4Rec"),
     pytest.param(BERT4Rec, {"init_std": 0.3}, id="BERT4Rec"),
     pytest.param(SIGMA, {"d_state": 4, "init_std": 0.3}, id="SIGMA"),

@@ -12,6 +12,7 @@ LENGTHS = {
     "only empty histories": [0, 0],
     "single events": [1, 1, 1],
     "of many lengths": [3, 1, 0, 4, 63, 2],
+    "very long beside short ones": [1000, 0, 3, 129],
     "all alike": [7, 7],
     "long": [200, 3],
     "very long": [2000],
