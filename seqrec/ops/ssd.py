@@ -73,8 +73,9 @@ def _chunked(
         initial = u.new_zeros(len(lengths), *u.shape[1:], b.shape[1], dtype=kind)
     if not len(u):
         return torch.zeros_like(u), initial.to(kind)
+    inputs, delta, decay, b, c = (x.to(kind) for x in (u, delta, decay, b, c))
     with torch.autocast(u.device.type, enabled=False):
-        y, newest = _by_chunks(*(x.to(kind) for x in (u, delta, decay, b, c)), offsets[:-1], lengths, initial.to(kind))
+        y, newest = _by_chunks(inputs, delta, decay, b, c, offsets[:-1], lengths, initial.to(kind))
     return y.to(u.dtype), newest
 
 
