@@ -25,7 +25,7 @@ from seqrec.ops.scan import selective_scan
 HERE = Path(__file__).parent
 CHANNELS, STATES = 128, 32
 LENGTHS = (50, 200, 1000, 2000)
-EVENTS = 8000  # of each length, as many histories as hold so many events
+EVENTS = 8000  # where few long histories stand for many short ones
 
 
 def main() -> None:
@@ -56,17 +56,23 @@ def main() -> None:
         command = [options.mambapy_python, HERE / "peers" / "mambapy_scan.py", *arguments]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         medians["mambapy"] = statistics.median(json.loads(said.splitlines()[-1])["seconds"])
-    by_length = {}
+    medians["reference, one history after the other"] = seconds(
+        lambda: backward(selective_scan.reference(**problem)[0], problem), 3
+    )
+    by_length, few_by_length = {}, {}
     for length in LENGTHS:
-        problem = inputs([length] * (EVENTS // length))
-        by_length[length] = seconds(lambda problem=problem: backward(selective_scan(**problem)[0], problem), 5) / EVENTS
+        for figures, count in ((by_length, histories), (few_by_length, EVENTS // length)):
+            some = inputs([length] * count)
+            taken = seconds(lambda some=some: backward(selective_scan(**some)[0], some), 3)
+            figures[length] = taken / (length * count)
     entry = {
         "shape": {"histories": 64, "length": 50, "channels": CHANNELS, "states": STATES},
         "threads": options.threads,
         "torch": torch.__version__,
         "median_seconds": medians,
         "times_faster": {name: value / medians["seqrec"] for name, value in medians.items() if name != "seqrec"},
-        "seconds_per_event_by_length": by_length,
+        "seconds_per_event_of_64_histories_by_length": by_length,
+        "seconds_per_event_of_8000_events_by_length": few_by_length,
         "memory_at_length_2000": json.loads(
             subprocess.run(
                 [sys.executable, __file__, "--memory-of", "2000"], check=True, stdout=subprocess.PIPE, text=True
