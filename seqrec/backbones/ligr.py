@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention
 from seqrec.nn.feed_forward import SwiGLU
+from seqrec.nn.layers import through
 from seqrec.sequences import Sequences
 
 
@@ -73,8 +74,4 @@ class LiGR(ContinuingBackbone[list[AttentionMemory]]):
         self, events: Float[Tensor, "T D"], history: Sequences, memory: list[AttentionMemory] | None
     ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
         """The memory is that of every layer."""
-        newest = []
-        for place, block in enumerate(self.blocks):
-            events, left = block(events, history, None if memory is None else memory[place])
-            newest.append(left)
-        return events, newest
+        return through(self.blocks, events, history, memory)

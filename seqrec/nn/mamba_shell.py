@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.nn.feed_forward import FeedForward
+from seqrec.nn.layers import through
 from seqrec.nn.mamba import Mamba, StepInit
 from seqrec.sequences import Sequences
 
@@ -77,8 +78,4 @@ class MambaShell(nn.Module, Generic[Memory]):
     def forward(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: list[Memory] | None
     ) -> tuple[Float[Tensor, "T D"], list[Memory]]:
-        h, newest = self.norm(events), []
-        for place, layer in enumerate(self.layers):
-            h, left = layer(h, history, None if memory is None else memory[place])
-            newest.append(left)
-        return h, newest
+        return through(self.layers, self.norm(events), history, memory)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from seqrec.ops.rows import inverse, pick, time_major
 from seqrec.sequences import Sequences
 
 
@@ -22,15 +23,10 @@ def read_from_oldest_to_newest(
         memory: the hidden states to start from; None is zero.
     """
     before = events.new_zeros(len(history), cells.num_layers, cells.hidden_size) if memory is None else memory
-    running = (history.lengths > 0).nonzero().squeeze(1)  # torch's GRU refuses a history without events
-    if not len(running):
+    order, counts, longest = time_major(history.offsets)  # what torch calls a packed sequence
+    if not counts:
         return events, before
-    # Step by step, the longest history first: what torch calls a packed sequence.
-    longest = running[torch.argsort(history.lengths[running], descending=True, stable=True)]
-    rank = torch.empty_like(history.lengths)
-    rank[longest] = torch.arange(len(longest), device=rank.device)
-    order = torch.argsort(history.places * len(history) + rank[history.owners])
-    packed = PackedSequence(events[order], torch.bincount(history.places).cpu())
-    states, newest = cells(packed, before[longest].transpose(0, 1).contiguous())
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    return states.data[back], before.index_copy(0, longest, newest.transpose(0, 1).to(before.dtype))
+    running = longest[: counts[0]]  # torch's GRU refuses a history without events
+    packed = PackedSequence(pick(events, order), torch.tensor(counts))
+    states, newest = cells(packed, before[running].transpose(0, 1).contiguous())
+    return pick(states.data, inverse(order)), before.index_copy(0, running, newest.transpose(0, 1).to(before.dtype))

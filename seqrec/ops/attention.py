@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqrec.ops.dispatch import Op
+from seqrec.ops.rows import pick, spread
 
 
 @Op
@@ -26,7 +27,7 @@ def causal_attention(
     ``dropout`` is the share of attention weights dropped, in [0, 1); pass 0 outside training.
     """
     histories = []
-    for start, end in offsets.unfold(0, 2, 1).tolist():
+    for start, end in pairwise(offsets.tolist()):
         heads = [x[start:end].transpose(0, 1) for x in (q, k, v)]
         histories.append(F.scaled_dot_product_attention(*heads, dropout_p=dropout, is_causal=True))
     return torch.cat(histories, dim=1).transpose(0, 1) if histories else torch.zeros_like(v)
@@ -124,7 +125,7 @@ def _in_groups(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float,
     for group in groups:
         members = (octave == group).nonzero().squeeze(1)
         events = _events(offsets[:-1][members], lengths[members])
-        asking, asked, told = (_Pick.apply(x, events) for x in (q, k, v))
+        asking, asked, told = (pick(x, events) for x in (q, k, v))
         states = _rectangle(asking, asked, told, lengths[members], dropout, is_causal)
         out = out.index_copy(0, events, states.to(out.dtype))
     return out
@@ -147,7 +148,7 @@ def _resumed_in_groups(
         members = (group == each).nonzero().squeeze(1)
         asking = _events(offsets[:-1][members], lengths[members])
         asked = _events(key_offsets[:-1][members], key_lengths[members])
-        wants, keys, told = (_Pick.apply(x, events) for x, events in ((q, asking), (k, asked), (v, asked)))
+        wants, keys, told = (pick(x, events) for x, events in ((q, asking), (k, asked), (v, asked)))
         states = _resumed_rectangle(wants, keys, told, lengths[members], key_lengths[members], dropout)
         out = out.index_copy(0, asking, states.to(out.dtype))
     return out
@@ -173,18 +174,18 @@ def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float,
     corner = torch.arange(n_histories, device=q.device) * longest
     cells = corner if filled else _events(corner, lengths)
 
-    def spread(x: Tensor) -> Tensor:
-        wide = x if filled else _Spread.apply(x, cells, n_histories * longest)
+    def rectangle(x: Tensor) -> Tensor:
+        wide = x if filled else spread(x, cells, n_histories * longest)
         return wide.view(n_histories, longest, heads, channels).transpose(1, 2)
 
     visible = None
     if not (is_causal or filled):
         # A history without events sees one zero, so that no softmax is over nothing.
         visible = torch.arange(longest, device=q.device) < lengths.clamp(min=1)[:, None, None, None]
-    rectangles = (spread(q), spread(k), spread(v))
+    rectangles = (rectangle(q), rectangle(k), rectangle(v))
     out = F.scaled_dot_product_attention(*rectangles, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
     flat = out.transpose(1, 2).reshape(n_histories * longest, heads, channels)
-    return flat if filled else _Pick.apply(flat, cells)
+    return flat if filled else pick(flat, cells)
 
 
 def _resumed_rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, key_lengths: Tensor, dropout: float) -> Tensor:
@@ -196,45 +197,15 @@ def _resumed_rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, key_len
         for rows, own, length in ((q, lengths, most), (k, key_lengths, longest))
     )
 
-    def spread(x: Tensor, cells: Tensor | None, length: int) -> Tensor:
-        wide = x if cells is None else _Spread.apply(x, cells, n_histories * length)
+    def rectangle(x: Tensor, cells: Tensor | None, length: int) -> Tensor:
+        wide = x if cells is None else spread(x, cells, n_histories * length)
         return wide.view(n_histories, length, *x.shape[1:]).transpose(1, 2)
 
     visible = None
     if most > 1 or asked is not None:
         newest_key = (key_lengths - lengths)[:, None] + torch.arange(most, device=q.device)
         visible = (torch.arange(longest, device=q.device) <= newest_key[:, :, None])[:, None]
-    heads = (spread(q, asking, most), spread(k, asked, longest), spread(v, asked, longest))
+    heads = (rectangle(q, asking, most), rectangle(k, asked, longest), rectangle(v, asked, longest))
     out = F.scaled_dot_product_attention(*heads, attn_mask=visible, dropout_p=dropout)
     flat = out.transpose(1, 2).reshape(n_histories * most, *q.shape[1:])
-    return flat if asking is None else _Pick.apply(flat, asking)
-
-
-class _Spread(torch.autograd.Function):
-    """Rows to distinct places of a longer, otherwise zero tensor; the backward pass only has to look them up."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, places: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(places)
-        return rows.new_zeros(size, *rows.shape[1:]).index_copy_(0, places, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (places,) = ctx.saved_tensors
-        return gradients[0].index_select(0, places), None, None
-
-
-class _Pick(torch.autograd.Function):
-    """Rows at distinct places; the backward pass copies where indexing in general would have to add."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        ctx.size = rows.shape[0]
-        return rows.index_select(0, places)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (places,) = ctx.saved_tensors
-        (gradient,) = gradients
-        return gradient.new_zeros(ctx.size, *gradient.shape[1:]).index_copy_(0, places, gradient), None
+    return flat if asking is None else pick(flat, asking)

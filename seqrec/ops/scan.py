@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqrec.ops.dispatch import Op
+from seqrec.ops.rows import inverse, pick, time_major
 
 _LOG2_E = 1.4426950408889634
 _STRIDE = 8
@@ -81,49 +82,13 @@ def _stepwise(
 ) -> tuple[Tensor, Tensor]:
     """All histories take a step together, the longest first, so that those still running are always the first rows."""
     kind = torch.promote_types(u.dtype, torch.float32)
-    lengths = offsets.diff()
-    order = torch.argsort(lengths, descending=True, stable=True)
-    counts = _running(lengths)
-    events = _time_major(offsets[:-1][order], counts)
-    inputs, steps, b, c = (_Reorder.apply(x.to(kind), events) for x in (u, delta, b, c))
-    start = decay.new_zeros(len(lengths), *decay.shape, dtype=kind) if initial is None else initial.to(kind)[order]
+    events, counts, order = time_major(offsets)
+    inputs, steps, b, c = (pick(x.to(kind), events) for x in (u, delta, b, c))
+    start = decay.new_zeros(len(order), *decay.shape, dtype=kind) if initial is None else initial.to(kind)[order]
     with torch.autocast("cpu", enabled=False):
         turned = decay.to(kind).T.contiguous()
         y, newest = _Steps.apply(inputs, steps, turned, b, c, start.transpose(1, 2).contiguous(), counts)
-    back = torch.empty_like(events).scatter_(0, events, torch.arange(len(events)))
-    return _Reorder.apply(y, back).to(u.dtype), newest.transpose(1, 2)[torch.argsort(order)]
-
-
-def _running(lengths: Int[Tensor, "B"]) -> list[int]:
-    """How many histories have a first event, a second, and so on."""
-    if not len(lengths):
-        return []
-    ended = torch.bincount(lengths, minlength=1)
-    return (len(lengths) - ended.cumsum(0))[:-1].tolist()
-
-
-def _time_major(starts: Int[Tensor, "B"], counts: list[int]) -> Int[Tensor, "T"]:
-    """Places of the first events of all histories, then of the second events, and so on."""
-    width = torch.tensor(counts, dtype=torch.long)
-    total = int(width.sum())
-    steps = torch.repeat_interleave(torch.arange(len(counts)), width, output_size=total)
-    rows = torch.arange(total) - (width.cumsum(0) - width)[steps]
-    return starts[rows] + steps
-
-
-class _Reorder(torch.autograd.Function):
-    """Rows in another order; the backward pass copies where indexing in general would have to add."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        return rows.index_select(0, places)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (places,) = ctx.saved_tensors
-        (gradient,) = gradients
-        return torch.empty_like(gradient).index_copy_(0, places, gradient), None
+    return pick(y, inverse(events)).to(u.dtype), newest.transpose(1, 2)[inverse(order)]
 
 
 class _Steps(torch.autograd.Function):

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqrec.ops.dispatch import Op
+from seqrec.ops.rows import inverse
 
 _CHUNK = 64
 
@@ -144,4 +145,4 @@ def _from_chunk_to_chunk(
         places.append(here)
         state = kept[here] * state + added[here]
     newest = torch.cat([state, *reversed(ended)])
-    return torch.cat(seen)[torch.argsort(torch.cat(places))], newest[torch.argsort(order)]
+    return torch.cat(seen)[inverse(torch.cat(places))], newest[inverse(order)]
