@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from seqrec.backbones.base import Backbone
 from seqrec.nn.attention import BidirectionalSelfAttention
+from seqrec.nn.dropout import Dropout
 from seqrec.sequences import Sequences
 
 _EPS = 1e-12
@@ -20,7 +21,7 @@ class Layer(nn.Module):
         self.attention = attention
         self.feed_forward = nn.Sequential(nn.Linear(dim, inner), nn.GELU(), nn.Linear(inner, dim))
         self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=_EPS) for _ in range(2))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, h: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         h = self.attention_norm(h + self.dropout(self.attention(h, history)))
@@ -63,7 +64,7 @@ class BERT4Rec(Backbone):
         if n_layers < 1:
             raise ValueError(f"n_layers is {n_layers}; it must be at least 1.")
         self.norm = nn.LayerNorm(dim, eps=_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
             Layer(BidirectionalSelfAttention(dim, n_heads, dropout), dim, feed_forward_multiple * dim, dropout)
             for _ in range(n_layers)

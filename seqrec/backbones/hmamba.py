@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
+from seqrec.nn.dropout import Dropout
 from seqrec.nn.hyperbolic import Curvature, FixedCurvature, exp_origin, lift, log_origin
 from seqrec.nn.mamba import Mamba, MambaMemory
 from seqrec.nn.mamba_shell import Layer
@@ -24,7 +25,7 @@ class NormedPoint(nn.Module):
     def __init__(self, dim: int, dropout: float, curvature: Curvature) -> None:
         super().__init__()
         self.width, self.curvature = dim + 1, curvature
-        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(dim + 1, eps=_EPS)
+        self.dropout, self.norm = Dropout(dropout), nn.LayerNorm(dim + 1, eps=_EPS)
 
     def forward(self, events: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
         return self.norm(self.dropout(exp_origin(events, self.curvature())))
@@ -39,7 +40,7 @@ class PointOfNormed(nn.Module):
     def __init__(self, dim: int, dropout: float, curvature: Curvature) -> None:
         super().__init__()
         self.width, self.curvature = dim + 1, curvature
-        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(dim, eps=_EPS)
+        self.dropout, self.norm = Dropout(dropout), nn.LayerNorm(dim, eps=_EPS)
         nn.init.constant_(self.norm.weight, 1 / math.sqrt(dim))
 
     def forward(self, events: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
@@ -52,7 +53,7 @@ class Flat(nn.Module):
     def __init__(self, dim: int, dropout: float, curvature: Curvature) -> None:
         super().__init__()
         self.width = dim
-        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(dim, eps=_EPS)
+        self.dropout, self.norm = Dropout(dropout), nn.LayerNorm(dim, eps=_EPS)
 
     def forward(self, events: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         return self.norm(self.dropout(events))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention
+from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import SwiGLU
 from seqrec.nn.layers import through
 from seqrec.sequences import Sequences
@@ -21,7 +22,7 @@ class Block(nn.Module):
         self.attention, self.feed_forward = attention, feed_forward
         self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim) for _ in range(2))
         self.attention_gate, self.feed_forward_gate = (nn.Linear(dim, dim) for _ in range(2))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None

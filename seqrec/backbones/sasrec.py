@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention
+from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
 from seqrec.nn.layers import through
 from seqrec.sequences import Sequences
@@ -31,7 +32,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention, self.feed_forward = attention, feed_forward
         self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=1e-8) for _ in range(2))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from seqrec.backbones.base import Backbone, ContinuingBackbone
 from seqrec.nn.convolution import NeighbourConvolution
+from seqrec.nn.dropout import Dropout
 from seqrec.nn.mamba import Mamba, MambaMemory, StepInit
 from seqrec.nn.mamba_shell import MambaShell
 from seqrec.nn.recurrent import read_from_oldest_to_newest
@@ -118,7 +119,7 @@ class DenseSelectiveGates(nn.Module):
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
         self.forward_map, self.backward_map, self.silu_map, self.sigmoid_map = (nn.Linear(dim, dim) for _ in range(4))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, forward_read: Float[Tensor, "T D"], backward_read: Float[Tensor, "T D"]

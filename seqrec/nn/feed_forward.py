@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqrec.nn.dropout import Dropout
+
 
 class FeedForward(nn.Module):
     """Two linear maps with a non-linearity between them, both with bias.
@@ -24,7 +26,7 @@ class FeedForward(nn.Module):
     ) -> None:
         super().__init__()
         self.widen, self.narrow = nn.Linear(dim, multiple * dim), nn.Linear(multiple * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
@@ -45,7 +47,7 @@ class SwiGLU(nn.Module):
         inner = multiple * dim
         self.gate, self.widen = (nn.Linear(dim, inner, bias=False) for _ in range(2))
         self.narrow = nn.Linear(inner, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         return self.narrow(self.dropout(F.silu(self.gate(x)) * self.widen(x)))

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
 from seqrec.nn.layers import through
 from seqrec.nn.mamba import Mamba, StepInit
@@ -34,7 +35,7 @@ class Layer(nn.Module, Generic[Memory]):
         self.mixer, self.has_residual = mixer, has_residual
         self.mixer_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=_EPS) for _ in range(2))
         self.feed_forward = FeedForward(dim, 4, dropout, F.gelu)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: Memory | None

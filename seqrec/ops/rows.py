@@ -24,30 +24,32 @@ def inverse(order: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
+def longest_first(offsets: Int[Tensor, "bounds"]) -> Int[Tensor, "B"]:
+    """The histories, the longest first; those without events come last."""
+    return torch.argsort(offsets.diff(), descending=True, stable=True)
+
+
 class TimeMajor(NamedTuple):
     """First the oldest events of all histories, then their second events, and so on; the longest history comes first.
 
     Attributes:
         events: places of the events in this order.
-        counts: how many histories have a first event, a second, and so on; they are always the first of ``histories``.
-        histories: the histories, the longest first; those without events come last.
+        counts: how many histories have a first event, a second, and so on; they are always the first of the histories.
     """
 
-    events: Int[Tensor, "T"]
+    events: Int[Tensor, "n"]
     counts: list[int]
-    histories: Int[Tensor, "B"]
 
 
-def time_major(offsets: Int[Tensor, "bounds"]) -> TimeMajor:
-    """The order in which all histories take a step together."""
-    lengths = offsets.diff()
-    histories = torch.argsort(lengths, descending=True, stable=True)
+def time_major(offsets: Int[Tensor, "bounds"], histories: Int[Tensor, "some"]) -> TimeMajor:
+    """The order in which these histories, of which the longest comes first, take a step together."""
+    lengths = offsets.diff()[histories]
     total = int(lengths.sum())
     ended = torch.bincount(lengths)
     width = (len(lengths) - ended.cumsum(0))[:-1]
     steps = torch.repeat_interleave(torch.arange(len(width), device=offsets.device), width, output_size=total)
     ranks = torch.arange(total, device=offsets.device) - (width.cumsum(0) - width)[steps]
-    return TimeMajor(offsets[:-1][histories][ranks] + steps, width.tolist(), histories)
+    return TimeMajor(offsets[:-1][histories][ranks] + steps, width.tolist())
 
 
 class _Pick(torch.autograd.Function):

@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqrec.ops.dispatch import Op
-from seqrec.ops.rows import inverse, pick, time_major
+from seqrec.ops.rows import inverse, longest_first, pick, time_major
 
 _LOG2_E = 1.4426950408889634
 _STRIDE = 8
+_CACHED = 2**19  # numbers: two MiB of states, of which the backward pass keeps some twenty sets at hand
 
 
 @Op
@@ -80,15 +81,24 @@ def _only_on_cpu(u: Tensor, *_: Any, **__: Any) -> str | None:
 def _stepwise(
     u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """All histories take a step together, the longest first, so that those still running are always the first rows."""
+    """As many histories take a step together as a cache holds states of, the longest first, so that those still running
+    are always the first rows."""
     kind = torch.promote_types(u.dtype, torch.float32)
-    events, counts, order = time_major(offsets)
-    inputs, steps, b, c = (pick(x.to(kind), events) for x in (u, delta, b, c))
+    order = longest_first(offsets)
+    together = max(1, _CACHED // decay.numel())
+    groups = [time_major(offsets, histories) for histories in order.split(together)]
+    events = torch.cat([group.events for group in groups])
+    rows = (pick(x.to(kind), events).split([len(group.events) for group in groups]) for x in (u, delta, b, c))
     start = decay.new_zeros(len(order), *decay.shape, dtype=kind) if initial is None else initial.to(kind)[order]
+    starts = start.transpose(1, 2).contiguous().split(together)
+    read, newest = [], []
     with torch.autocast("cpu", enabled=False):
         turned = decay.to(kind).T.contiguous()
-        y, newest = _Steps.apply(inputs, steps, turned, b, c, start.transpose(1, 2).contiguous(), counts)
-    return pick(y, inverse(events)).to(u.dtype), newest.transpose(1, 2)[inverse(order)]
+        for group, before, *inputs in zip(groups, starts, *rows, strict=True):
+            y, after = _Steps.apply(turned, before, *inputs, group.counts)
+            read.append(y)
+            newest.append(after.transpose(1, 2))
+    return pick(torch.cat(read), inverse(events)).to(u.dtype), torch.cat(newest)[inverse(order)]
 
 
 class _Steps(torch.autograd.Function):
@@ -102,12 +112,12 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        decay: Tensor,
+        initial: Tensor,
         u: Tensor,
         delta: Tensor,
-        decay: Tensor,
         b: Tensor,
         c: Tensor,
-        initial: Tensor,
         counts: list[int],
     ) -> tuple[Tensor, Tensor]:
         rate = decay * _LOG2_E
@@ -164,4 +174,4 @@ class _Steps(torch.autograd.Function):
                 torch.sum(changed[:n].mul_(decay), 1, out=for_delta[now])
             end = begin
         for_delta.addcmul_(for_gained, u)
-        return for_gained * delta, for_delta, for_decay.sum(0), for_b, for_c, for_state, None
+        return for_decay.sum(0), for_state, for_gained * delta, for_delta, for_b, for_c, None

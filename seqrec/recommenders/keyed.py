@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqrec.backbones.base import Backbone
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.embeddings.base import ItemEmbedding
+from seqrec.nn.dropout import Dropout
 from seqrec.ops import ranking
 from seqrec.positions.base import InputPosition
 from seqrec.recommenders.base import Encoded, Recommender, TopK
@@ -56,7 +57,7 @@ class KeyedRecommender(Recommender):
         self.backbone = backbone
         self.scorer = scorer or Dot()
         self.position = position
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.input_scale = math.sqrt(backbone.dim) if scales_input else 1.0
 
     @property

@@ -246,7 +246,7 @@ def test_the_second_gate_squashes_the_first_gate_after_its_dropout():
 def test_the_dropout_of_gates_is_their_own():
     torch.manual_seed(0)
     backbone, history, events = CausalSIGMA(64, dropout=0.0), Sequences.pack([range(9)]), torch.randn(9, 64)
-    assert block_of(backbone).mixture.gates.dropout.p == 0.2
+    assert block_of(backbone).mixture.gates.dropout.share == 0.2
     assert not torch.equal(backbone(events, history), backbone(events, history))
     backbone = CausalSIGMA(64, dropout=0.0, gate_dropout=0.0)
     assert torch.equal(backbone(events, history), backbone(events, history))

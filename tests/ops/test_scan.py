@@ -16,6 +16,7 @@ LENGTHS = {
     "all alike": [7, 7],
     "long": [200, 3],
     "very long": [2000],
+    "more than take a step together": [2, 0, 1] * 60,
 }
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 2e-2}
 

@@ -1,0 +1,28 @@
+"""Dropout as a layer."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqrec.ops.dropout import drop
+
+
+class Dropout(nn.Module):
+    """Drops numbers in training only, see ``ops.dropout.drop``.
+
+    Args:
+        share: probability that a number is dropped, in [0, 1).
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        if not 0 <= share < 1:
+            raise ValueError(f"dropout is {share}; it must be at least 0 and below 1, e.g. 0.2.")
+        self.share = share
+
+    def forward(self, x: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
+        return drop(x, self.share) if self.training and self.share else x
+
+    def extra_repr(self) -> str:
+        return f"{self.share}"
