@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from seqrec.ops.rows import inverse, longest_first, pick, time_major
+from seqrec.ops.rows import inverse, pick, time_major
 from seqrec.sequences import Sequences
 
 
@@ -23,8 +23,7 @@ def read_from_oldest_to_newest(
         memory: the hidden states to start from; None is zero.
     """
     before = events.new_zeros(len(history), cells.num_layers, cells.hidden_size) if memory is None else memory
-    longest = longest_first(history.offsets)
-    order, counts = time_major(history.offsets, longest)  # what torch calls a packed sequence
+    ((order, counts, longest),) = time_major(history.offsets)  # what torch calls a packed sequence
     if not counts:
         return events, before
     running = longest[: counts[0]]  # torch's GRU refuses a history without events

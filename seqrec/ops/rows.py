@@ -24,32 +24,37 @@ def inverse(order: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
-def longest_first(offsets: Int[Tensor, "bounds"]) -> Int[Tensor, "B"]:
-    """The histories, the longest first; those without events come last."""
-    return torch.argsort(offsets.diff(), descending=True, stable=True)
-
-
 class TimeMajor(NamedTuple):
     """First the oldest events of all histories, then their second events, and so on; the longest history comes first.
 
     Attributes:
         events: places of the events in this order.
-        counts: how many histories have a first event, a second, and so on; they are always the first of the histories.
+        counts: how many histories have a first event, a second, and so on; they are always the first of ``histories``.
+        histories: whose events these are, the longest first; those without events come last.
     """
 
     events: Int[Tensor, "n"]
     counts: list[int]
+    histories: Int[Tensor, "b"]
 
 
-def time_major(offsets: Int[Tensor, "bounds"], histories: Int[Tensor, "some"]) -> TimeMajor:
-    """The order in which these histories, of which the longest comes first, take a step together."""
-    lengths = offsets.diff()[histories]
-    total = int(lengths.sum())
+def time_major(offsets: Int[Tensor, "bounds"], together: int | None = None) -> list[TimeMajor]:
+    """Orders in which ``together`` histories (None: all) take a step together, beginning with the longest ones."""
+    lengths = offsets.diff()
+    longest = torch.argsort(lengths, descending=True, stable=True)
+    return [
+        _time_major(offsets[:-1], lengths, histories) for histories in longest.split(together or max(1, len(longest)))
+    ]
+
+
+def _time_major(starts: Tensor, lengths: Tensor, histories: Tensor) -> TimeMajor:
+    lengths = lengths[histories]
     ended = torch.bincount(lengths)
     width = (len(lengths) - ended.cumsum(0))[:-1]
-    steps = torch.repeat_interleave(torch.arange(len(width), device=offsets.device), width, output_size=total)
-    ranks = torch.arange(total, device=offsets.device) - (width.cumsum(0) - width)[steps]
-    return TimeMajor(offsets[:-1][histories][ranks] + steps, width.tolist())
+    total = int(lengths.sum())
+    steps = torch.repeat_interleave(torch.arange(len(width), device=starts.device), width, output_size=total)
+    ranks = torch.arange(total, device=starts.device) - (width.cumsum(0) - width)[steps]
+    return TimeMajor(starts[histories][ranks] + steps, width.tolist(), histories)
 
 
 class _Pick(torch.autograd.Function):

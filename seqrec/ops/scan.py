@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqrec.ops.dispatch import Op
-from seqrec.ops.rows import inverse, longest_first, pick, time_major
+from seqrec.ops.rows import TimeMajor, inverse, pick, time_major
 
 _LOG2_E = 1.4426950408889634
 _STRIDE = 8
@@ -84,25 +84,17 @@ def _stepwise(
     """As many histories take a step together as a cache holds states of, the longest first, so that those still running
     are always the first rows."""
     kind = torch.promote_types(u.dtype, torch.float32)
-    order = longest_first(offsets)
-    together = max(1, _CACHED // decay.numel())
-    groups = [time_major(offsets, histories) for histories in order.split(together)]
+    groups = time_major(offsets, max(1, _CACHED // decay.numel()))
     events = torch.cat([group.events for group in groups])
-    rows = (pick(x.to(kind), events).split([len(group.events) for group in groups]) for x in (u, delta, b, c))
-    start = decay.new_zeros(len(order), *decay.shape, dtype=kind) if initial is None else initial.to(kind)[order]
-    starts = start.transpose(1, 2).contiguous().split(together)
-    read, newest = [], []
+    inputs, steps, b, c = (pick(x.to(kind), events) for x in (u, delta, b, c))
+    start = None if initial is None else initial.to(kind).transpose(1, 2)
     with torch.autocast("cpu", enabled=False):
-        turned = decay.to(kind).T.contiguous()
-        for group, before, *inputs in zip(groups, starts, *rows, strict=True):
-            y, after = _Steps.apply(turned, before, *inputs, group.counts)
-            read.append(y)
-            newest.append(after.transpose(1, 2))
-    return pick(torch.cat(read), inverse(events)).to(u.dtype), torch.cat(newest)[inverse(order)]
+        y, newest = _Steps.apply(inputs, steps, decay.to(kind).T.contiguous(), b, c, start, groups)
+    return pick(y, inverse(events)).to(u.dtype), newest.transpose(1, 2)
 
 
 class _Steps(torch.autograd.Function):
-    """The recurrence in time-major order. One state in ``_STRIDE`` is kept; the others are computed again on the way
+    """The recurrence, group after group. One state in ``_STRIDE`` is kept; the others are computed again on the way
     back, which costs less than asking the system for memory to keep them in.
 
     States lie as [N, I] within an event: sums over either are then products with a row, which run several times faster
@@ -112,66 +104,86 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        decay: Tensor,
-        initial: Tensor,
         u: Tensor,
         delta: Tensor,
+        decay: Tensor,
         b: Tensor,
         c: Tensor,
-        counts: list[int],
+        initial: Tensor | None,
+        groups: list[TimeMajor],
     ) -> tuple[Tensor, Tensor]:
         rate = decay * _LOG2_E
         gained = delta * u
         y = torch.empty_like(u)
-        state, kept = initial.clone(), torch.empty_like(initial)
+        newest = decay.new_empty(sum(len(group.histories) for group in groups), *decay.shape)
         marks, at = [], 0
-        for step, n in enumerate(counts):
-            now, running = slice(at, at + n), state[:n]
-            if step % _STRIDE == 0:
-                marks.append(running.clone())
-            torch.mul(delta[now, None, :], rate, out=kept[:n])
-            running.mul_(kept[:n].exp2_()).addcmul_(gained[now, None, :], b[now, :, None])
-            torch.bmm(c[now, None, :], running, out=y[now, None, :])
-            at += n
+        for _, counts, histories in groups:
+            state = _states(initial, histories, decay)
+            kept = torch.empty_like(state)
+            for step, n in enumerate(counts):
+                now, running = slice(at, at + n), state[:n]
+                if step % _STRIDE == 0:
+                    marks.append(running.clone())
+                torch.mul(delta[now, None, :], rate, out=kept[:n])
+                running.mul_(kept[:n].exp2_()).addcmul_(gained[now, None, :], b[now, :, None])
+                torch.bmm(c[now, None, :], running, out=y[now, None, :])
+                at += n
+            newest.index_copy_(0, histories, state)
         ctx.save_for_backward(u, delta, decay, b, c, *marks)
-        ctx.counts = counts
-        return y, state
+        ctx.groups, ctx.has_initial = groups, initial is not None
+        ctx.set_materialize_grads(False)  # of the newest states, which training does not ask for
+        return y, newest
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         u, delta, decay, b, c, *marks = ctx.saved_tensors
         for_y, for_newest = gradients
-        counts = ctx.counts
+        for_y = torch.zeros_like(u) if for_y is None else for_y
         rate = decay * _LOG2_E
         gained = delta * u
         for_b, for_c, for_gained, for_delta = (torch.empty_like(x) for x in (b, c, u, u))
-        for_state = for_newest.clone()
-        for_decay = torch.zeros_like(for_state)
-        changed = torch.empty_like(for_state)
-        kept, states = (for_state.new_empty(min(_STRIDE, len(counts)), *for_state.shape) for _ in range(2))
+        for_decay = torch.zeros_like(decay)
+        n_histories = sum(len(group.histories) for group in ctx.groups)
+        for_initial = decay.new_empty(n_histories, *decay.shape) if ctx.has_initial else None
         end = len(u)
-        for first in reversed(range(0, len(counts), _STRIDE)):
-            segment = counts[first : first + _STRIDE]
-            begin = end - sum(segment)
-            at, before = begin, marks[first // _STRIDE]
-            for place, n in enumerate(segment):
-                now = slice(at, at + n)
-                torch.mul(delta[now, None, :], rate, out=kept[place, :n]).exp2_()
-                torch.mul(before[:n], kept[place, :n], out=states[place, :n])
-                before = states[place, :n].addcmul_(gained[now, None, :], b[now, :, None])
-                at += n
-            for place, n in reversed(list(enumerate(segment))):
-                at -= n
-                now, flow = slice(at, at + n), for_state[:n]
-                before = states[place - 1] if place else marks[first // _STRIDE]
-                torch.bmm(for_y[now, None, :], states[place, :n].transpose(1, 2), out=for_c[now, None, :])
-                flow.addcmul_(for_y[now, None, :], c[now, :, None])
-                torch.bmm(b[now, None, :], flow, out=for_gained[now, None, :])
-                torch.bmm(gained[now, None, :], flow.transpose(1, 2), out=for_b[now, None, :])
-                flow.mul_(kept[place, :n])
-                torch.mul(flow, before[:n], out=changed[:n])
-                for_decay[:n].addcmul_(changed[:n], delta[now, None, :])
-                torch.sum(changed[:n].mul_(decay), 1, out=for_delta[now])
-            end = begin
+        for _, counts, histories in reversed(ctx.groups):
+            for_state = _states(for_newest, histories, decay)
+            for_own_decay = torch.zeros_like(for_state)
+            changed = torch.empty_like(for_state)
+            kept, states = (for_state.new_empty(min(_STRIDE, len(counts)), *for_state.shape) for _ in range(2))
+            for first in reversed(range(0, len(counts), _STRIDE)):
+                segment = counts[first : first + _STRIDE]
+                mark = marks.pop()
+                begin = end - sum(segment)
+                at, before = begin, mark
+                for place, n in enumerate(segment):
+                    now = slice(at, at + n)
+                    torch.mul(delta[now, None, :], rate, out=kept[place, :n]).exp2_()
+                    torch.mul(before[:n], kept[place, :n], out=states[place, :n])
+                    before = states[place, :n].addcmul_(gained[now, None, :], b[now, :, None])
+                    at += n
+                for place, n in reversed(list(enumerate(segment))):
+                    at -= n
+                    now, flow = slice(at, at + n), for_state[:n]
+                    before = states[place - 1] if place else mark
+                    torch.bmm(for_y[now, None, :], states[place, :n].transpose(1, 2), out=for_c[now, None, :])
+                    flow.addcmul_(for_y[now, None, :], c[now, :, None])
+                    torch.bmm(b[now, None, :], flow, out=for_gained[now, None, :])
+                    torch.bmm(gained[now, None, :], flow.transpose(1, 2), out=for_b[now, None, :])
+                    flow.mul_(kept[place, :n])
+                    torch.mul(flow, before[:n], out=changed[:n])
+                    for_own_decay[:n].addcmul_(changed[:n], delta[now, None, :])
+                    torch.sum(changed[:n].mul_(decay), 1, out=for_delta[now])
+                end = begin
+            for_decay += for_own_decay.sum(0)
+            if for_initial is not None:
+                for_initial.index_copy_(0, histories, for_state)
         for_delta.addcmul_(for_gained, u)
-        return for_decay.sum(0), for_state, for_gained * delta, for_delta, for_b, for_c, None
+        return for_gained * delta, for_delta, for_decay, for_b, for_c, for_initial, None
+
+
+def _states(all_states: Tensor | None, histories: Tensor, decay: Tensor) -> Tensor:
+    """Those of some histories, which may be written over; zero where there are none."""
+    if all_states is None:
+        return decay.new_zeros(len(histories), *decay.shape)
+    return all_states.index_select(0, histories).contiguous()
