@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+import seqrec.ops.scan_kernels  # noqa: F401  numba compiles functions as they are written, without checks
+
 install_import_hook("seqrec", "beartype.beartype")
 
 

@@ -106,6 +106,21 @@ def test_a_test_leaves_a_result_that_says_all(straight, capsys):
     assert 0 < ranks.height <= 60
 
 
+def test_a_compiled_run_learns_the_same(shop):
+    """Without dropout, whose random numbers are others when it is compiled."""
+    compiled = f"--config={Path(__file__).parents[1] / 'configs' / 'trainer' / 'compile.yaml'}"
+    prefix = "--model.recommender.init_args."
+    still = (f"{prefix}dropout=0", f"{prefix}backbone.init_args.dropout=0", "--trainer.max_epochs=2")
+    seqrec(*command(shop, "fit", "eager", *still))
+    seqrec(*command(shop, "fit", "compiled", compiled, *still))
+    eager, other = weights(shop / "eager"), weights(shop / "compiled")
+    assert eager.keys() == other.keys()
+    for name in eager:
+        torch.testing.assert_close(other[name], eager[name], rtol=1e-3, atol=1e-5)
+    seqrec("test", f"--run={shop / 'compiled'}")
+    assert json.loads((shop / "compiled" / "result.json").read_text())["config"]["model"]["init_args"]["compile"]
+
+
 def test_checkpoints_hold_nothing_but_weights_and_plain_values(straight):
     for name in ("best", "last"):
         torch.load(straight / "checkpoints" / f"{name}.ckpt", weights_only=True)

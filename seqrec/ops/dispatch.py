@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 logger = logging.getLogger(__name__)
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
 
@@ -25,6 +27,8 @@ class Implementation:
 
 class Op:
     """A function with a reference and faster implementations; the last one added that does not refuse runs.
+
+    ``torch.compile`` leaves it as it is and compiles what lies between ops.
 
     Args:
         reference: the readable form, which takes any input.
@@ -45,6 +49,7 @@ class Op:
 
         return add
 
+    @torch.compiler.disable(reason="an op is a kernel of its own, and its sizes are those of each batch")
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         forced = _forced.get()
         if forced == "reference":

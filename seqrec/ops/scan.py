@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from itertools import pairwise
 from typing import Any
 
@@ -187,3 +188,20 @@ def _states(all_states: Tensor | None, histories: Tensor, decay: Tensor) -> Tens
     if all_states is None:
         return decay.new_zeros(len(histories), *decay.shape)
     return all_states.index_select(0, histories).contiguous()
+
+
+def _needs_numba(u: Tensor, *_: Any, **__: Any) -> str | None:
+    if u.dtype == torch.float64:
+        return "numbers are float64"
+    if importlib.util.find_spec("numba") is None:
+        return "numba is missing (pip install 'seqrec[cpu]')"
+    return _only_on_cpu(u)
+
+
+@selective_scan.implementation("compiled", refuses=_needs_numba)
+def _compiled(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    from seqrec.ops.scan_kernels import scan
+
+    return scan(u, delta, decay, b, c, offsets, initial)

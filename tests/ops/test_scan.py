@@ -1,5 +1,7 @@
 """Every implementation of the selective scan equals the recurrence read aloud, values and gradients."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -49,8 +51,14 @@ def answers(name, inputs, offsets):
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 @pytest.mark.parametrize("starts", [True, False], ids=["from a state", "from nothing"])
-@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("implementation", [i.name for i in selective_scan.implementations])
+@pytest.mark.parametrize(
+    ("implementation", "kind"),
+    [
+        ("stepwise", torch.float64),
+        *itertools.product(["stepwise", "compiled"], [torch.float32, torch.bfloat16]),
+    ],
+    ids=str,
+)
 def test_implementations_agree_with_the_reference(implementation, kind, starts, lengths):
     inputs, offsets = problem(lengths, kind, starts=starts)
     ours, reference = (answers(name, inputs, offsets) for name in (implementation, "reference"))
@@ -75,6 +83,42 @@ def test_extreme_steps_stay_finite_and_agree(name, smallest, largest):
         torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-5 * scale)
 
 
+def test_no_implementation_is_forgotten_here():
+    assert {"stepwise", "compiled"} == {each.name for each in selective_scan.implementations}
+
+
+def test_float64_is_not_for_the_compiled_scan():
+    inputs, offsets = problem([3, 2])
+    with using("compiled"), pytest.raises(RuntimeError, match="numbers are float64"):
+        selective_scan(**inputs, offsets=offsets)
+
+
+def test_threads_change_nothing():
+    """Each history is read by one thread; only the sum over histories, for the decay, is taken in another order."""
+    inputs, offsets = problem([700, 3, 0, 500, 40], torch.float32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = answers("compiled", inputs, offsets)
+        torch.set_num_threads(3)
+        together = answers("compiled", inputs, offsets)
+    finally:
+        torch.set_num_threads(before)
+    for place, (one, other) in enumerate(zip(alone, together, strict=True)):
+        torch.testing.assert_close(one, other, rtol=1e-5 if place == 4 else 0, atol=1e-4 if place == 4 else 0)
+
+
+def test_not_a_number_is_not_hidden():
+    inputs, offsets = problem([9, 4], torch.float32)
+    with torch.no_grad():
+        inputs["delta"][3, 1] = float("nan")
+    with using("compiled"):
+        y, newest = selective_scan(**inputs, offsets=offsets)
+    assert y[3:9, 1].isnan().all()
+    assert newest[0, 1].isnan().all()
+    assert y[9:].isfinite().all()
+
+
 def test_a_hand_made_history():
     y, newest = selective_scan(
         u=torch.tensor([[1.0], [2.0]]),
@@ -90,7 +134,7 @@ def test_a_hand_made_history():
 
 
 def test_steps_one_by_one_equal_the_scan():
-    inputs, offsets = problem([9, 9], starts=False)
+    inputs, offsets = problem([9, 9], starts=False)  # float64: with whatever implementation takes it
     y, newest = selective_scan(**inputs, offsets=offsets)
     state = torch.zeros_like(newest)
     at = offsets[:-1]

@@ -1,0 +1,220 @@
+"""The selective scan for a CPU, compiled by numba: the state of a history stays in cache while its events go by."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+_LOG2_E = 1.4426950408889634
+_STRIDE = 8
+# Fewer events than this are not worth another thread.
+_SHARE = 256
+
+# Sums may be reordered; infinities and NaN keep their meaning.
+_compiled = numba.njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"}
+)
+_f32 = np.float32
+
+
+def scan(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The selective scan in float32, see ``ops.scan.selective_scan``."""
+    inputs, steps, decay, b, c = (x.float().contiguous() for x in (u, delta, decay.T, b, c))
+    start = None if initial is None else initial.float().transpose(1, 2).contiguous()
+    learns = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (inputs, steps, decay, b, c, start)
+    )
+    y, newest = _Scan.apply(inputs, steps, decay, b, c, start, offsets, learns)
+    return y.to(u.dtype), newest.transpose(1, 2)
+
+
+class _Scan(torch.autograd.Function):
+    """One state in ``_STRIDE`` is kept for the way back; the others are computed again there.
+
+    States lie as [N, I] within an event, so that the innermost loop runs over neighbouring channels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        u: Tensor,
+        delta: Tensor,
+        decay: Tensor,
+        b: Tensor,
+        c: Tensor,
+        initial: Tensor | None,
+        offsets: Tensor,
+        learns: bool,
+    ) -> tuple[Tensor, Tensor]:
+        y, newest = torch.empty_like(u), _copy(initial, offsets, decay)
+        marked = (offsets.diff() - 1).div(_STRIDE, rounding_mode="floor").clamp(min=0)
+        first_mark = torch.cat([marked.new_zeros(1), marked.cumsum(0)])
+        marks = decay.new_empty(int(first_mark[-1]) if learns else 0, *decay.shape)
+        work = _arrays(offsets, first_mark, delta * u, delta, decay * _LOG2_E, b, c, newest, y, marks)
+        _share_out(offsets, lambda first, last: _forward(first, last, *work))
+        ctx.save_for_backward(u, delta, decay, b, c, initial, offsets, first_mark, marks)
+        ctx.set_materialize_grads(False)  # training asks for no gradient of the newest states
+        return y, newest
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        u, delta, decay, b, c, initial, offsets, first_mark, marks = ctx.saved_tensors
+        for_y = torch.zeros_like(u) if gradients[0] is None else gradients[0].contiguous()
+        start, for_state = _copy(initial, offsets, decay), _copy(gradients[1], offsets, decay)
+        gained, for_gained, for_delta, for_b, for_c = delta * u, *(torch.empty_like(x) for x in (u, u, b, c))
+        work = _arrays(
+            *(offsets, first_mark, gained, delta, decay * _LOG2_E, decay, b, c, start, marks),
+            *(for_y, for_state, for_gained, for_delta, for_b, for_c),
+        )
+
+        def share(first: int, last: int) -> Tensor:
+            for_decay = torch.zeros_like(decay)
+            own = _arrays(for_decay, *(decay.new_empty(n, *decay.shape) for n in (_STRIDE, _STRIDE + 1)))
+            _backward(first, last, *work, *own)
+            return for_decay
+
+        for_decay = torch.stack(_share_out(offsets, share)).sum(0)
+        for_initial = None if initial is None else for_state
+        return for_gained * delta, for_delta.addcmul_(for_gained, u), for_decay, for_b, for_c, for_initial, None, None
+
+
+def _copy(states: Tensor | None, offsets: Tensor, decay: Tensor) -> Tensor:
+    """Of the states of all histories, contiguous; zero where there are none."""
+    if states is None:
+        return decay.new_zeros(len(offsets) - 1, *decay.shape)
+    return states.clone(memory_format=torch.contiguous_format)
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [x.detach().numpy() for x in tensors]
+
+
+def _share_out(offsets: Tensor, work: Callable[[int, int], Any]) -> list[Any]:
+    """Work on ranges of histories, as many events in each, by as many threads as torch uses."""
+    bounds = offsets.numpy()
+    n_events = int(bounds[-1])
+    n_shares = max(1, min(torch.get_num_threads(), math.ceil(n_events / _SHARE)))
+    cuts = np.searchsorted(bounds, np.linspace(0, n_events, n_shares + 1)[1:-1])
+    edges = [0, *map(int, cuts), len(bounds) - 1]
+    if n_shares == 1:
+        return [work(*edges)]
+    return list(_threads(n_shares).map(work, edges[:-1], edges[1:]))
+
+
+@functools.cache
+def _threads(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, thread_name_prefix="scan")
+
+
+# A forked process has none of its parent's threads.
+os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
+@_compiled
+def _power_of_two(x):
+    """2 to the power of x within ±126: an exponent for the nearest integer, a Taylor series for the rest (1e-7)."""
+    x = min(max(x, _f32(-126)), _f32(126))
+    whole = np.int32(x + _f32(126.5))
+    rest = (x - (_f32(whole) - _f32(126))) * _f32(0.6931471805599453)
+    p = _f32(1 / 720) * rest + _f32(1 / 120)
+    p = p * rest + _f32(1 / 24)
+    p = p * rest + _f32(1 / 6)
+    p = p * rest + _f32(1 / 2)
+    p = p * rest + _f32(1)
+    p = p * rest + _f32(1)
+    return np.int32((whole + 1) << 23).view(np.float32) * p
+
+
+@_compiled
+def _forward(first, last, offsets, first_mark, gained, delta, rate, b, c, newest, y, marks):
+    n_states, n_channels = rate.shape
+    for h in range(first, last):
+        mark = first_mark[h]
+        for t in range(offsets[h], offsets[h + 1]):
+            place = t - offsets[h]
+            if place and place % _STRIDE == 0 and len(marks):
+                marks[mark] = newest[h]
+                mark += 1
+            for i in range(n_channels):
+                y[t, i] = 0
+            for n in range(n_states):
+                enters, reads = b[t, n], c[t, n]
+                for i in range(n_channels):
+                    s = _power_of_two(delta[t, i] * rate[n, i]) * newest[h, n, i] + gained[t, i] * enters
+                    newest[h, n, i] = s
+                    y[t, i] += s * reads
+
+
+@_compiled
+def _backward(
+    first,
+    last,
+    offsets,
+    first_mark,
+    gained,
+    delta,
+    rate,
+    decay,
+    b,
+    c,
+    initial,
+    marks,
+    for_y,
+    for_state,
+    for_gained,
+    for_delta,
+    for_b,
+    for_c,
+    for_decay,
+    kept,
+    states,
+):
+    n_states, n_channels = rate.shape
+    for h in range(first, last):
+        start, end = offsets[h], offsets[h + 1]
+        for segment in range((end - start + _STRIDE - 1) // _STRIDE - 1, -1, -1):
+            begin = start + segment * _STRIDE
+            stop = min(end, begin + _STRIDE)
+            if segment:
+                states[0] = marks[first_mark[h] + segment - 1]
+            else:
+                states[0] = initial[h]
+            for t in range(begin, stop):
+                place = t - begin
+                for n in range(n_states):
+                    enters = b[t, n]
+                    for i in range(n_channels):
+                        keeps = _power_of_two(delta[t, i] * rate[n, i])
+                        kept[place, n, i] = keeps
+                        states[place + 1, n, i] = keeps * states[place, n, i] + gained[t, i] * enters
+            for t in range(stop - 1, begin - 1, -1):
+                place = t - begin
+                for i in range(n_channels):
+                    for_gained[t, i] = 0
+                    for_delta[t, i] = 0
+                for n in range(n_states):
+                    enters, reads = b[t, n], c[t, n]
+                    of_b, of_c = _f32(0), _f32(0)
+                    for i in range(n_channels):
+                        of_c += for_y[t, i] * states[place + 1, n, i]
+                        flow = for_state[h, n, i] + for_y[t, i] * reads
+                        for_gained[t, i] += enters * flow
+                        of_b += gained[t, i] * flow
+                        flow *= kept[place, n, i]
+                        for_state[h, n, i] = flow
+                        changed = flow * states[place, n, i]
+                        for_decay[n, i] += changed * delta[t, i]
+                        for_delta[t, i] += changed * decay[n, i]
+                    for_b[t, n] = of_b
+                    for_c[t, n] = of_c
