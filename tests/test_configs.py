@@ -1,0 +1,42 @@
+"""Every config that describes a model trains, is tested, and says what it is in its result."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seqrec.cli import main
+from seqrec.data.prepare import prepare_log
+from seqrec.data.simulated import SimulatedShop
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+WHOLE = sorted(
+    [*(CONFIGS / "model").glob("*.yaml"), *(CONFIGS / "parity").glob("*.yaml"), *(CONFIGS / "recipe").glob("*.yaml")]
+)
+QUICK = [
+    *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    *("--trainer.max_epochs=1", "--trainer.limit_train_batches=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("configs") / "shop"
+    prepare_log(SimulatedShop(users=60, items=60, mean_events=12.0), folder)
+    return folder
+
+
+@pytest.mark.parametrize("config", WHOLE, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_it_trains_and_is_tested(shop, tmp_path, config):
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    run = f"--run={tmp_path / 'run'}"
+    assert main(["fit", f"--config={config}", run, *data, *QUICK]) == 0
+    assert main(["test", run, "--verbose=false"]) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+
+
+@pytest.mark.parametrize("mode", ["fp32", "bf16", "cosine"])
+def test_trainer_configs_stack(shop, tmp_path, mode):
+    stack = [f"--config={CONFIGS / part}.yaml" for part in ("model/sasrec", f"trainer/{mode}")]
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    assert main(["fit", *stack, f"--run={tmp_path / 'run'}", *data, *QUICK]) == 0
