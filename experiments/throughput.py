@@ -24,10 +24,12 @@ import psutil
 import torch
 from lightning import Callback, Trainer, seed_everything
 
+from seqrec.backbones.base import Backbone
 from seqrec.backbones.sasrec import SASRec
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.embeddings.ids import IdEmbedding
 from seqrec.objectives.softmax import FullSoftmax
+from seqrec.positions.base import InputPosition
 from seqrec.positions.learned import LearnedPosition
 from seqrec.recommenders.sequential import SequentialRecommender
 from seqrec.training.task import NextItemTask
@@ -107,31 +109,10 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     data = SequenceDataModule(
         str(options.prepared), max_length=options.length, events_per_batch=options.events_per_batch
     )
-    task = NextItemTask(
-        data.catalog,
-        lambda catalog: SequentialRecommender(
-            catalog,
-            lambda items: IdEmbedding(items, DIM),
-            SASRec(DIM, n_layers=LAYERS, n_heads=HEADS, dropout=DROPOUT),
-            position=LearnedPosition(DIM, options.length),
-            dropout=DROPOUT,
-        ),
-        FullSoftmax(),
+    task = task_of(
+        data, SASRec(DIM, n_layers=LAYERS, n_heads=HEADS, dropout=DROPOUT), LearnedPosition(DIM, options.length)
     )
-    clock = Clock()
-    trainer = Trainer(
-        accelerator="cpu",
-        precision=options.precision,
-        max_epochs=1 + options.epochs,
-        callbacks=[clock],
-        logger=False,
-        limit_val_batches=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(task, datamodule=data)
+    epoch_seconds = epochs(task, data, options.precision, 1 + options.epochs)[1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     judge = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     eval_seconds = []
@@ -141,9 +122,9 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         eval_seconds.append(time.perf_counter() - began)
     rates = {name: product_rate(kind) for name, kind in PRECISIONS.items()}
     operations = operations_of_epoch(data, task)
-    epoch = statistics.median(clock.seconds[1:])
+    epoch = statistics.median(epoch_seconds)
     return {
-        "epoch_seconds": clock.seconds[1:],
+        "epoch_seconds": epoch_seconds,
         "eval_seconds": eval_seconds[1:],
         "precision": options.precision,
         "events_per_batch": options.events_per_batch,
@@ -154,6 +135,36 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "peak_bytes": peak,
         "peak_bytes_beyond_start": peak - before,
     }
+
+
+def task_of(data: SequenceDataModule, backbone: Backbone, position: InputPosition | None = None) -> NextItemTask:
+    """Free vectors of the items around a backbone, with the full softmax."""
+    return NextItemTask(
+        data.catalog,
+        lambda catalog: SequentialRecommender(
+            catalog, lambda items: IdEmbedding(items, DIM), backbone, position=position, dropout=DROPOUT
+        ),
+        FullSoftmax(),
+    )
+
+
+def epochs(task: NextItemTask, data: SequenceDataModule, precision: str, n: int) -> list[float]:
+    """Seconds of every epoch."""
+    clock = Clock()
+    trainer = Trainer(
+        accelerator="cpu",
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=n,
+        callbacks=[clock],
+        logger=False,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(task, datamodule=data)
+    return clock.seconds
 
 
 def operations_of_epoch(data: SequenceDataModule, task: NextItemTask) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqrec.ops.dispatch import Op
+from seqrec.ops.dropout import drop
 from seqrec.ops.rows import pick, spread
 
 
@@ -183,9 +184,22 @@ def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float,
         # A history without events sees one zero, so that no softmax is over nothing.
         visible = torch.arange(longest, device=q.device) < lengths.clamp(min=1)[:, None, None, None]
     rectangles = (rectangle(q), rectangle(k), rectangle(v))
-    out = F.scaled_dot_product_attention(*rectangles, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
+    attend = _with_dropout if dropout and q.device.type == "cpu" else F.scaled_dot_product_attention
+    out = attend(*rectangles, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
     flat = out.transpose(1, 2).reshape(n_histories * longest, heads, channels)
     return flat if filled else pick(flat, cells)
+
+
+def _with_dropout(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool
+) -> Tensor:
+    """The same plain products that torch falls back to on a CPU, with our dropout, which is several times faster."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if is_causal:
+        scores = scores + scores.new_full(scores.shape[-2:], -torch.inf).triu(1)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    return drop(scores.softmax(-1), dropout_p) @ v
 
 
 def _resumed_rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, key_lengths: Tensor, dropout: float) -> Tensor:

@@ -27,9 +27,6 @@ class Implementation:
 
 class Op:
     """A function with a reference and faster implementations; the last one added that does not refuse runs.
-
-    ``torch.compile`` leaves it as it is and compiles what lies between ops.
-
     Args:
         reference: the readable form, which takes any input.
     """
@@ -49,7 +46,6 @@ class Op:
 
         return add
 
-    @torch.compiler.disable(reason="an op is a kernel of its own, and its sizes are those of each batch")
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         forced = _forced.get()
         if forced == "reference":
@@ -87,3 +83,12 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
+
+
+@functools.cache
+def leave_ops_as_they_are() -> None:
+    """Make ``torch.compile`` compile only what lies between ops, whose sizes are others in every batch.
+
+    Not before it is asked for: it makes torch load its compiler, which takes seconds.
+    """
+    Op.__call__ = torch.compiler.disable(Op.__call__, reason="an op is a kernel of its own")  # pyright: ignore

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.objectives.base import Auxiliary, EqualWeights, Objective, Reweighter
+from seqrec.ops.dispatch import leave_ops_as_they_are
 from seqrec.recommenders.base import Recommender
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.schedule import Constant, Schedule
@@ -62,6 +63,7 @@ class NextItemTask(RankingTask):
         self.weight_decay = weight_decay
         self.schedule = schedule or Constant()
         if compile:
+            leave_ops_as_they_are()
             for part in self.recommender.children():
                 part.compile(dynamic=True)
 

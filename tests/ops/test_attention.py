@@ -23,14 +23,15 @@ LENGTHS = {
     [(op, i.name) for op in (causal_attention, bidirectional_attention) for i in op.implementations],
     ids=lambda part: getattr(part, "__name__", part),
 )
-def test_implementations_agree_with_the_reference(attention, lengths, implementation):
+@pytest.mark.parametrize("dropout", [0.0, 1e-9], ids=["no dropout", "dropout that drops nothing"])
+def test_implementations_agree_with_the_reference(attention, lengths, implementation, dropout):
     offsets = bounds(torch.tensor(lengths))
     q, k, v = (torch.randn(sum(lengths), 2, 4, dtype=torch.float64).requires_grad_() for _ in range(3))
     upstream = torch.randn(sum(lengths), 2, 4, dtype=torch.float64)
 
     def run(name):
         with using(name):
-            out = attention(q, k, v, offsets)
+            out = attention(q, k, v, offsets, dropout=dropout if name == implementation else 0.0)
         return out, *torch.autograd.grad((out * upstream).sum(), (q, k, v))
 
     torch.testing.assert_close(run(implementation), run("reference"))
