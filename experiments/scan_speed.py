@@ -20,6 +20,7 @@ import torch
 from prepare_scale import record
 from torch import Tensor
 
+from seqrec.ops.dispatch import using
 from seqrec.ops.scan import selective_scan
 
 HERE = Path(__file__).parent
@@ -47,6 +48,7 @@ def main() -> None:
     problem = inputs([length] * histories)
     medians = {
         "seqrec": seconds(lambda: backward(selective_scan(**problem)[0], problem), options.repeats),
+        "seqrec without numba": seconds(lambda: stepwise(problem), options.repeats),
         "loop under autograd": seconds(
             lambda: backward(loop(**problem, histories=histories), problem), options.repeats
         ),
@@ -104,6 +106,11 @@ def loop(u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets:
         state = torch.exp(delta[:, t, :, None] * decay) * state + (delta[:, t] * u[:, t])[:, :, None] * b[:, t, None]
         read.append((state @ c[:, t, :, None]).squeeze(2))
     return torch.stack(read, 1)
+
+
+def stepwise(problem: dict[str, Tensor]) -> None:
+    with using("stepwise"):
+        backward(selective_scan(**problem)[0], problem)
 
 
 def backward(y: Tensor, problem: dict[str, Tensor]) -> None:

@@ -57,43 +57,39 @@ class _Scan(torch.autograd.Function):
         offsets: Tensor,
         learns: bool,
     ) -> tuple[Tensor, Tensor]:
-        y, newest = torch.empty_like(u), _copy(initial, offsets, decay)
+        y, newest = torch.empty_like(u), decay.new_empty(len(offsets) - 1, *decay.shape)
         marked = (offsets.diff() - 1).div(_STRIDE, rounding_mode="floor").clamp(min=0)
         first_mark = torch.cat([marked.new_zeros(1), marked.cumsum(0)])
         marks = decay.new_empty(int(first_mark[-1]) if learns else 0, *decay.shape)
-        work = _arrays(offsets, first_mark, delta * u, delta, decay * _LOG2_E, b, c, newest, y, marks)
+        before = decay.new_empty(0, *decay.shape) if initial is None else initial
+        work = _arrays(offsets, first_mark, delta * u, delta, decay * _LOG2_E, b, c, before, newest, y, marks)
         _share_out(offsets, lambda first, last: _forward(first, last, *work))
-        ctx.save_for_backward(u, delta, decay, b, c, initial, offsets, first_mark, marks)
+        ctx.save_for_backward(u, delta, decay, b, c, before, offsets, first_mark, marks)
+        ctx.has_initial = initial is not None
         ctx.set_materialize_grads(False)  # training asks for no gradient of the newest states
         return y, newest
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        u, delta, decay, b, c, initial, offsets, first_mark, marks = ctx.saved_tensors
+        u, delta, decay, b, c, before, offsets, first_mark, marks = ctx.saved_tensors
         for_y = torch.zeros_like(u) if gradients[0] is None else gradients[0].contiguous()
-        start, for_state = _copy(initial, offsets, decay), _copy(gradients[1], offsets, decay)
+        for_newest = decay.new_empty(0, *decay.shape) if gradients[1] is None else gradients[1].contiguous()
         gained, for_gained, for_delta, for_b, for_c = delta * u, *(torch.empty_like(x) for x in (u, u, b, c))
+        for_initial = torch.empty_like(before)
         work = _arrays(
-            *(offsets, first_mark, gained, delta, decay * _LOG2_E, decay, b, c, start, marks),
-            *(for_y, for_state, for_gained, for_delta, for_b, for_c),
+            *(offsets, first_mark, gained, delta, decay * _LOG2_E, decay, b, c, before, marks),
+            *(for_y, for_newest, for_gained, for_delta, for_b, for_c, for_initial),
         )
 
         def share(first: int, last: int) -> Tensor:
-            for_decay = torch.zeros_like(decay)
-            own = _arrays(for_decay, *(decay.new_empty(n, *decay.shape) for n in (_STRIDE, _STRIDE + 1)))
-            _backward(first, last, *work, *own)
+            for_decay, flow = torch.zeros_like(decay), torch.empty_like(decay)
+            kept, states = (decay.new_empty(n, *decay.shape) for n in (_STRIDE, _STRIDE + 1))
+            _backward(first, last, *work, *_arrays(for_decay, flow, kept, states))
             return for_decay
 
         for_decay = torch.stack(_share_out(offsets, share)).sum(0)
-        for_initial = None if initial is None else for_state
-        return for_gained * delta, for_delta.addcmul_(for_gained, u), for_decay, for_b, for_c, for_initial, None, None
-
-
-def _copy(states: Tensor | None, offsets: Tensor, decay: Tensor) -> Tensor:
-    """Of the states of all histories, contiguous; zero where there are none."""
-    if states is None:
-        return decay.new_zeros(len(offsets) - 1, *decay.shape)
-    return states.clone(memory_format=torch.contiguous_format)
+        for_u, for_delta = for_gained * delta, for_delta.addcmul_(for_gained, u)
+        return for_u, for_delta, for_decay, for_b, for_c, for_initial if ctx.has_initial else None, None, None
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
@@ -137,10 +133,20 @@ def _power_of_two(x):
 
 
 @_compiled
-def _forward(first, last, offsets, first_mark, gained, delta, rate, b, c, newest, y, marks):
+def _begin(state, states, h):
+    """The state of a history; zero where there are no states."""
+    if len(states):
+        state[:] = states[h]
+    else:
+        state[:] = 0
+
+
+@_compiled
+def _forward(first, last, offsets, first_mark, gained, delta, rate, b, c, initial, newest, y, marks):
     n_states, n_channels = rate.shape
     for h in range(first, last):
         mark = first_mark[h]
+        _begin(newest[h], initial, h)
         for t in range(offsets[h], offsets[h + 1]):
             place = t - offsets[h]
             if place and place % _STRIDE == 0 and len(marks):
@@ -171,25 +177,28 @@ def _backward(
     initial,
     marks,
     for_y,
-    for_state,
+    for_newest,
     for_gained,
     for_delta,
     for_b,
     for_c,
+    for_initial,
     for_decay,
+    flow,
     kept,
     states,
 ):
     n_states, n_channels = rate.shape
     for h in range(first, last):
         start, end = offsets[h], offsets[h + 1]
+        _begin(flow, for_newest, h)
         for segment in range((end - start + _STRIDE - 1) // _STRIDE - 1, -1, -1):
             begin = start + segment * _STRIDE
             stop = min(end, begin + _STRIDE)
             if segment:
                 states[0] = marks[first_mark[h] + segment - 1]
             else:
-                states[0] = initial[h]
+                _begin(states[0], initial, h)
             for t in range(begin, stop):
                 place = t - begin
                 for n in range(n_states):
@@ -208,13 +217,15 @@ def _backward(
                     of_b, of_c = _f32(0), _f32(0)
                     for i in range(n_channels):
                         of_c += for_y[t, i] * states[place + 1, n, i]
-                        flow = for_state[h, n, i] + for_y[t, i] * reads
-                        for_gained[t, i] += enters * flow
-                        of_b += gained[t, i] * flow
-                        flow *= kept[place, n, i]
-                        for_state[h, n, i] = flow
-                        changed = flow * states[place, n, i]
+                        arrives = flow[n, i] + for_y[t, i] * reads
+                        for_gained[t, i] += enters * arrives
+                        of_b += gained[t, i] * arrives
+                        leaves = arrives * kept[place, n, i]
+                        flow[n, i] = leaves
+                        changed = leaves * states[place, n, i]
                         for_decay[n, i] += changed * delta[t, i]
                         for_delta[t, i] += changed * decay[n, i]
                     for_b[t, n] = of_b
                     for_c[t, n] = of_c
+        if len(for_initial):
+            for_initial[h] = flow
