@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
@@ -69,6 +71,24 @@ class Op:
         if line not in self._told:
             self._told.add(line)
             logger.info(line)
+
+
+def lacks(x: Tensor, device: str, package: str, extra: str) -> str | None:
+    """Why a float32 kernel from an optional package cannot take this tensor, or None if it can.
+
+    Args:
+        x: one of the inputs.
+        device: the type of device that the kernel runs on.
+        package: what it needs.
+        extra: the extra of seqrec that brings the package.
+    """
+    if x.dtype == torch.float64:
+        return "numbers are float64"
+    if x.device.type != device:
+        return f"tensors are on {x.device}"
+    if importlib.util.find_spec(package) is None:
+        return f"{package} is missing (pip install 'seqrec[{extra}]')"
+    return None
 
 
 @contextmanager

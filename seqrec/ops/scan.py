@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seqrec.ops.dispatch import Op
+from seqrec.ops.dispatch import Op, lacks
 from seqrec.ops.rows import TimeMajor, inverse, pick, time_major
 
 _LOG2_E = 1.4426950408889634
@@ -191,11 +190,7 @@ def _states(all_states: Tensor | None, histories: Tensor, decay: Tensor) -> Tens
 
 
 def _needs_numba(u: Tensor, *_: Any, **__: Any) -> str | None:
-    if u.dtype == torch.float64:
-        return "numbers are float64"
-    if importlib.util.find_spec("numba") is None:
-        return "numba is missing (pip install 'seqrec[cpu]')"
-    return _only_on_cpu(u)
+    return lacks(u, "cpu", "numba", "cpu")
 
 
 @selective_scan.implementation("compiled", refuses=_needs_numba)
