@@ -1,12 +1,17 @@
 """Shapes in the types are checked while the tests run."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
-import seqrec.ops.scan_kernels  # noqa: F401  numba compiles functions as they are written, without checks
+# numba and Triton compile functions as they are written, without checks; not every system has Triton.
+import seqrec.ops.scan_kernels
+
+with contextlib.suppress(ImportError):
+    import seqrec.ops.scan_triton  # noqa: F401
 
 install_import_hook("seqrec", "beartype.beartype")
 

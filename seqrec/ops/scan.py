@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -69,6 +70,20 @@ def selective_step(
     """One more event of each history: what it reads, and the state it leaves. See ``selective_scan``."""
     offsets = torch.arange(len(u) + 1, device=u.device)
     return selective_scan(u, delta, decay, b, c, offsets, state)
+
+
+def _needs_triton(u: Tensor, *_: Any, **__: Any) -> str | None:
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return lacks(u, u.device.type if interpreted else "cuda", "triton", "gpu")
+
+
+@selective_scan.implementation("triton", refuses=_needs_triton)
+def _triton(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    from seqrec.ops.scan_triton import scan
+
+    return scan(u, delta, decay, b, c, offsets, initial)
 
 
 def _only_on_cpu(u: Tensor, *_: Any, **__: Any) -> str | None:
