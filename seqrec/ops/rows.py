@@ -19,6 +19,13 @@ def spread(rows: Float[Tensor, "n *d"], places: Int[Tensor, "n"], size: int) -> 
     return _Spread.apply(rows, places, size)
 
 
+def in_rectangle(offsets: Int[Tensor, "bounds"], width: int, n_events: int) -> Int[Tensor, "n_events"]:
+    """Where events are spread to when each history becomes ``width`` rows, filled up behind its newest event."""
+    shift = torch.arange(len(offsets) - 1, device=offsets.device) * width - offsets[:-1]
+    shift = torch.repeat_interleave(shift, offsets.diff(), output_size=n_events)
+    return torch.arange(n_events, device=offsets.device) + shift
+
+
 def inverse(order: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     """The order that undoes an order of all rows."""
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqrec.ops.dispatch import Op, lacks
-from seqrec.ops.rows import TimeMajor, inverse, pick, time_major
+from seqrec.ops.rows import TimeMajor, in_rectangle, inverse, pick, spread, time_major
 
 _LOG2_E = 1.4426950408889634
 _STRIDE = 8
@@ -70,6 +70,34 @@ def selective_step(
     """One more event of each history: what it reads, and the state it leaves. See ``selective_scan``."""
     offsets = torch.arange(len(u) + 1, device=u.device)
     return selective_scan(u, delta, decay, b, c, offsets, state)
+
+
+def _needs_mamba(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
+) -> str | None:
+    return lacks(u, "cuda", "mamba_ssm", "gpu") or (None if initial is None else "histories start from a state")
+
+
+@selective_scan.implementation("mamba_ssm", refuses=_needs_mamba)
+def _mamba_ssm(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Histories are filled up behind their newest event with Δ = 0, which leaves a state as it is. The last of what
+    fills them up reads one state each: of its own last states the library passes no gradient on."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore[reportMissingImports]
+
+    n_histories, n_states = len(offsets) - 1, decay.shape[1]
+    if not len(u):
+        return torch.zeros_like(u), decay.new_zeros(n_histories, *decay.shape, dtype=torch.float32)
+    longest = int(offsets.diff().max())
+    width = longest + n_states
+    cells = in_rectangle(offsets, width, len(u))
+    inputs, steps, b, c = (
+        spread(x.float(), cells, n_histories * width).view(n_histories, width, -1).mT for x in (u, delta, b, c)
+    )
+    each = torch.eye(n_states, device=u.device).expand(n_histories, -1, -1)
+    y = selective_scan_fn(inputs, steps, decay.float(), b, torch.cat([c[:, :, :longest], each], 2)).mT
+    return pick(y.flatten(0, 1), cells).to(u.dtype), y[:, longest:].mT
 
 
 def _needs_triton(u: Tensor, *_: Any, **__: Any) -> str | None:

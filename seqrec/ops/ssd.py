@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seqrec.ops.dispatch import Op
-from seqrec.ops.rows import inverse
+from seqrec.ops.dispatch import Op, lacks
+from seqrec.ops.rows import in_rectangle, inverse, pick, spread
 
 _CHUNK = 64
 
@@ -146,3 +146,37 @@ def _from_chunk_to_chunk(
         state = kept[here] * state + added[here]
     newest = torch.cat([state, *reversed(ended)])
     return torch.cat(seen)[inverse(torch.cat(places))], newest[inverse(order)]
+
+
+def _needs_mamba(u: Tensor, *_: Any, **__: Any) -> str | None:
+    exact = torch.get_float32_matmul_precision() == "highest"
+    return lacks(u, "cuda", "mamba_ssm", "gpu") or (
+        "its products round to TF32, see torch.set_float32_matmul_precision" if exact else None
+    )
+
+
+@ssd_scan.implementation("mamba_ssm", refuses=_needs_mamba)
+def _mamba_ssm(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Histories are filled up behind their newest event with Δ = 0, which leaves a state as it is. Packed ones the
+    library takes too, but then gives either their newest states or a gradient."""
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined  # pyright: ignore[reportMissingImports]
+
+    n_histories = len(offsets) - 1
+    start = None if initial is None else initial.float()
+    if not len(u):
+        nothing = u.new_zeros(n_histories, *u.shape[1:], b.shape[1], dtype=torch.float32)
+        return torch.zeros_like(u), nothing if start is None else start
+    longest = int(offsets.diff().max())
+    cells = in_rectangle(offsets, longest, len(u))
+    inputs, steps, b, c = (
+        spread(x.float(), cells, n_histories * longest).view(n_histories, longest, *x.shape[1:])
+        for x in (u, delta, b, c)
+    )
+    y, newest = mamba_chunk_scan_combined(
+        *(inputs, steps, decay.float(), b[:, :, None], c[:, :, None], _CHUNK),
+        initial_states=start,
+        return_final_states=True,
+    )
+    return pick(y.flatten(0, 1), cells).to(u.dtype), newest

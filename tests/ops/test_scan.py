@@ -84,7 +84,7 @@ def test_extreme_steps_stay_finite_and_agree(name, smallest, largest):
 
 
 def test_no_implementation_is_forgotten_here():
-    assert {"stepwise", "compiled", "triton"} == {each.name for each in selective_scan.implementations}
+    assert {"stepwise", "compiled", "triton", "mamba_ssm"} == {each.name for each in selective_scan.implementations}
 
 
 def test_float64_is_not_for_the_compiled_scan():

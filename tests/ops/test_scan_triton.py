@@ -56,13 +56,19 @@ def test_it_compiles_for_a_gpu_that_is_not_here(kernel, kind, capability, absent
     assert triton.compile(ASTSource(kernel, signature, known), target, options).asm["cubin"]
 
 
-@pytest.mark.parametrize("name", ["triton"])
+@pytest.mark.parametrize("name", ["triton", "mamba_ssm"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
 def test_a_cpu_is_told_why_not(name, kind):
     inputs, offsets = problem([3, 2], kind, starts=False)
     reason = "tensors are on cpu" if kind == torch.float32 else "numbers are float64"
     with using(name), pytest.raises(RuntimeError, match=f"cannot run as '{name}': {name}: {reason}"):
         selective_scan(**inputs, offsets=offsets)
+
+
+def test_mamba_2_on_a_cpu_is_told_why_not():
+    inputs, offsets = ssd_problem([3, 2], torch.float32)
+    with using("mamba_ssm"), pytest.raises(RuntimeError, match="mamba_ssm: tensors are on cpu"):
+        ssd_scan(**inputs, offsets=offsets)
 
 
 def test_a_missing_package_is_named(monkeypatch):
