@@ -12,9 +12,11 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
+from seqrec.catalog import Catalog
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError
 from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.training.ranking_task import check_catalog
 
 
 def export(run: Path, out: Path) -> None:
@@ -28,8 +30,9 @@ def export(run: Path, out: Path) -> None:
     config = _config(run)
     recipe = config["model"]["init_args"]["recommender"]
     data = _from_config(SequenceDataModule, config["data"])
+    weights = _weights(run, data.catalog)
     recommender = build_recommender(recipe, data.catalog)
-    recommender.load_state_dict(_weights(run))
+    recommender.load_state_dict(weights)
     result = run / "result.json"
     metrics = json.loads(result.read_text())["metrics"] if result.is_file() else {}
     write_bundle(recommender, out, recipe=recipe, config=config, max_length=data.max_length, metrics=metrics)
@@ -49,11 +52,12 @@ def _config(run: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-def _weights(run: Path) -> dict[str, Tensor]:
+def _weights(run: Path, catalog: Catalog) -> dict[str, Tensor]:
     checkpoints = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     found = next((path for path in checkpoints if path.is_file()), None)
     if found is None:
         raise InputError(f"{checkpoints[0]} does not exist. Run `seqrec fit --run {run}` first.")
-    state = torch.load(found, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "recommender."
+    checkpoint = torch.load(found, map_location="cpu", weights_only=True)
+    check_catalog(checkpoint, catalog.fingerprint)
+    prefix, state = "recommender.", checkpoint["state_dict"]
     return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}

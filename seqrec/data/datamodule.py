@@ -101,8 +101,8 @@ class SequenceDataModule(LightningDataModule):
 
     @property
     def passport(self) -> dict[str, Any]:
-        """What must be equal for two results to be compared."""
-        return self.split.passport
+        """How the data were split and read; what must be equal for two results to be compared is part of it."""
+        return {**self.split.passport, "max_length": self.max_length}
 
     @cached_property
     def training(self) -> TrainingBatches:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -33,6 +34,7 @@ class RankingTask(LightningModule):
         cutoffs: Sequence[int] = (1, 5, 10, 20),
     ) -> None:
         super().__init__()
+        self.catalog_fingerprint = catalog.fingerprint
         self.recommender = recommender(catalog)
         self.cutoffs = tuple(cutoffs)
         self.metrics: dict[str, float] = {}
@@ -40,6 +42,13 @@ class RankingTask(LightningModule):
 
     def _new_meter(self) -> Meter:
         return Meter(self.cutoffs, self.recommender.counts)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["catalog"] = self.catalog_fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of other items: rows would mean something else without anyone noticing."""
+        check_catalog(checkpoint, self.catalog_fingerprint)
 
     def on_validation_epoch_start(self) -> None:
         self.meter = self._new_meter()
@@ -75,3 +84,16 @@ class RankingTask(LightningModule):
         shown = f"{stage}/ndcg@10"
         self.log_dict({name: value for name, value in named.items() if name != shown}, sync_dist=True)
         self.log_dict({name: value for name, value in named.items() if name == shown}, sync_dist=True, prog_bar=True)
+
+
+def check_catalog(checkpoint: Mapping[str, Any], fingerprint: str) -> None:
+    """See that a checkpoint was trained on the items of this fingerprint, in this order.
+
+    Raises:
+        ValueError: it was not.
+    """
+    if checkpoint.get("catalog") != fingerprint:
+        raise ValueError(
+            "The checkpoint was trained on other items than the prepared data hold now; prepare the data again as they "
+            "were when it was trained, or train again."
+        )

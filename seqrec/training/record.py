@@ -24,7 +24,8 @@ class RunRecord(Callback):
     """Writes down what was run and what came out of it, in the folder of the run (``trainer.default_root_dir``).
 
     ``config.yaml`` is written when fitting begins, ``fit.json`` when it ends and ``result.json`` when the test ends;
-    each appears whole or not at all. Time and events count on through a resumed run.
+    each appears whole or not at all, and what an earlier model left goes when fitting begins. Time and events count on
+    through a resumed run.
 
     Args:
         config: the complete config of the run, as plain values.
@@ -51,6 +52,8 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
         if trainer.is_global_zero:
+            for stale in ("fit.json", "result.json", "ranks.parquet"):  # of the model that was here before
+                (_folder(trainer) / stale).unlink(missing_ok=True)
             write(_folder(trainer) / "config.yaml", self.config_text)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,6 +83,7 @@ class RunRecord(Callback):
             "wall_seconds": round(self.wall_seconds + time.perf_counter() - self._began, 3),
             "events_per_second": round(self.events / max(self.train_seconds, 1e-9), 1),
             "epochs": trainer.current_epoch,
+            "validation": _best_validation(trainer),
             "peak_memory_bytes": peak_memory(pl_module.device),
         }
         write(_folder(trainer) / "fit.json", json.dumps(fitted, indent=2) + "\n")
@@ -99,6 +103,7 @@ class RunRecord(Callback):
             "model": _model_name(task),
             "data": Path(str(self.config.get("data", {}).get("prepared", ""))).name,
             "metrics": task.metrics,
+            "validation": fitted.get("validation"),
             "passport": data.passport,
             "seed": self.config.get("seed_everything"),
             "commit": commit(),
@@ -166,6 +171,15 @@ def peak_memory(device: torch.device) -> int:
 
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
+
+
+def _best_validation(trainer: Trainer) -> dict[str, float] | None:
+    """The figure by which the best checkpoint was chosen, and its epoch, counted from 0."""
+    best: Any = trainer.checkpoint_callback
+    if best is None or not best.best_model_path:
+        return None
+    kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True, mmap=True)
+    return {best.monitor: round(float(best.best_model_score), 6), "epoch": kept["epoch"]}
 
 
 def _model_name(task: Any) -> str:
