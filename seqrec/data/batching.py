@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -56,7 +57,7 @@ class ShuffledBatches(Sampler[Rows]):
         rank: which share of each global batch is ours.
         world: how many ranks there are.
         jitter: by how much of itself a length may be mistaken when histories of like length are put together; more
-            of it mixes better, and fits less well.
+            of it mixes better, and fits less well. Infinity puts together what chance does.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class ShuffledBatches(Sampler[Rows]):
         self.epoch = 0
         fewest = len(cut(np.sort(lengths), budget)) - 1
         # A little room lets almost every epoch be jittered in full and still have the same number of batches.
-        self.n_batches = min(fewest + fewest // 50, lengths.size)
+        wanted = _most_batches(lengths, budget) if np.isinf(jitter) else fewest + fewest // 50
+        self.n_batches = min(wanted, lengths.size)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -103,8 +105,8 @@ class ShuffledBatches(Sampler[Rows]):
         """
         mistakes = generator.random(self.lengths.size)
         ties = generator.permutation(self.lengths.size)
-        for jitter in (self.jitter, self.jitter / 4, 0.0):
-            order = np.lexsort((ties, self.lengths * (1 + jitter * mistakes)))
+        for jitter in (self.jitter, min(self.jitter, 1.0) / 4, 0.0):
+            order = np.lexsort((ties, mistakes if np.isinf(jitter) else self.lengths * (1 + jitter * mistakes)))
             edges = cut(self.lengths[order], self.budget)
             if len(edges) - 1 <= self.n_batches:
                 break
@@ -222,6 +224,12 @@ def cut(lengths: Int[np.ndarray, "R"], budget: int) -> Int[np.ndarray, "bounds"]
         fits = int(np.searchsorted(until, until[start] + budget, side="right")) - 1
         edges.append(max(fits, start + 1))
     return np.array(edges, dtype=np.int64)
+
+
+def _most_batches(lengths: Int[np.ndarray, "R"], budget: int) -> int:
+    """Batches that rows in any order fit into: each lacks less than the longest row, and two neighbours exceed a budget."""
+    total, longest = int(np.minimum(lengths, budget).sum()), min(int(lengths.max(initial=1)), budget)
+    return min(math.ceil(total / (budget - longest + 1)), 2 * total // budget + 1)
 
 
 def _halve(edges: Int[np.ndarray, "bounds"], n_batches: int) -> Int[np.ndarray, "wanted"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ class SequenceDataModule(LightningDataModule):
         events_per_batch: most input events of a training batch, over all ranks together, at least 1.
         evaluation_events_per_batch: most input events of an evaluation batch, over all ranks together, at least 1.
         views: other versions of the histories to make for training.
+        mixes_lengths: whether chance alone says which histories share a training batch, as in most papers. Otherwise
+            those of like length do, which is faster where attention is; where each history predicts once, those of one
+            batch then weigh the more the longer they are.
         seed: where the order of training, the hidden events and the views come from, at least 0.
         num_workers: processes that gather batches; 0 gathers in the training process, which is fast enough for all
             but costly views.
@@ -46,6 +50,7 @@ class SequenceDataModule(LightningDataModule):
         events_per_batch: int = 2048,
         evaluation_events_per_batch: int = 16384,
         views: list[View] | None = None,
+        mixes_lengths: bool = False,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
@@ -67,6 +72,7 @@ class SequenceDataModule(LightningDataModule):
         self.events_per_batch = events_per_batch
         self.evaluation_events_per_batch = evaluation_events_per_batch
         self.views = [] if views is None else views
+        self.mixes_lengths = mixes_lengths
         self.seed = seed
         self.num_workers = num_workers
 
@@ -119,7 +125,8 @@ class SequenceDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         rank, world = _rank_and_world()
         lengths = self.training.input_lengths
-        sampler = ShuffledBatches(lengths, self.events_per_batch, self.seed, rank, world)
+        jitter = math.inf if self.mixes_lengths else 0.2
+        sampler = ShuffledBatches(lengths, self.events_per_batch, self.seed, rank, world, jitter)
         return self._loader(self.training, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -1,5 +1,6 @@
 """Batches hold every row once, keep to the budget, and are the same however the work is shared."""
 
+import math
 import time
 
 import numpy as np
@@ -191,3 +192,18 @@ def test_an_epoch_of_twenty_thousand_histories_is_gathered_in_a_moment(build_log
         dataset[rows]
     # Far above what it takes without the checks of shapes, far below what one Python step per history would.
     assert time.process_time() - begun < 1.5
+
+
+@pytest.mark.parametrize("budget", [60, 75, 400])
+def test_lengths_are_mixed_by_chance_alone_when_asked(budget):
+    lengths = np.random.default_rng(0).integers(1, 50, 3000)
+    sampler = ShuffledBatches(lengths, budget, jitter=math.inf)
+    for epoch in (0, 1):
+        batches = sampler.global_batches(epoch)
+        assert len(batches) == len(sampler)
+        assert sorted(np.concatenate(batches)) == list(range(3000))
+        assert max(lengths[rows].sum() for rows in batches) <= budget
+    order = np.concatenate(batches)
+    assert abs(np.corrcoef(lengths[order][1:], lengths[order][:-1])[0, 1]) < 0.1
+    by_length = np.concatenate(ShuffledBatches(lengths, budget).global_batches(1))
+    assert np.corrcoef(lengths[by_length][1:], lengths[by_length][:-1])[0, 1] > 0.5
