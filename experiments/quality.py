@@ -28,12 +28,12 @@ def main() -> None:
     for name in SHOWN:
         values = [metrics[name] for metrics in measured]
         spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        print(f"{options.config.stem}: {name} {statistics.mean(values):.4f}{spread} over {len(values)} seeds")
+        print(f"{options.config}: {name} {statistics.mean(values):.4f}{spread} over {len(values)} seeds")
 
 
 def run(options: argparse.Namespace, seed: int) -> dict:
     """The result of one seed, trained and tested first where it is not there yet."""
-    name = f"{options.config.stem}-seed{seed}"
+    name = f"{options.config.parent.name}/{options.config.stem}-seed{seed}"
     folder, kept = options.runs / name, options.results / name / "result.json"
     if not kept.is_file():
         if not (folder / "fit.json").is_file():

@@ -227,7 +227,7 @@ def cut(lengths: Int[np.ndarray, "R"], budget: int) -> Int[np.ndarray, "bounds"]
 
 
 def _most_batches(lengths: Int[np.ndarray, "R"], budget: int) -> int:
-    """Batches that rows in any order fit into: each lacks less than the longest row, and two neighbours exceed a budget."""
+    """Batches that hold rows in any order: each lacks less than the longest row, and two neighbours exceed a budget."""
     total, longest = int(np.minimum(lengths, budget).sum()), min(int(lengths.max(initial=1)), budget)
     return min(math.ceil(total / (budget - longest + 1)), 2 * total // budget + 1)
 
