@@ -10,7 +10,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 
 from seqrec.suggestions import sentence
 
@@ -74,14 +74,19 @@ def run(arguments: list[str]) -> None:
         return
     name, *rest = arguments
     if name in RUNS:
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
         from seqrec.lightning_cli import SeqrecCLI
 
-        SeqrecCLI(name, rest)
+        try:
+            SeqrecCLI(name, rest)
+        except MisconfigurationException as refusal:
+            raise ValueError(str(refusal)) from refusal
     elif name in COMMANDS:
         from jsonargparse import auto_cli
 
-        function, by_place = _load(name), COMMANDS[name].by_place
-        rest = _as_declared(function, rest)
+        function, by_place = load(name), COMMANDS[name].by_place
+        rest = _as_declared(function, _as_a_list(function, rest))
         auto_cli(function, args=rest, prog=f"seqrec {name}", as_positional=by_place, exit_on_error=False)
     else:
         from seqrec.data.errors import nearest
@@ -115,6 +120,14 @@ def _say(message: Warning | str, *_: object) -> None:
     print(f"seqrec: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def _as_a_list(function: Callable[..., object], arguments: list[str]) -> list[str]:
+    """Several words before the first option as the one list that the function takes first, where it takes one."""
+    first = next(iter(inspect.signature(function).parameters.values()))
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    takes_several = str(first.annotation).startswith("list") and len(words) > 1
+    return [f"[{','.join(words)}]", *arguments[len(words) :]] if takes_several else arguments
+
+
 def _as_declared(function: Callable[..., object], arguments: list[str]) -> list[str]:
     """Options as the parser knows them: ``--k`` for ``-k``, underscores for hyphens, and "true" after a bare switch."""
     declared = inspect.signature(function).parameters
@@ -130,7 +143,8 @@ def _as_declared(function: Callable[..., object], arguments: list[str]) -> list[
     return options
 
 
-def _load(name: str) -> Callable[..., object]:
+def load(name: str) -> Callable[..., object]:
+    """The function behind a command, imported only now."""
     command = COMMANDS[name]
     module, function = command.path.split(":")
     try:

@@ -56,7 +56,7 @@ def leaderboard(results: list[Path] | Path, out: Path = Path("docs/leaderboard.m
     Each row is one recipe, with mean and standard deviation (n - 1) over its seeds; the best NDCG@10 stands first.
 
     Args:
-        results: a folder of runs, or several as [a,b]; each is searched for result.json at any depth.
+        results: a folder of runs, or several; each is searched for result.json at any depth.
         out: the file to write.
         compare: refuse, and name the first difference, unless all runs may stand in one table.
 
@@ -77,6 +77,7 @@ def leaderboard(results: list[Path] | Path, out: Path = Path("docs/leaderboard.m
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     unfinished.write_text(_page(found), encoding="utf-8")
     unfinished.replace(out)
+    print(f"{out}: a table of {len(found)} {'run' if len(found) == 1 else 'runs'}.")
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from argparse import Action
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from seqrec.data.datamodule import SequenceDataModule
+from seqrec.data.errors import nearest
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.record import RunRecord, StepSeed
 
@@ -37,6 +41,7 @@ SKIPPED = {
     "validate": {"model", "dataloaders", "datamodule", "weights_only"},
     "test": {"model", "dataloaders", "datamodule", "weights_only"},
 }
+LATEST = "runs/latest"
 TRAINER_DEFAULTS = {
     "max_epochs": 200,
     "use_distributed_sampler": False,  # the data module deals out the batches itself
@@ -53,7 +58,8 @@ class FinishedRun(Action):
         if option_string is not None:
             if not config.is_file():
                 raise FileNotFoundError(
-                    f"{config} does not exist. Run `seqrec fit --run {values}` with a config first."
+                    f"{config} does not exist, so {values} is not the folder of a run; name another with --run, or "
+                    f"run `seqrec fit --run {values}` with a config first."
                 )
             ActionConfigFile.apply_config(parser, cfg, "config", str(config))
         cfg["run"] = str(values)
@@ -69,7 +75,8 @@ class SeqrecCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str]) -> None:
         self.command = command
-        self.given = [command, *args]
+        names_a_run = {word.split("=")[0] for word in args} & {"--run", "--config", "--help", "-h"}
+        self.given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *args]
         super().__init__(
             RankingTask,
             SequenceDataModule,
@@ -92,10 +99,10 @@ class SeqrecCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         if self.command == "fit":
-            parser.add_argument("--run", type=str, default="runs/latest", help="Folder that the run is kept in.")
+            parser.add_argument("--run", type=str, default=LATEST, help="Folder that the run is kept in.")
         else:
             parser.add_argument(
-                "--run", action=FinishedRun, default="runs/latest", help="Folder of a run; its config is read."
+                "--run", action=FinishedRun, default=LATEST, help="Folder of a run; its config is read."
             )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -139,7 +146,40 @@ class SeqrecCLI(LightningCLI):
                 TensorBoardLogger(folder, name="", version="logs"),
                 CSVLogger(folder / "logs", name="csv"),
             ]
-        return super().instantiate_trainer(default_root_dir=str(folder), **kwargs)
+        try:
+            return super().instantiate_trainer(default_root_dir=str(folder), **kwargs)
+        except MisconfigurationException as refusal:
+            if not re.search("accelerator|backend|devices", str(refusal)):
+                raise
+            raise ValueError(
+                f"There is no trainer with trainer.accelerator {chosen.trainer.accelerator} and trainer.devices "
+                f"{chosen.trainer.devices}: {refusal} Leave both out to use what this machine has, or correct them."
+            ) from refusal
+
+    def before_fit(self) -> None:
+        """Refuses to watch a metric that will never be logged, before a whole epoch is spent on it."""
+        monitor = self.config[self.command].early_stopping.monitor
+        logged = ["train/loss", *(f"val/{name}@{k}" for k in self.model.cutoffs for name in ("recall", "ndcg", "mrr"))]
+        # A task of one's own may log what it likes.
+        if type(self.model).__module__.startswith("seqrec.") and monitor not in [*logged, "val/count"]:
+            raise ValueError(
+                f"early_stopping.monitor is '{monitor}', which is never logged; {nearest(monitor, logged)}."
+            )
+
+    def after_fit(self) -> None:
+        """Says where the run lies, how it ended and what comes next."""
+        chosen, best = self.config[self.command], self.trainer.checkpoint_callback
+        if not self.trainer.is_global_zero or self.trainer.interrupted:
+            return
+        print(f"The run lies in {chosen.run}.")
+        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None and best.best_model_path:
+            epoch = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["epoch"] + 1
+            stopping = self.trainer.early_stopping_callback
+            early = isinstance(stopping, EarlyStopping) and stopping.stopped_epoch > 0
+            why = "early stopping ended it" if early else "early stopping did not end it"
+            score = f"{best.monitor} {best.best_model_score:.4f}"
+            print(f"Best epoch: {epoch} of {self.trainer.current_epoch}, {score}; {why}.")
+        print(f"Next: seqrec test --run {chosen.run}")
 
     def fit(self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None) -> None:
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)

@@ -1,7 +1,9 @@
 """The whole journey through the command line, on a shop of sixty users."""
 
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,8 +175,8 @@ def test_two_processes_equal_one_on_the_same_global_batches(shop):
 @pytest.mark.parametrize(
     ("mistake", "meant"),
     [
-        ("--trainer.max_epohcs=3", "max_epochs"),
-        ("--data.max_lenght=3", "max_length"),
+        ("--trainer.max_epohcs=3", "trainer.max_epochs"),
+        ("--data.max_lenght=3", "data.max_length"),
         ("--model.learning_rat=0.1", "learning_rate"),
         ("--model.recommender.init_args.backbone.init_args.n_layer=3", "n_layers"),
         ("--model.recommender.init_args.backbone=seqrec.backbones.sasrec.SASREC", "seqrec.backbones.sasrec.SASRec"),
@@ -192,7 +194,14 @@ def test_a_slip_is_answered_with_what_was_meant(shop, capsys, mistake, meant):
 def test_a_misspelt_key_in_a_file_is_answered_alike(shop, capsys):
     (shop / "slip.yaml").write_text("trainer: {max_epoch: 3}\n")
     assert main(command(shop, "fit", "slip", f"--config={shop / 'slip.yaml'}")) == 2
-    assert "Did you mean 'max_epochs'?" in capsys.readouterr().err
+    assert "Did you mean 'trainer.max_epochs'?" in capsys.readouterr().err
+
+
+def test_a_file_with_broken_yaml_is_named_with_the_place(shop, capsys):
+    (shop / "broken.yaml").write_text("trainer: {max_epochs: 3\n")
+    said = said_of(capsys, *command(shop, "fit", "slip", f"--config={shop / 'broken.yaml'}"))
+    assert f"{shop / 'broken.yaml'} is not a config of keys and values; correct it: " in said
+    assert "line 2" in said
 
 
 def test_missing_things_are_named_with_the_remedy(shop, capsys):
@@ -220,3 +229,114 @@ def test_options_may_be_spelt_as_people_spell_them():
     given = ["--bundle", "b", "-k", "3", "--exclude-seen", "--history=-1,2"]
     assert _as_declared(recommend, given) == ["--bundle", "b", "--k", "3", "--exclude_seen=true", "--history=-1,2"]
     assert _as_declared(recommend, ["--exclude-seen", "false"]) == ["--exclude_seen", "false"]
+
+
+def said_of(capsys, *arguments: str) -> str:
+    """The one sentence that a mistake is answered with."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seqrec: error: ")]
+    assert len(said) == 1
+    assert "Union" not in said[0]
+    assert "Namespace" not in said[0]
+    assert len(said[0]) < 400
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("--trainer.devices=0", "trainer.devices 0"),
+        ("--early_stopping.monitor=val/ndgc@10", "never logged; the nearest is 'val/ndcg@10'"),
+        ("--early_stopping.mode=maxx", "got maxx"),
+        ("--model.recommender.init_args.backbone.init_args.n_heads=3", "dim must be a multiple of n_heads."),
+        ("--model.recommender.init_args.backbone.init_args.dim=4", "Give both the same dim."),
+        ("--model.learning_rate=-1", "learning_rate is -1.0; it must be above 0"),
+        ("--model.recommender.init_args.backbone.init_args.norm=pree", "backbone.norm is 'pree', but must be one of"),
+        ("--model.recommender.init_args.backbone=seqrec.scorers.Dot", "which is no Backbone; give seqrec.backbones."),
+        ("--data.supervision=seqrec.scorers.Dot", "is seqrec.scorers.Dot, which is no Supervision; give seqrec.data."),
+        ("--trainer.precision=bf17", "Did you mean 'bf16'?"),
+        ("--trainer.max_epochs=many", "trainer.max_epochs is 'many', but must be a whole number or null."),
+        ("--model.objective=FullSoftmx", "Did you mean seqrec.objectives.softmax.FullSoftmax?"),
+        ("--data.supervision=EveryEven", "Did you mean seqrec.data.supervision.EveryEvent?"),
+        ("--data.protocol.seen_is_exclude=true", "before its seen_is_excluded, to seqrec.data.protocol."),
+        ("--traner.max_epochs=3", "Did you mean 'trainer.max_epochs'?"),
+        ("--modle.learning_rate=3", "Did you mean 'model.learning_rate'?"),
+        ("--config=configs/model/sasrek.yaml", "Did you mean configs/model/sasrec.yaml?"),
+        ("--config=README.md", "README.md is not a config"),
+        ("extra", "There is no place for 'extra'"),
+    ],
+)
+def test_a_mistake_of_a_run_is_answered_with_one_sentence(shop, capsys, mistake, words):
+    assert words in said_of(capsys, *command(shop, "fit", "mistake", mistake))
+    assert not (shop / "mistake" / "checkpoints").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_named(shop, capsys):
+    assert "trainer.accelerator gpu" in said_of(capsys, *command(shop, "fit", "gpu", "--trainer.accelerator=gpu"))
+
+
+@pytest.mark.parametrize(("logger", "package"), [("WandbLogger", "wandb"), ("MLFlowLogger", "mlflow")])
+def test_a_logger_without_its_package_names_the_extra(shop, capsys, logger, package):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    given = command(shop, "fit", "logger", f"--trainer.logger=lightning.pytorch.loggers.{logger}")
+    assert "pip install 'seqrec[track]'" in said_of(capsys, *given)
+
+
+def test_a_run_without_a_model_or_data_says_so(shop, capsys):
+    assert "--config configs/model/sasrec.yaml" in said_of(capsys, "fit", f"--config={shop / 'data.yaml'}")
+    assert "--data.prepared" in said_of(capsys, "fit", f"--config={shop / 'model.yaml'}")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("prepare", "a.csv", "--usr_core=3"), "Did you mean 'user_core'?"),
+        (("recommend", "--bundle=b", "--history=1", "--exclud-seen"), "Did you mean 'exclude_seen'?"),
+        (("leaderboard", "--result=runs"), "Did you mean 'results'?"),
+        (("leaderboard", "--results=runs"), "`seqrec leaderboard RESULTS`"),
+        (("leaderboard",), "give `seqrec leaderboard RESULTS`."),
+        (("export", "--run=x"), "give --out."),
+        (("prepare", "a.csv", "--min_rating=abc"), "min_rating is 'abc', but must be a number or null."),
+        (("prepare", "a.csv", "--duplicates=keep_frist"), "Did you mean 'keep_first'?"),
+    ],
+)
+def test_a_mistake_of_another_command_is_answered_alike(capsys, given, words):
+    if given[0] in ("export", "recommend"):
+        pytest.importorskip("faiss")
+    assert words in said_of(capsys, *given)
+
+
+def test_a_test_without_a_run_takes_the_default_one(shop, capsys, monkeypatch):
+    monkeypatch.chdir(shop)
+    for name in ("test", "validate"):
+        said = said_of(capsys, name)
+        assert "runs/latest/config.yaml does not exist" in said
+        assert "--run" in said
+    stack = ["--config=data.yaml", "--config=model.yaml"]
+    assert main(["fit", *stack, "--trainer.max_epochs=1"]) == 0
+    said = capsys.readouterr().out
+    assert "The run lies in runs/latest." in said
+    assert "Best epoch: 1 of 1, val/ndcg@10 0." in said
+    assert "early stopping did not end it" in said
+    assert "seqrec test --run runs/latest" in said
+    assert main(["test", "--verbose=false"]) == 0
+    assert (shop / "runs" / "latest" / "result.json").is_file()
+
+
+def test_a_fit_says_that_early_stopping_ended_it(shop, capsys):
+    given = command(shop, "fit", "early", "--early_stopping.patience=1", "--early_stopping.min_delta=1")
+    assert main([*given, "--trainer.max_epochs=9"]) == 0
+    assert "; early stopping ended it." in capsys.readouterr().out
+
+
+def test_the_leaderboard_takes_several_folders_and_says_where_it_wrote(straight, shop, capsys):
+    if not (straight / "result.json").is_file():
+        assert main(["test", f"--run={straight}", "--verbose=false"]) == 0
+    shutil.copytree(straight, shop / "again", dirs_exist_ok=True)
+    page = shop / "page.md"
+    capsys.readouterr()
+    assert main(["leaderboard", str(straight), str(shop / "again"), f"--out={page}"]) == 0
+    assert f"{page}: a table of 2 runs." in " ".join(capsys.readouterr().out.split())

@@ -94,6 +94,11 @@ def test_a_folder_of_runs_is_searched_and_nothing_is_read_twice(tmp_path: Path):
     assert len(rows_of(tmp_path / "leaderboard.md")) == 1
 
 
+def test_it_says_where_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    leaderboard(a_run(tmp_path, "one", 0.04), tmp_path / "page.md")
+    assert capsys.readouterr().out == f"{tmp_path / 'page.md'}: a table of 1 run.\n"
+
+
 def test_mistakes_are_named(tmp_path: Path):
     with pytest.raises(InputError, match="does not exist"):
         leaderboard([tmp_path / "nowhere"], tmp_path / "page.md")
