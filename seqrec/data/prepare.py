@@ -52,6 +52,7 @@ def prepare(
     seqrec prepare ml-1m                        download, show the licence, prepare
     seqrec prepare ml-1m --raw FOLDER_OR_ZIP    the same from files you already have
     seqrec prepare simulated-shop               a small shop whose true answers are known
+    seqrec prepare my-card.yaml --raw my.csv    by a card of your own, which says what the columns mean
     seqrec prepare my.csv --user_column uid --item_column sku --time_column when
     seqrec prepare my.parquet --rating_column stars --min_rating 4 --user_core 5 --item_core 5
 
@@ -222,7 +223,8 @@ def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
 
 def _is_own_file(data: str) -> bool:
     path = Path(data)
-    return path.suffix not in ("", ".yaml", ".yml") or (data not in cards.known() and path.exists())
+    is_card = path.suffix in (".yaml", ".yml") or data in cards.known()
+    return not is_card and (path.suffix != "" or path.exists())
 
 
 def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
@@ -243,10 +245,11 @@ def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:
         for url, checksum in ((card.url, card.sha256), (card.items_url, None)):
             if url is not None:
                 download(url, files / url.rpartition("/")[2], checksum, card.licence)
-    if not files.exists() and (raw is not None or card.homepage is not None):
+    if raw is not None and not raw.exists():
         where = f", fetched from {card.homepage}" if card.homepage else ""
-        raise InputError(f"{files} does not exist. Give --raw the original file or folder of {card.name}{where}.")
-    return card.source(files), _origin(card.reader, [files] if files.exists() else [])
+        raise InputError(f"{raw} does not exist. Give --raw the original file or folder of {card.name}{where}.")
+    there = files if files.exists() else None
+    return card.source(there), _origin(card.reader, [there] if there else [])
 
 
 def _origin(reader: dict[str, Any], paths: list[Path]) -> str:

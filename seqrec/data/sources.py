@@ -44,7 +44,8 @@ class Table(Source):
     """Your own table: CSV, TSV, Parquet or JSON lines; text may be gzipped, and folders may hold several Parquet files.
 
     Args:
-        path: the file, or a folder with a file ``interactions.parquet`` (or .csv, .tsv, .jsonl, also .gz).
+        path: the file, or a folder with a file ``interactions.parquet`` (or .csv, .tsv, .jsonl, also .gz) or with one
+            table only.
         user: column of user ids; ids are read as strings, so '007' stays '007'.
         item: column of item ids.
         time: column of times: numbers (any unit), ISO dates, or dates of Parquet.
@@ -224,4 +225,7 @@ def _within(path: Path, stem: str) -> Path | None:
     if not path.is_dir():
         return path
     endings = (".parquet", ".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
-    return next((path / f"{stem}{end}" for end in endings if (path / f"{stem}{end}").exists()), None)
+    tables = [table for table in path.iterdir() if table.name.endswith(endings)]
+    named = {table.name: table for table in tables}
+    found = next((named[f"{stem}{end}"] for end in endings if f"{stem}{end}" in named), None)
+    return tables[0] if found is None and stem == "interactions" and len(tables) == 1 else found

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqrec.data.errors import InputError
 from seqrec.data.events import to_seconds, unit_of
 from seqrec.data.filters import Duplicates, stable_order
 from seqrec.data.log import Log
@@ -215,6 +216,44 @@ def test_the_simulated_shop_is_prepared_by_its_card_alone(tmp_path, monkeypatch,
     stamp = (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns
     prepare("simulated-shop")
     assert (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns == stamp
+
+
+OWN_CARD = """
+name: shop
+source: {class_path: seqrec.data.sources.Table, init_args: {user: who}}
+licence: our own
+citation: none
+columns: {user_id: customer}
+counts: {users: null, items: null, interactions: null, where: none}
+"""
+VISITS = "who,item_id,timestamp\n007,a,1000000000\n7,a,1000000001\n7,b,1000000002\n"
+
+
+def test_a_card_of_your_own_prepares_raw_files_or_asks_for_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("card.yaml").write_text(OWN_CARD)
+    Path("visits.csv").write_text(VISITS)
+    with pytest.raises(InputError, match=r"'shop' needs raw files and names no url; pass them with --raw\.$"):
+        prepare("card.yaml")
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        prepare("card.yaml", raw=Path("nowhere"))
+    with pytest.raises(InputError, match=r"absent\.yaml does not exist"):
+        prepare("absent.yaml")
+    prepare("card.yaml", raw=Path("visits.csv"))
+    assert Log.open("data/prepared/shop").users.to_list() == ["007", "7"]
+
+
+def test_a_card_of_your_own_prepares_what_it_downloads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("card.yaml").write_text(OWN_CARD + "url: http://localhost/visits.csv\n")
+
+    def fetched(url: str, target: Path, checksum: str | None, licence: str) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(VISITS)
+
+    monkeypatch.setattr("seqrec.data.prepare.download", fetched)
+    prepare("card.yaml")
+    assert len(Log.open("data/prepared/shop").items) == 3
 
 
 @pytest.mark.real
