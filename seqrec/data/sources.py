@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from seqrec.data import columns, raw
+from seqrec.data.columns import Lines
 from seqrec.data.errors import InputError, nearest
 
 _CHECK_IN_COLUMNS = {
@@ -90,8 +91,8 @@ class Table(Source):
         path = _within(self.path, "interactions")
         if path is None:
             raise InputError(f"{self.path} has no interactions.parquet, .csv, .tsv or .jsonl; name the file itself.")
-        table, first_line = scan(path, list(self.mapping.values()), self.separator)
-        return columns.log_columns(table, path, self.mapping, first_line)
+        table, lines = scan(path, list(self.mapping.values()), self.separator)
+        return columns.log_columns(table, path, self.mapping, lines)
 
     def items(self) -> pl.LazyFrame | None:
         path = self.items_path or (_within(self.path, "items") if self.path.is_dir() else None)
@@ -123,16 +124,17 @@ class CheckIns(Source):
 
     def read(self) -> pl.LazyFrame:
         mapping = {"user_id": "user", "item_id": "place", "timestamp": "time"}
-        return columns.log_columns(self._scan(), self.path, mapping, first_line=1)
+        table, lines = self._scan()
+        return columns.log_columns(table, self.path, mapping, lines)
 
     def items(self) -> pl.LazyFrame | None:
-        table = self._scan()
+        table, _ = self._scan()
         if "category" not in table.collect_schema():
             return None
         named = table.select(item_id="place", title="category", categories=pl.concat_list("category"))
         return named.unique("item_id", keep="first", maintain_order=True)
 
-    def _scan(self) -> pl.LazyFrame:
+    def _scan(self) -> tuple[pl.LazyFrame, Lines]:
         path = raw.text_file(self.path, self.patterns, encoding="latin-1")
         with path.open(encoding="utf-8") as file:
             width = file.readline().count("\t") + 1
@@ -164,9 +166,9 @@ class RetailRocket(Source):
 
     def read(self) -> pl.LazyFrame:
         text = raw.text_file(self.path, ["events.csv*"])
-        table, first_line = scan_text(text, self.path, ["visitorid", "itemid", "timestamp", "event"])
+        table, lines = scan_text(text, self.path, ["visitorid", "itemid", "timestamp", "event"])
         mapping = {"user_id": "visitorid", "item_id": "itemid", "timestamp": "timestamp"}
-        columns.log_columns(table, self.path, mapping, first_line)
+        columns.log_columns(table, self.path, mapping, lines)
         kept = table.filter(pl.col("event").is_in(self.events))
         return columns.log_columns(kept, self.path, mapping, None, ticks_per_second=1000)
 
@@ -174,7 +176,7 @@ class RetailRocket(Source):
         return None
 
 
-def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, int | None]:
+def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, Lines | None]:
     """Lazily open a table by its ending; text is read as strings, so that no id loses its zeros.
 
     Args:
@@ -183,7 +185,7 @@ def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[p
         separator: what divides columns of text.
 
     Returns:
-        The table and the line of its first row (``None`` for Parquet, whose cells have types).
+        The table and where its rows stand (``None`` for Parquet, whose cells have types).
     """
     if path.suffix == ".parquet" or path.is_dir():
         try:
@@ -195,23 +197,22 @@ def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[p
     return scan_text(raw.text_file(path, [path.name]), path, wanted, separator)
 
 
-def scan_text(
-    text: Path, path: Path, wanted: list[str], separator: str | None = None
-) -> tuple[pl.LazyFrame, int | None]:
+def scan_text(text: Path, path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, Lines]:
     """Lazily open a ``text`` that ``raw.text_file`` made of ``path``, which the messages name; see ``scan``."""
     if text.suffix in (".json", ".jsonl", ".ndjson"):
         columns.require_columns(wanted, raw.fields(text, path), path)
-        return pl.scan_ndjson(text, schema=dict.fromkeys(wanted, pl.String)), 1
+        return pl.scan_ndjson(text, schema=dict.fromkeys(wanted, pl.String)), Lines(text, 1)
     if separator is None:
         separator = "\t" if text.suffix in (".tsv", ".tab") else ","
     columns.require_columns(wanted, raw.header(text, separator, path), path)
-    return pl.scan_csv(text, separator=separator, infer_schema=False), 2
+    return pl.scan_csv(text, separator=separator, infer_schema=False), Lines(text, 2, separator)
 
 
-def scan_bare(path: Path, separator: str, names: list[str]) -> pl.LazyFrame:
+def scan_bare(path: Path, separator: str, names: list[str]) -> tuple[pl.LazyFrame, Lines]:
     """Lazily open delimited text without header or quotes; its columns get these names."""
     schema = dict.fromkeys(names, pl.String)
-    return pl.scan_csv(path, separator=separator, has_header=False, quote_char=None, schema=schema)
+    table = pl.scan_csv(path, separator=separator, has_header=False, quote_char=None, schema=schema)
+    return table, Lines(path, 1, separator, is_quoted=False)
 
 
 def split_list(text: pl.Expr, separator: str) -> pl.Expr:
