@@ -168,9 +168,9 @@ def prepare_log(
         return Log.open(folder)
     events = read_events(source, min_rating)
     read = _sizes(events)
-    unit = unit_of(events.times)
+    unit = unit_of(events.times, source)
     if latest is not None:
-        refuse_future(events.times, unit, latest)
+        refuse_future(events.times, unit, latest, source)
     # Sorted by the source's own clock: two readings of one second may still differ by milliseconds.
     events = filters.by_user_and_time(events)
     events = filters.without_repeats(events, duplicates)
@@ -218,7 +218,11 @@ def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
         .join(catalog.lazy().select("item_id"), on="item_id", how="semi")
         .unique("item_id", keep="first", maintain_order=True)
     )
-    return catalog.lazy().join(details, on="item_id", how="left", maintain_order="left").collect()
+    try:
+        return catalog.lazy().join(details, on="item_id", how="left", maintain_order="left").collect()
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"The table of the items could not be read: {reason}. Repair the row or the cell.") from error
 
 
 def _is_own_file(data: str) -> bool:

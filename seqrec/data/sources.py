@@ -21,6 +21,11 @@ _CHECK_IN_COLUMNS = {
 class Source(ABC):
     """A raw data set."""
 
+    @property
+    def name(self) -> str:
+        """What messages call it: the path that is read, or the kind of source where none is."""
+        return str(getattr(self, "path", type(self).__name__))
+
     @abstractmethod
     def read(self) -> pl.LazyFrame:
         """Every interaction in file order.

@@ -42,6 +42,7 @@ def refusal(folder: Path, content: str | pl.DataFrame, **arguments) -> str:
     prepared = folder / "data" / "prepared"
     assert sorted(file for file in folder.rglob("*") if file not in (prepared, prepared.parent)) == before
     message = str(caught.value)
+    assert path.name in message or "left" in message or "item_core" in message
     assert message.endswith(".")
     assert "\n" not in message
     return message
@@ -101,7 +102,9 @@ def test_times_that_cannot_be_read_are_refused(folder):
 @pytest.mark.parametrize("factor", [10**3, 10**6, 10**9])
 def test_mixed_clocks_are_refused_and_uniform_ones_are_converted(folder, factor):
     times = [10**9, (10**9 + 1) * factor, 10**9 + 2]
-    assert "mixes units" in refusal(folder, table(timestamp=times))
+    message = refusal(folder, table(timestamp=times))
+    assert "mixes units" in message
+    assert "row 1" in message
     table(timestamp=[10**9 * factor, (10**9 + 1) * factor, 10**9 * factor]).write_parquet("log.parquet")
     prepare("log.parquet")
     assert Log.open("data/prepared/log").times.tolist() == [10**9, 10**9 + 1, 10**9]
@@ -112,10 +115,13 @@ def test_dates_in_the_future_are_refused_with_their_day(folder, factor):
     message = refusal(folder, table(timestamp=[10**9 * factor, 10**9 * factor, 4_102_444_800 * factor]))
     assert "1 of 3" in message
     assert "2100-01-01" in message
+    assert "row 3" in message
 
 
 def test_negative_numbers_are_no_ids_but_texts_with_a_dash_are(folder):
-    assert "negative" in refusal(folder, table(user_id=[1, -1, 2]))
+    message = refusal(folder, table(user_id=[1, -1, 2]))
+    assert "negative" in message
+    assert "row 2" in message
     assert "-5" in refusal(folder, GOOD.replace("i2", "-5").replace("i1", "7"))
     table(item_id=["-5", "i1", "i2"]).write_parquet("log.parquet")
     prepare("log.parquet")

@@ -15,7 +15,7 @@ from seqrec.data.events import to_seconds, unit_of
 from seqrec.data.filters import Duplicates, stable_order
 from seqrec.data.log import Log
 from seqrec.data.prepare import prepare, prepare_log
-from seqrec.data.sources import Source
+from seqrec.data.sources import Source, Table
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4), st.integers(1, 5)), min_size=2, max_size=60
@@ -164,13 +164,13 @@ def test_a_whole_folder_is_used_again_and_a_broken_or_different_one_is_not(tmp_p
 
 
 def test_times_that_count_events_are_positions():
-    assert unit_of(np.array([0, 1, 2313])) == "position"
+    assert unit_of(np.array([0, 1, 2313]), Rows([(1, 1, 1)])) == "position"
 
 
 @pytest.mark.parametrize(("unit", "per_second"), [("second", 1), ("millisecond", 10**3), ("nanosecond", 10**9)])
 def test_clocks_of_any_one_unit_become_seconds(unit, per_second):
     times = np.array([1_000_000_000, 1_700_000_000]) * per_second
-    assert unit_of(times) == unit
+    assert unit_of(times, Rows([(1, 1, 1)])) == unit
     assert to_seconds(times, unit).tolist() == [1_000_000_000, 1_700_000_000]
 
 
@@ -204,6 +204,26 @@ def test_a_real_log_equals_a_stable_sort_of_its_rows(tmp_path, real_data: Path, 
     assert (log.catalog.ids[log.items.tolist()] == rows["item_id"]).all()
     assert (pl.Series(log.times) == rows["timestamp"]).all()
     assert log.catalog.counts.sum() == rows.height
+
+
+@pytest.mark.parametrize("name", ["items.npy", "times.npy", "offsets.npy", "users.parquet", "catalog.parquet"])
+def test_a_prepared_file_that_was_cut_short_is_named_when_the_log_is_opened(tmp_path, name):
+    prepare_log(Rows([(1, 1, 0), (2, 2, 0)]), tmp_path / "log")
+    path = tmp_path / "log" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{name} is not whole .*`seqrec prepare`"):
+        Log.open(tmp_path / "log")
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{name} is not whole .*`seqrec prepare`"):
+        Log.open(tmp_path / "log")
+
+
+def test_a_broken_table_of_items_is_refused(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id\na,b\n")
+    pl.DataFrame({"user_id": ["u", "v"], "item_id": "a", "timestamp": 1}).write_csv(tmp_path / "interactions.csv")
+    with pytest.raises(InputError, match="table of the items"):
+        prepare_log(Table(tmp_path), tmp_path / "log")
+    assert not (tmp_path / "log").exists()
 
 
 def test_the_simulated_shop_is_prepared_by_its_card_alone(tmp_path, monkeypatch, capsys):
