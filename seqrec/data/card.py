@@ -111,8 +111,9 @@ class Card:
         kind, arguments = getattr(module, class_name), dict(self.reader.get("init_args") or {})
         if "path" in inspect.signature(kind).parameters:
             if raw is None:
-                where = self.url or self.homepage or "its publisher"
-                raise InputError(f"The card '{self.name}' needs raw files; fetch them from {where} and pass --raw.")
+                where = self.url or self.homepage
+                fetched = f"; fetch them from {where} and pass" if where else " and names no url; pass them with"
+                raise InputError(f"The card '{self.name}' needs raw files{fetched} --raw.")
             arguments["path"] = raw
         try:
             return kind(**arguments)

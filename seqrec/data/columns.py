@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from seqrec.data import raw
 from seqrec.data.errors import InputError, nearest
 
 _DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M", "%Y-%m-%d")
@@ -19,8 +22,25 @@ _REMEDIES = {
 }
 
 
+@dataclass(frozen=True)
+class Lines:
+    """The text that a table was read from, so that a message can name the line.
+
+    Attributes:
+        text: the unpacked file.
+        first: line of the first row.
+        separator: what divides its columns; ``None`` where no row can have too many.
+        is_quoted: whether quotation marks are taken off its cells.
+    """
+
+    text: Path
+    first: int
+    separator: str | None = None
+    is_quoted: bool = True
+
+
 def log_columns(
-    table: pl.LazyFrame, path: Path, mapping: Mapping[str, str], first_line: int | None, ticks_per_second: int = 1
+    table: pl.LazyFrame, path: Path, mapping: Mapping[str, str], lines: Lines | None, ticks_per_second: int = 1
 ) -> pl.LazyFrame:
     """Name and type the columns of a log, rows in file order.
 
@@ -28,7 +48,7 @@ def log_columns(
         table: the raw table.
         path: where it came from, for the messages.
         mapping: raw column of each of user_id, item_id, timestamp and, if there are any, rating.
-        first_line: line of the first row in the file; ``None`` skips the look at every cell (typed files).
+        lines: where the rows stand; ``None`` skips the look at every cell (typed files).
         ticks_per_second: 1,000 where the file is known to count milliseconds.
 
     Raises:
@@ -36,10 +56,16 @@ def log_columns(
     """
     schema = table.collect_schema()
     require_columns(mapping.values(), schema.names(), path)
+    for column in mapping.values():
+        if schema[column].is_nested():
+            raise InputError(
+                f"{path} has more than one value per cell in column '{column}' ({schema[column]}); "
+                "write one row per interaction, with a text or a number in every cell."
+            )
     columns = {
         "user_id": pl.col(mapping["user_id"]).cast(pl.String),
         "item_id": pl.col(mapping["item_id"]).cast(pl.String),
-        "timestamp": _seconds(table, mapping["timestamp"], path) // ticks_per_second,
+        "timestamp": _seconds(table, mapping["timestamp"], path, lines) // ticks_per_second,
     }
     needed = {name: column.fill_null("") != "" for name, column in columns.items() if name != "timestamp"}
     needed["timestamp"] = columns["timestamp"].is_not_null()
@@ -48,8 +74,8 @@ def log_columns(
         is_text = schema[mapping["rating"]] == pl.String
         columns["rating"] = (rating.replace("", None) if is_text else rating).cast(pl.Float32, strict=False)
         needed["rating"] = columns["rating"].is_not_null() | (rating.cast(pl.String).fill_null("") == "")
-    if first_line is not None:
-        _refuse_unusable_cells(table, path, mapping, needed, first_line)
+    if lines is not None:
+        _refuse_unusable_cells(table, path, mapping, needed, lines)
     return table.select(**columns)
 
 
@@ -60,14 +86,14 @@ def require_columns(wanted: Iterable[str], present: list[str], path: Path) -> No
             raise InputError(f"{path} has no column '{name}' ({nearest(name, present)}); correct the column mapping.")
 
 
-def _seconds(table: pl.LazyFrame, column: str, path: Path) -> pl.Expr:
+def _seconds(table: pl.LazyFrame, column: str, path: Path, lines: Lines | None) -> pl.Expr:
     kind, time = table.collect_schema()[column], pl.col(column)
     if kind.is_temporal():
         return time.cast(pl.Datetime("us")).dt.epoch("s")
     if kind != pl.String:
         return time.cast(pl.Int64, strict=False)
     numbers = time.cast(pl.Int64, strict=False)
-    with _refusing_broken_rows(path):
+    with _refusing_broken_rows(path, lines):
         sample = table.select(time).filter(time.fill_null("") != "").head(1)
         sample = sample.select(numbers.alias("number"), time.cast(pl.Float64, strict=False).alias("real")).collect()
     if sample["number"].null_count() == 0:
@@ -85,26 +111,23 @@ def _epoch(text: pl.Expr, form: str) -> pl.Expr:
     return text.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("s")
 
 
-class _refusing_broken_rows:
-    """Turn what the reader says of a malformed row into an ``InputError``."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, pl.exceptions.PolarsError):
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(f"{self.path} has a malformed row ({reason}); repair that row.") from error
+@contextmanager
+def _refusing_broken_rows(path: Path, lines: Lines | None) -> Iterator[None]:
+    """Turn what the reader says of a malformed row into an ``InputError`` with its line."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().split("\n")[0]
+        found = raw.fault(lines.text, lines.separator, lines.is_quoted) if lines and lines.separator else None
+        raise InputError(f"{path} has {found or f'a malformed row ({reason}); repair that row'}.") from error
 
 
 def _refuse_unusable_cells(
-    table: pl.LazyFrame, path: Path, mapping: Mapping[str, str], usable: Mapping[str, pl.Expr], first_line: int
+    table: pl.LazyFrame, path: Path, mapping: Mapping[str, str], usable: Mapping[str, pl.Expr], lines: Lines
 ) -> None:
-    raw = {f"raw {name}": pl.col(mapping[name]).cast(pl.String) for name in usable}
-    checked = table.select(**usable, **raw).with_row_index("row")
-    with _refusing_broken_rows(path):
+    cells = {f"raw {name}": pl.col(mapping[name]).cast(pl.String) for name in usable}
+    checked = table.select(**usable, **cells).with_row_index("row")
+    with _refusing_broken_rows(path, lines):
         bad = checked.filter(~pl.all_horizontal(*usable)).head(1).collect(engine="streaming")
         if bad.is_empty() and table.head(1).collect().is_empty():
             raise InputError(f"{path} holds no rows; give a file with at least one interaction.")
@@ -113,5 +136,5 @@ def _refuse_unusable_cells(
         cell = row[f"raw {name}"]
         found = f"no {name}" if cell in (None, "") else f"'{cell}', which is no {name},"
         raise InputError(
-            f"{path} has {found} in column '{mapping[name]}' at line {row['row'] + first_line}; {_REMEDIES[name]}."
+            f"{path} has {found} in column '{mapping[name]}' at line {row['row'] + lines.first}; {_REMEDIES[name]}."
         )

@@ -71,32 +71,36 @@ def read_events(source: Source, min_rating: float | None = None) -> Events:
     try:
         columns = rows.collect_schema().names()
         for column in ("user_id", "item_id", "timestamp"):
-            _need_column(column, columns)
+            _need_column(column, columns, source)
         coded = rows.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical), pl.col("timestamp").cast(pl.Int64))
         if min_rating is not None:
-            _need_column("rating", columns)
+            _need_column("rating", columns, source)
             coded = coded.filter(pl.col("rating") >= min_rating)
         table = coded.select("user_id", "item_id", "timestamp").collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"The interactions could not be read: {reason}. Repair the file or its column mapping."
+            f"{source.name} could not be read: {reason}. Repair the file or its column mapping."
         ) from error
     if table.is_empty():
         reason = "there are none" if min_rating is None else f"none is rated {min_rating} or higher"
-        raise InputError(f"No interactions are left to prepare: {reason}. Check the file, or lower --min_rating.")
+        raise InputError(f"{source.name} has no interactions: {reason}. Check the file, or lower --min_rating.")
     for column in table.columns:
-        _refuse_empty(table[column])
+        _refuse_empty(table[column], source)
     times = table["timestamp"].to_numpy()
-    users, user_ids = _encode(table["user_id"])
-    items, item_ids = _encode(table["item_id"])
+    users, user_ids = _encode(table["user_id"], source)
+    items, item_ids = _encode(table["item_id"], source)
     return Events(users, items, times, user_ids, item_ids)
 
 
-def unit_of(times: Int[np.ndarray, "E"]) -> str:
+def unit_of(times: Int[np.ndarray, "E"], source: Source) -> str:
     """The unit of clock readings since 1970: second, or from 10¹¹ on millisecond, 10¹⁴ microsecond, 10¹⁷ nanosecond.
 
     Where all lie below 10⁸ no clock was kept, and they are the ``position`` of each event in some order.
+
+    Args:
+        times: clock readings in any order.
+        source: where they come from, for the message.
 
     Raises:
         InputError: the readings are of several units.
@@ -106,10 +110,13 @@ def unit_of(times: Int[np.ndarray, "E"]) -> str:
         return "position"
     unit, other = _unit_of(int(sizes.max())), _unit_of(int(sizes.min()))
     if unit != other:
-        count = int((sizes < _UNITS[unit][0]).sum())
+        least = _UNITS[unit][0]
+        count = int((sizes < least).sum())
+        first = _first_row(source, pl.col("timestamp").abs() < least)
         raise InputError(
-            f"Column timestamp mixes units: {times[sizes.argmax()]} reads as {unit}s, {times[sizes.argmin()]} as "
-            f"{other}s, and {count} of {len(times)} events are not in {unit}s. Write all times in one unit."
+            f"{source.name} mixes units in column timestamp: {times[sizes.argmax()]} reads as {unit}s, "
+            f"{times[sizes.argmin()]} as {other}s, and {count} of {len(times)} events are not in {unit}s, "
+            f"the first in row {first}. Write all times in one unit."
         )
     return unit
 
@@ -120,58 +127,69 @@ def to_seconds(times: Int[np.ndarray, "E"], unit: str) -> Int[np.ndarray, "E"]:
     return times if per_second == 1 else times // per_second
 
 
-def refuse_future(times: Int[np.ndarray, "E"], unit: str, latest: int) -> None:
+def refuse_future(times: Int[np.ndarray, "E"], unit: str, latest: int, source: Source) -> None:
     """Raises ``InputError`` if a reading is later than the second ``latest``."""
     end = (latest + 1) * _UNITS[unit][1]
     if times.max() >= end:
         day = np.datetime64(int(to_seconds(times.max(keepdims=True), unit)[0]), "s").astype("datetime64[D]")
+        first = _first_row(source, pl.col("timestamp") >= end)
         raise InputError(
-            f"Column timestamp has {int((times >= end).sum())} of {len(times)} events in the future, the latest on "
-            f"{day}. Drop those rows, or check the unit of the column and the clock of this machine."
+            f"{source.name} has {int((times >= end).sum())} of {len(times)} times in the future, the first in row "
+            f"{first}, the latest on {day}. Drop those rows, or check the unit of the column and this machine's clock."
         )
+
+
+def _first_row(source: Source, wrong: pl.Expr) -> int:
+    """The first row that is wrong, counted from 1 without a header; reads the source again."""
+    found = source.read().with_row_index("row", offset=1).filter(wrong).select("row").head(1).collect()
+    return found["row"][0]
 
 
 def _unit_of(reading: int) -> str:
     return next(unit for unit, (least, _) in reversed(_UNITS.items()) if reading >= least)
 
 
-def _need_column(column: str, columns: list[str]) -> None:
+def _need_column(column: str, columns: list[str], source: Source) -> None:
     if column not in columns:
         option = {"user_id": "user", "item_id": "item", "timestamp": "time"}.get(column, column)
         raise InputError(
-            f"Column '{column}' is missing; the interactions have {', '.join(columns)}. "
+            f"{source.name} has no column '{column}'; its interactions have {', '.join(columns)}. "
             f"Say which column holds it, for your own file with --{option}_column."
         )
 
 
-def _refuse_empty(column: pl.Series) -> None:
+def _refuse_empty(column: pl.Series, source: Source) -> None:
     if empty := column.null_count():
-        first = column.is_null().arg_max()
+        first = _first_row(source, pl.col(column.name).is_null())
         what = "empty or unreadable times" if column.name == "timestamp" else "empty ids"
         raise InputError(
-            f"Column {column.name} has {empty} {what}, the first in row {(first or 0) + 1} of the interactions. "
+            f"{source.name} has {empty} {what} in column {column.name}, the first in row {first}. "
             "Fill in those cells or drop those rows."
         )
 
 
-def _encode(column: pl.Series) -> tuple[Int[np.ndarray, "E"], pl.Series]:
+def _encode(column: pl.Series, source: Source) -> tuple[Int[np.ndarray, "E"], pl.Series]:
     """Places of a column of dictionary codes in its ids, sorted."""
     found = column.unique()
     table = pl.DataFrame({"id": found.cast(pl.String), "code": found.to_physical()}).sort("id")
-    _refuse_odd_ids(table["id"], column.name)
+    _refuse_odd_ids(table["id"], column.name, source)
     codes = table["code"].to_numpy()
     place = np.zeros(int(codes.max()) + 1, dtype=np.int32)
     place[codes] = np.arange(len(codes), dtype=np.int32)
     return place[column.to_physical().to_numpy()], table["id"].alias(column.name)
 
 
-def _refuse_odd_ids(ids: pl.Series, name: str) -> None:
+def _refuse_odd_ids(ids: pl.Series, name: str, source: Source) -> None:
     if (ids == "").any():
-        raise InputError(f"Column {name} has ids that are empty texts. Fill in those cells or drop those rows.")
+        raise InputError(
+            f"{source.name} has ids that are empty texts in column {name}, the first in row "
+            f"{_first_row(source, pl.col(name) == '')}. Fill in those cells or drop those rows."
+        )
     negative = ids.filter(ids.str.starts_with("-"))
     if len(negative) and ids.str.contains(r"^-?\d+$").all():
         raise InputError(
-            f"Column {name} holds numbers and {len(negative)} of its ids are negative, such as {negative[0]}. "
+            f"{source.name} holds numbers in column {name} and {len(negative)} of its ids are negative, such as "
+            f"{negative[0]}, the first in row {_first_row(source, pl.col(name).str.starts_with('-'))}. "
             "Drop those rows, or give the ids a letter in front if they are real."
         )
 

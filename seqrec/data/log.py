@@ -42,7 +42,7 @@ class Log:
 
         Raises:
             FileNotFoundError: there is no such folder, or it is not a prepared data set.
-            ValueError: it was written by a newer seqrec.
+            ValueError: it was written by a newer seqrec, or one of its files is not whole.
         """
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
@@ -53,6 +53,13 @@ class Log:
                 f"{folder} has schema version {manifest['schema_version']}, this seqrec reads up to {SCHEMA_VERSION}. "
                 f"Update seqrec, or run `seqrec prepare {folder.name} --force`."
             )
+        for name, size in manifest.get("files", {}).items():
+            found = (folder / name).stat().st_size if (folder / name).is_file() else 0
+            if found != size:
+                raise ValueError(
+                    f"{folder / name} is not whole ({found:,} of {size:,} bytes). "
+                    "Run the `seqrec prepare` that wrote it again."
+                )
         items, times, offsets = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("items", "times", "offsets")
         )

@@ -52,6 +52,7 @@ def prepare(
     seqrec prepare ml-1m                        download, show the licence, prepare
     seqrec prepare ml-1m --raw FOLDER_OR_ZIP    the same from files you already have
     seqrec prepare simulated-shop               a small shop whose true answers are known
+    seqrec prepare my-card.yaml --raw my.csv    by a card of your own, which says what the columns mean
     seqrec prepare my.csv --user_column uid --item_column sku --time_column when
     seqrec prepare my.parquet --rating_column stars --min_rating 4 --user_core 5 --item_core 5
 
@@ -167,9 +168,9 @@ def prepare_log(
         return Log.open(folder)
     events = read_events(source, min_rating)
     read = _sizes(events)
-    unit = unit_of(events.times)
+    unit = unit_of(events.times, source)
     if latest is not None:
-        refuse_future(events.times, unit, latest)
+        refuse_future(events.times, unit, latest, source)
     # Sorted by the source's own clock: two readings of one second may still differ by milliseconds.
     events = filters.by_user_and_time(events)
     events = filters.without_repeats(events, duplicates)
@@ -217,12 +218,17 @@ def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
         .join(catalog.lazy().select("item_id"), on="item_id", how="semi")
         .unique("item_id", keep="first", maintain_order=True)
     )
-    return catalog.lazy().join(details, on="item_id", how="left", maintain_order="left").collect()
+    try:
+        return catalog.lazy().join(details, on="item_id", how="left", maintain_order="left").collect()
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"The table of the items could not be read: {reason}. Repair the row or the cell.") from error
 
 
 def _is_own_file(data: str) -> bool:
     path = Path(data)
-    return path.suffix not in ("", ".yaml", ".yml") or (data not in cards.known() and path.exists())
+    is_card = path.suffix in (".yaml", ".yml") or data in cards.known()
+    return not is_card and (path.suffix != "" or path.exists())
 
 
 def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
@@ -243,10 +249,11 @@ def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:
         for url, checksum in ((card.url, card.sha256), (card.items_url, None)):
             if url is not None:
                 download(url, files / url.rpartition("/")[2], checksum, card.licence)
-    if not files.exists() and (raw is not None or card.homepage is not None):
+    if raw is not None and not raw.exists():
         where = f", fetched from {card.homepage}" if card.homepage else ""
-        raise InputError(f"{files} does not exist. Give --raw the original file or folder of {card.name}{where}.")
-    return card.source(files), _origin(card.reader, [files] if files.exists() else [])
+        raise InputError(f"{raw} does not exist. Give --raw the original file or folder of {card.name}{where}.")
+    there = files if files.exists() else None
+    return card.source(there), _origin(card.reader, [there] if there else [])
 
 
 def _origin(reader: dict[str, Any], paths: list[Path]) -> str:

@@ -92,14 +92,35 @@ def header(text: Path, separator: str, path: Path) -> list[str]:
     """Column names of the delimited ``text`` that was made from ``path``.
 
     Raises:
-        InputError: two columns have the same name.
+        InputError: two columns have the same name, or a quotation mark is not closed.
     """
     with text.open(newline="", encoding="utf-8") as file:
-        names = next(csv.reader(file, delimiter=separator))
+        try:
+            names = next(csv.reader(file, delimiter=separator, strict=True))
+        except csv.Error as error:
+            raise InputError(f"{path} opens a quotation mark in line 1 and does not close it; repair it.") from error
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path} has {names.count(name)} columns named '{name}'; rename or remove all but one.")
     return names
+
+
+def fault(text: Path, separator: str, is_quoted: bool) -> str | None:
+    """What is wrong with the first malformed row of delimited ``text``, with its line; ``None`` if nothing is found."""
+    line, width, quoting = 1, 0, csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
+    with text.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
+        try:
+            for row in rows:
+                width = width or len(row)
+                if len(row) > width:
+                    return f"{len(row)} fields at line {line} where line 1 has {width}; remove what is too much"
+                line = rows.line_num + 1
+        except csv.Error:
+            return f"a quotation mark at line {line} that is not closed; close it, or double it if it is part of a text"
+        file.seek(0)
+        stray = next((number for number, row in enumerate(file, start=1) if row.count('"') % 2), None)
+    return None if stray is None else f"a stray quotation mark at line {stray}; remove it"
 
 
 def fields(text: Path, path: Path, n_lines: int = 1000) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from seqrec.data import columns, raw
+from seqrec.data.columns import Lines
 from seqrec.data.errors import InputError, nearest
 
 _CHECK_IN_COLUMNS = {
@@ -19,6 +20,11 @@ _CHECK_IN_COLUMNS = {
 
 class Source(ABC):
     """A raw data set."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the path that is read, or the kind of source where none is."""
+        return str(getattr(self, "path", type(self).__name__))
 
     @abstractmethod
     def read(self) -> pl.LazyFrame:
@@ -44,7 +50,8 @@ class Table(Source):
     """Your own table: CSV, TSV, Parquet or JSON lines; text may be gzipped, and folders may hold several Parquet files.
 
     Args:
-        path: the file, or a folder with a file ``interactions.parquet`` (or .csv, .tsv, .jsonl, also .gz).
+        path: the file, or a folder with a file ``interactions.parquet`` (or .csv, .tsv, .jsonl, also .gz) or with one
+            table only.
         user: column of user ids; ids are read as strings, so '007' stays '007'.
         item: column of item ids.
         time: column of times: numbers (any unit), ISO dates, or dates of Parquet.
@@ -89,8 +96,8 @@ class Table(Source):
         path = _within(self.path, "interactions")
         if path is None:
             raise InputError(f"{self.path} has no interactions.parquet, .csv, .tsv or .jsonl; name the file itself.")
-        table, first_line = scan(path, list(self.mapping.values()), self.separator)
-        return columns.log_columns(table, path, self.mapping, first_line)
+        table, lines = scan(path, list(self.mapping.values()), self.separator)
+        return columns.log_columns(table, path, self.mapping, lines)
 
     def items(self) -> pl.LazyFrame | None:
         path = self.items_path or (_within(self.path, "items") if self.path.is_dir() else None)
@@ -122,16 +129,17 @@ class CheckIns(Source):
 
     def read(self) -> pl.LazyFrame:
         mapping = {"user_id": "user", "item_id": "place", "timestamp": "time"}
-        return columns.log_columns(self._scan(), self.path, mapping, first_line=1)
+        table, lines = self._scan()
+        return columns.log_columns(table, self.path, mapping, lines)
 
     def items(self) -> pl.LazyFrame | None:
-        table = self._scan()
+        table, _ = self._scan()
         if "category" not in table.collect_schema():
             return None
         named = table.select(item_id="place", title="category", categories=pl.concat_list("category"))
         return named.unique("item_id", keep="first", maintain_order=True)
 
-    def _scan(self) -> pl.LazyFrame:
+    def _scan(self) -> tuple[pl.LazyFrame, Lines]:
         path = raw.text_file(self.path, self.patterns, encoding="latin-1")
         with path.open(encoding="utf-8") as file:
             width = file.readline().count("\t") + 1
@@ -163,9 +171,9 @@ class RetailRocket(Source):
 
     def read(self) -> pl.LazyFrame:
         text = raw.text_file(self.path, ["events.csv*"])
-        table, first_line = scan_text(text, self.path, ["visitorid", "itemid", "timestamp", "event"])
+        table, lines = scan_text(text, self.path, ["visitorid", "itemid", "timestamp", "event"])
         mapping = {"user_id": "visitorid", "item_id": "itemid", "timestamp": "timestamp"}
-        columns.log_columns(table, self.path, mapping, first_line)
+        columns.log_columns(table, self.path, mapping, lines)
         kept = table.filter(pl.col("event").is_in(self.events))
         return columns.log_columns(kept, self.path, mapping, None, ticks_per_second=1000)
 
@@ -173,7 +181,7 @@ class RetailRocket(Source):
         return None
 
 
-def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, int | None]:
+def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, Lines | None]:
     """Lazily open a table by its ending; text is read as strings, so that no id loses its zeros.
 
     Args:
@@ -182,7 +190,7 @@ def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[p
         separator: what divides columns of text.
 
     Returns:
-        The table and the line of its first row (``None`` for Parquet, whose cells have types).
+        The table and where its rows stand (``None`` for Parquet, whose cells have types).
     """
     if path.suffix == ".parquet" or path.is_dir():
         try:
@@ -194,23 +202,22 @@ def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[p
     return scan_text(raw.text_file(path, [path.name]), path, wanted, separator)
 
 
-def scan_text(
-    text: Path, path: Path, wanted: list[str], separator: str | None = None
-) -> tuple[pl.LazyFrame, int | None]:
+def scan_text(text: Path, path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, Lines]:
     """Lazily open a ``text`` that ``raw.text_file`` made of ``path``, which the messages name; see ``scan``."""
     if text.suffix in (".json", ".jsonl", ".ndjson"):
         columns.require_columns(wanted, raw.fields(text, path), path)
-        return pl.scan_ndjson(text, schema=dict.fromkeys(wanted, pl.String)), 1
+        return pl.scan_ndjson(text, schema=dict.fromkeys(wanted, pl.String)), Lines(text, 1)
     if separator is None:
         separator = "\t" if text.suffix in (".tsv", ".tab") else ","
     columns.require_columns(wanted, raw.header(text, separator, path), path)
-    return pl.scan_csv(text, separator=separator, infer_schema=False), 2
+    return pl.scan_csv(text, separator=separator, infer_schema=False), Lines(text, 2, separator)
 
 
-def scan_bare(path: Path, separator: str, names: list[str]) -> pl.LazyFrame:
+def scan_bare(path: Path, separator: str, names: list[str]) -> tuple[pl.LazyFrame, Lines]:
     """Lazily open delimited text without header or quotes; its columns get these names."""
     schema = dict.fromkeys(names, pl.String)
-    return pl.scan_csv(path, separator=separator, has_header=False, quote_char=None, schema=schema)
+    table = pl.scan_csv(path, separator=separator, has_header=False, quote_char=None, schema=schema)
+    return table, Lines(path, 1, separator, is_quoted=False)
 
 
 def split_list(text: pl.Expr, separator: str) -> pl.Expr:
@@ -224,4 +231,7 @@ def _within(path: Path, stem: str) -> Path | None:
     if not path.is_dir():
         return path
     endings = (".parquet", ".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
-    return next((path / f"{stem}{end}" for end in endings if (path / f"{stem}{end}").exists()), None)
+    tables = [table for table in path.iterdir() if table.name.endswith(endings)]
+    named = {table.name: table for table in tables}
+    found = next((named[f"{stem}{end}"] for end in endings if f"{stem}{end}" in named), None)
+    return tables[0] if found is None and stem == "interactions" and len(tables) == 1 else found

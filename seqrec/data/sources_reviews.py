@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from seqrec.data import columns, raw
+from seqrec.data.columns import Lines
 from seqrec.data.errors import InputError
 from seqrec.data.sources import Source, scan_bare, scan_text, split_list
 
@@ -42,10 +43,10 @@ class MovieLens(Source):
         path = raw.text_file(self.path, [Path(name).name])
         if ending == ".csv":
             mapping = {"user_id": "userId", "item_id": "movieId", "timestamp": "timestamp", "rating": "rating"}
-            table, first_line = scan_text(path, self.path, list(mapping.values()))
-            return columns.log_columns(table, self.path, mapping, first_line)
-        table = scan_bare(path, "\t", _RATING) if ending == ".data" else _scan_double_colons(path, _RATING)
-        return columns.log_columns(table, self.path, {name: name for name in _RATING}, first_line=1)
+            table, lines = scan_text(path, self.path, list(mapping.values()))
+            return columns.log_columns(table, self.path, mapping, lines)
+        table, lines = scan_bare(path, "\t", _RATING) if ending == ".data" else _scan_double_colons(path, _RATING)
+        return columns.log_columns(table, self.path, {name: name for name in _RATING}, lines)
 
     def items(self) -> pl.LazyFrame | None:
         name = raw.find(self.path, ["movies.csv", "movies.dat", "u.item"])
@@ -56,11 +57,11 @@ class MovieLens(Source):
             return table.select(item_id="movieId", title="title", categories=genres)
         if ending == "movies.dat":
             text = raw.text_file(self.path, [ending], encoding="latin-1")
-            table = _scan_double_colons(text, ["item_id", "title", "genres"])
+            table, _ = _scan_double_colons(text, ["item_id", "title", "genres"])
             return table.select("item_id", "title", categories=split_list(pl.col("genres"), "|"))
         if ending == "u.item":
             text = raw.text_file(self.path, [ending], encoding="latin-1")
-            table = scan_bare(text, "|", ["item_id", "title", "date", "video date", "address", *_GENRES_OF_100K])
+            table, _ = scan_bare(text, "|", ["item_id", "title", "date", "video date", "address", *_GENRES_OF_100K])
             flags = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _GENRES_OF_100K]
             return table.select("item_id", "title", categories=pl.concat_list(flags).list.drop_nulls())
         return None
@@ -88,9 +89,9 @@ class AmazonReviews(Source):
             mapping = {"user_id": "reviewerID", "item_id": "asin", "timestamp": "unixReviewTime", "rating": "overall"}
         else:
             mapping = {"user_id": "user_id", "item_id": "parent_asin", "timestamp": "timestamp", "rating": "rating"}
-        table, first_line = scan_text(text, self.path, list(mapping.values()))
+        table, lines = scan_text(text, self.path, list(mapping.values()))
         ticks = 1 if "reviewerID" in present else 1000
-        return columns.log_columns(table, self.path, mapping, first_line, ticks_per_second=ticks)
+        return columns.log_columns(table, self.path, mapping, lines, ticks_per_second=ticks)
 
     def items(self) -> pl.LazyFrame | None:
         if self.meta is None or raw.find(self.meta, ["meta_*"]) is None:
@@ -116,8 +117,8 @@ class Yelp(Source):
     def read(self) -> pl.LazyFrame:
         path = raw.text_file(self.path, ["*review.json*"])
         mapping = {"user_id": "user_id", "item_id": "business_id", "timestamp": "date", "rating": "stars"}
-        table, first_line = scan_text(path, self.path, list(mapping.values()))
-        return columns.log_columns(table, self.path, mapping, first_line)
+        table, lines = scan_text(path, self.path, list(mapping.values()))
+        return columns.log_columns(table, self.path, mapping, lines)
 
     def items(self) -> pl.LazyFrame | None:
         patterns = ["*business.json*"]
@@ -128,11 +129,11 @@ class Yelp(Source):
         return table.select(item_id="business_id", title="name", categories=split_list(pl.col("categories"), ","))
 
 
-def _scan_double_colons(path: Path, names: list[str]) -> pl.LazyFrame:
+def _scan_double_colons(path: Path, names: list[str]) -> tuple[pl.LazyFrame, Lines]:
     """A table whose columns are divided by '::', which no reader of delimited text knows."""
-    whole = scan_bare(path, "\x01", ["line"]).select(pl.col("line").str.strip_chars_end("\r"))
+    whole = scan_bare(path, "\x01", ["line"])[0].select(pl.col("line").str.strip_chars_end("\r"))
     parts = pl.col("line").str.splitn("::", len(names)).struct.rename_fields(names)
-    return whole.select(parts.alias("parts")).unnest("parts")
+    return whole.select(parts.alias("parts")).unnest("parts"), Lines(path, 1)
 
 
 def _amazon_item(meta: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,23 @@
 """Every kind of bad input is answered by one sentence and leaves no half-written folder behind."""
 
+import gzip
+import io
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from seqrec.cli import main
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
 from seqrec.data.log import Log
@@ -21,6 +27,18 @@ HEADER = "user_id,item_id,timestamp\n"
 GOOD = HEADER + "u1,i1,1000000000\nu1,i2,1000000001\nu2,i1,1000000002\n"
 
 
+@pytest.fixture(params=["function", "command"])
+def command(request) -> Callable[..., None]:
+    """``prepare`` called from Python, and through the command line."""
+    return prepare if request.param == "function" else through_the_command_line
+
+
+@pytest.fixture
+def refusal(folder, command) -> Callable[..., str]:
+    """What is said of a file, after checking that nothing was left behind."""
+    return partial(refused, command, folder)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """An empty working folder."""
@@ -28,20 +46,32 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def refusal(folder: Path, content: str | pl.DataFrame, **arguments) -> str:
-    """What the command says to a file, after checking that it left nothing behind."""
-    if isinstance(content, str):
-        path = folder / "log.csv"
-        path.write_text(content)
-    else:
+def through_the_command_line(data: str, **arguments) -> None:
+    """Runs ``seqrec prepare``; what it says in its one line of refusal is raised again."""
+    said = io.StringIO()
+    with redirect_stderr(said):
+        status = main(["prepare", data, *(f"--{name}={value}" for name, value in arguments.items())])
+    assert (status, said.getvalue().count("\n")) in ((0, 0), (2, 1))
+    if status:
+        raise InputError(said.getvalue().removeprefix("seqrec: error: ").removesuffix("\n"))
+
+
+def refused(command: Callable[..., None], folder: Path, content: str | bytes | pl.DataFrame, **arguments) -> str:
+    if isinstance(content, pl.DataFrame):
         path = folder / "log.parquet"
         content.write_parquet(path)
+    else:
+        data = content.encode() if isinstance(content, str) else content
+        path = folder / ("log.csv.gz" if data[:2] == b"\x1f\x8b" else "log.csv")
+        path.write_bytes(data)
     before = sorted(folder.rglob("*"))
     with pytest.raises(InputError) as caught:
-        prepare(str(path), **arguments)
+        command(str(path), **arguments)
     prepared = folder / "data" / "prepared"
     assert sorted(file for file in folder.rglob("*") if file not in (prepared, prepared.parent)) == before
     message = str(caught.value)
+    assert "Traceback" not in message
+    assert path.name in message or "left" in message or "item_core" in message
     assert message.endswith(".")
     assert "\n" not in message
     return message
@@ -74,67 +104,86 @@ def test_a_missing_file_or_card_is_named(folder):
         prepare("log.csv", raw=folder)
 
 
-def test_a_missing_column_is_named(folder):
-    assert "user_id" in refusal(folder, GOOD.replace("user_id", "uid"))
-    assert "stars" in refusal(folder, GOOD, rating_column="stars", min_rating=4.0)
-    assert "--rating_column" in refusal(folder, GOOD, min_rating=4.0)
+def test_a_missing_column_is_named(refusal):
+    assert "user_id" in refusal(GOOD.replace("user_id", "uid"))
+    assert "stars" in refusal(GOOD, rating_column="stars", min_rating=4.0)
+    assert "--rating_column" in refusal(GOOD, min_rating=4.0)
 
 
 @pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp"])
-def test_empty_cells_are_refused_with_their_column_and_place(folder, column):
+def test_empty_cells_are_refused_with_their_column_and_place(refusal, column):
     cells = table()[column].to_list()
-    message = refusal(folder, table(**{column: [cells[0], None, cells[2]]}))
+    message = refusal(table(**{column: [cells[0], None, cells[2]]}))
     assert column in message
     assert "row 2" in message
 
 
-def test_empty_texts_are_no_ids(folder):
-    assert "item_id" in refusal(folder, table(item_id=["i1", "", "i2"]))
-    assert "line 3" in refusal(folder, GOOD.replace("u1,i2", "u1,"))
+def test_empty_texts_are_no_ids(refusal):
+    assert "item_id" in refusal(table(item_id=["i1", "", "i2"]))
+    assert "line 3" in refusal(GOOD.replace("u1,i2", "u1,"))
 
 
-def test_times_that_cannot_be_read_are_refused(folder):
-    assert "yesterday" in refusal(folder, GOOD.replace("1000000001", "yesterday"))
-    assert "timestamp" in refusal(folder, table(timestamp=["1", "2", "x"]))
+def test_files_that_are_broken_as_a_whole_are_refused(refusal):
+    assert "2 columns named 'item_id'" in refusal(GOOD.replace("timestamp", "item_id"))
+    assert "cut short" in refusal(gzip.compress(GOOD.encode() * 100)[:-20])
+    assert "not UTF-8 at line 3" in refusal(GOOD.encode().replace(b"i2", b"\xff"))
+    assert "4 fields at line 4" in refusal(GOOD.replace("u2,", "u2,u2,"))
+    assert "quotation mark at line 3" in refusal(GOOD.replace("i2", '"i2'))
+
+
+def test_a_byte_order_mark_and_quoted_separators_are_read(folder, command):
+    (folder / "log.csv").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("i2", '"i,""2"').encode())
+    command("log.csv")
+    assert Log.open("data/prepared/log").catalog.ids.to_list() == ['i,"2', "i1"]
+
+
+def test_times_that_cannot_be_read_are_refused(refusal):
+    assert "yesterday" in refusal(GOOD.replace("1000000001", "yesterday"))
+    assert "timestamp" in refusal(table(timestamp=["1", "2", "x"]))
 
 
 @pytest.mark.parametrize("factor", [10**3, 10**6, 10**9])
-def test_mixed_clocks_are_refused_and_uniform_ones_are_converted(folder, factor):
+def test_mixed_clocks_are_refused_and_uniform_ones_are_converted(refusal, factor):
     times = [10**9, (10**9 + 1) * factor, 10**9 + 2]
-    assert "mixes units" in refusal(folder, table(timestamp=times))
+    message = refusal(table(timestamp=times))
+    assert "mixes units" in message
+    assert "row 1" in message
     table(timestamp=[10**9 * factor, (10**9 + 1) * factor, 10**9 * factor]).write_parquet("log.parquet")
     prepare("log.parquet")
     assert Log.open("data/prepared/log").times.tolist() == [10**9, 10**9 + 1, 10**9]
 
 
 @pytest.mark.parametrize("factor", [1, 10**3])
-def test_dates_in_the_future_are_refused_with_their_day(folder, factor):
-    message = refusal(folder, table(timestamp=[10**9 * factor, 10**9 * factor, 4_102_444_800 * factor]))
+def test_dates_in_the_future_are_refused_with_their_day(refusal, factor):
+    message = refusal(table(timestamp=[10**9 * factor, 10**9 * factor, 4_102_444_800 * factor]))
     assert "1 of 3" in message
     assert "2100-01-01" in message
+    assert "row 3" in message
 
 
-def test_negative_numbers_are_no_ids_but_texts_with_a_dash_are(folder):
-    assert "negative" in refusal(folder, table(user_id=[1, -1, 2]))
-    assert "-5" in refusal(folder, GOOD.replace("i2", "-5").replace("i1", "7"))
+def test_negative_numbers_are_no_ids_but_texts_with_a_dash_are(refusal):
+    message = refusal(table(user_id=[1, -1, 2]))
+    assert "negative" in message
+    assert "row 2" in message
+    assert "-5" in refusal(GOOD.replace("i2", "-5").replace("i1", "7"))
     table(item_id=["-5", "i1", "i2"]).write_parquet("log.parquet")
     prepare("log.parquet")
     assert Log.open("data/prepared/log").catalog.ids.to_list() == ["-5", "i1", "i2"]
 
 
-def test_one_user_is_not_enough(folder):
-    assert "Only one user" in refusal(folder, GOOD.replace("u2", "u1"))
+def test_one_user_is_not_enough(refusal):
+    assert "Only one user" in refusal(GOOD.replace("u2", "u1"))
 
 
-def test_a_file_of_which_nothing_is_left_is_refused(folder):
-    assert "user_core 9" in refusal(folder, GOOD, user_core=9)
-    assert "min_length 9" in refusal(folder, GOOD, min_length=9)
-    assert "5.0" in refusal(folder, table(stars=[1.0, 2.0, None]), rating_column="stars", min_rating=5.0)
-    refusal(folder, HEADER)
-    assert "-1" in refusal(folder, GOOD, item_core=-1)
+def test_a_file_of_which_nothing_is_left_is_refused(refusal):
+    assert "user_core 9" in refusal(GOOD, user_core=9)
+    assert "min_length 9" in refusal(GOOD, min_length=9)
+    assert "5.0" in refusal(table(stars=[1.0, 2.0, None]), rating_column="stars", min_rating=5.0)
+    refusal(HEADER)
+    assert "-1" in refusal(GOOD, item_core=-1)
 
 
-def test_a_user_with_a_hundred_thousand_events_is_prepared(folder):
+def test_a_user_with_a_hundred_thousand_events_is_prepared(folder, command):
     count = 100_000
     times = np.random.default_rng(0).permutation(count)
     users = ["robot"] * count + ["person"] * 2
@@ -142,15 +191,15 @@ def test_a_user_with_a_hundred_thousand_events_is_prepared(folder):
     pl.DataFrame({"user_id": users, "item_id": items, "timestamp": [*times.tolist(), 0, 1]}).write_parquet(
         "log.parquet"
     )
-    prepare("log.parquet")
+    command("log.parquet")
     log = Log.open("data/prepared/log")
     assert np.diff(log.offsets).tolist() == [2, count]
     assert (log.times[2:] == np.arange(count)).all()
 
 
-def test_ids_that_look_like_numbers_keep_their_zeros(folder):
+def test_ids_that_look_like_numbers_keep_their_zeros(folder, command):
     (folder / "log.csv").write_text(HEADER + "007,01,1\n7,1,2\n007,1,3\n")
-    prepare("log.csv")
+    command("log.csv")
     log = Log.open("data/prepared/log")
     assert log.users.to_list() == ["007", "7"]
     assert log.catalog.ids.to_list() == ["01", "1"]
@@ -185,18 +234,18 @@ def test_a_disk_that_fills_up_leaves_the_old_data_set_as_it_was(folder):
     (folder / "log.csv").write_text(GOOD)
     prepare("log.csv")
     many_rows(folder)
-    code = (
-        "from pathlib import Path\nfrom seqrec.data.errors import InputError\nfrom seqrec.data.prepare import prepare\n"
-        "try:\n    prepare('log.parquet', out=Path('data/prepared/log'))\n"
-        "except InputError as error:\n    print('refused:', error)\n"
-    )
+    code = "from seqrec.cli import main\nraise SystemExit(main(['prepare', 'log.parquet', '--out=data/prepared/log']))"
 
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    output, errors = run(code, preexec_fn=small_disk).communicate(timeout=120)
-    assert "refused:" in output, errors
-    assert "could not be written" in output
+    process = run(code, preexec_fn=small_disk)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors.startswith("seqrec: error: ")
+    assert "could not be written" in errors
+    assert "Free some space" in errors
+    assert errors.count("\n") == 1
     assert len(Log.open("data/prepared/log").items) == 3
     assert [path.name for path in (folder / "data/prepared").iterdir()] == ["log"]
 
@@ -204,8 +253,9 @@ def test_a_disk_that_fills_up_leaves_the_old_data_set_as_it_was(folder):
 def test_a_killed_run_leaves_no_data_set_and_the_next_run_clears_up(folder):
     many_rows(folder)
     code = (
-        "import time\nfrom seqrec.data import store\nfrom seqrec.data.prepare import prepare\n"
-        "store._fingerprint = lambda *_: print('half-way', flush=True) or time.sleep(60)\nprepare('log.parquet')\n"
+        "import time\nfrom seqrec.data import store\nfrom seqrec.cli import main\n"
+        "store._fingerprint = lambda *_: print('half-way', flush=True) or time.sleep(60)\n"
+        "main(['prepare', 'log.parquet'])\n"
     )
     process = run(code)
     assert process.stdout is not None

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqrec.data.errors import InputError
 from seqrec.data.events import to_seconds, unit_of
 from seqrec.data.filters import Duplicates, stable_order
 from seqrec.data.log import Log
 from seqrec.data.prepare import prepare, prepare_log
-from seqrec.data.sources import Source
+from seqrec.data.sources import Source, Table
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4), st.integers(1, 5)), min_size=2, max_size=60
@@ -163,13 +164,13 @@ def test_a_whole_folder_is_used_again_and_a_broken_or_different_one_is_not(tmp_p
 
 
 def test_times_that_count_events_are_positions():
-    assert unit_of(np.array([0, 1, 2313])) == "position"
+    assert unit_of(np.array([0, 1, 2313]), Rows([(1, 1, 1)])) == "position"
 
 
 @pytest.mark.parametrize(("unit", "per_second"), [("second", 1), ("millisecond", 10**3), ("nanosecond", 10**9)])
 def test_clocks_of_any_one_unit_become_seconds(unit, per_second):
     times = np.array([1_000_000_000, 1_700_000_000]) * per_second
-    assert unit_of(times) == unit
+    assert unit_of(times, Rows([(1, 1, 1)])) == unit
     assert to_seconds(times, unit).tolist() == [1_000_000_000, 1_700_000_000]
 
 
@@ -205,6 +206,26 @@ def test_a_real_log_equals_a_stable_sort_of_its_rows(tmp_path, real_data: Path, 
     assert log.catalog.counts.sum() == rows.height
 
 
+@pytest.mark.parametrize("name", ["items.npy", "times.npy", "offsets.npy", "users.parquet", "catalog.parquet"])
+def test_a_prepared_file_that_was_cut_short_is_named_when_the_log_is_opened(tmp_path, name):
+    prepare_log(Rows([(1, 1, 0), (2, 2, 0)]), tmp_path / "log")
+    path = tmp_path / "log" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{name} is not whole .*`seqrec prepare`"):
+        Log.open(tmp_path / "log")
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{name} is not whole .*`seqrec prepare`"):
+        Log.open(tmp_path / "log")
+
+
+def test_a_broken_table_of_items_is_refused(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id\na,b\n")
+    pl.DataFrame({"user_id": ["u", "v"], "item_id": "a", "timestamp": 1}).write_csv(tmp_path / "interactions.csv")
+    with pytest.raises(InputError, match="table of the items"):
+        prepare_log(Table(tmp_path), tmp_path / "log")
+    assert not (tmp_path / "log").exists()
+
+
 def test_the_simulated_shop_is_prepared_by_its_card_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     prepare("simulated-shop")
@@ -215,6 +236,44 @@ def test_the_simulated_shop_is_prepared_by_its_card_alone(tmp_path, monkeypatch,
     stamp = (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns
     prepare("simulated-shop")
     assert (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns == stamp
+
+
+OWN_CARD = """
+name: shop
+source: {class_path: seqrec.data.sources.Table, init_args: {user: who}}
+licence: our own
+citation: none
+columns: {user_id: customer}
+counts: {users: null, items: null, interactions: null, where: none}
+"""
+VISITS = "who,item_id,timestamp\n007,a,1000000000\n7,a,1000000001\n7,b,1000000002\n"
+
+
+def test_a_card_of_your_own_prepares_raw_files_or_asks_for_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("card.yaml").write_text(OWN_CARD)
+    Path("visits.csv").write_text(VISITS)
+    with pytest.raises(InputError, match=r"'shop' needs raw files and names no url; pass them with --raw\.$"):
+        prepare("card.yaml")
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        prepare("card.yaml", raw=Path("nowhere"))
+    with pytest.raises(InputError, match=r"absent\.yaml does not exist"):
+        prepare("absent.yaml")
+    prepare("card.yaml", raw=Path("visits.csv"))
+    assert Log.open("data/prepared/shop").users.to_list() == ["007", "7"]
+
+
+def test_a_card_of_your_own_prepares_what_it_downloads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("card.yaml").write_text(OWN_CARD + "url: http://localhost/visits.csv\n")
+
+    def fetched(url: str, target: Path, checksum: str | None, licence: str) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(VISITS)
+
+    monkeypatch.setattr("seqrec.data.prepare.download", fetched)
+    prepare("card.yaml")
+    assert len(Log.open("data/prepared/shop").items) == 3
 
 
 @pytest.mark.real

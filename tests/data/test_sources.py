@@ -212,7 +212,12 @@ def test_items_of_a_table_are_named_by_its_mapping(tmp_path):
         (b"user_id,item_id,timestamp\nu,i,1\nu,i,soon\n", ["'soon'", "'timestamp'", "line 3"]),
         (b"user_id,item_id,timestamp\nu,i,2018-07-07\nu,i,5\n", ["'5'", "line 3"]),
         (b"user_id,item_id,timestamp\nu,i,1\nu,i\n", ["timestamp", "line 3"]),
-        (b"user_id,item_id,timestamp\nu,i,1\nu,i,2,3\n", ["malformed row"]),
+        (b"user_id,item_id,timestamp\nu,i,1\nu,i,2,3\n", ["4 fields at line 3 where line 1 has 3"]),
+        (b'user_id,item_id,timestamp\nu,"a\nb",1\nu,i,2,3\n', ["4 fields at line 4"]),
+        (b'user_id,item_id,timestamp\nu,i,1\nu,"i,2\nu,i,3\n', ["quotation mark at line 3", "close it"]),
+        (b'user_id,item_id,timestamp\nu,i,1\nu,"i,2\nu,"i",3\n', ["quotation mark at line 3", "close it"]),
+        (b'user_id,item_id,timestamp\nu,i,1\nu,i"a,2\nu,i,3\n', ["stray quotation mark at line 3"]),
+        (b'user_id,item_id,"timestamp\nu,i,1\n', ["quotation mark in line 1"]),
     ],
 )
 def test_a_broken_table_is_refused_in_one_sentence(tmp_path, content, words):
@@ -232,6 +237,18 @@ def test_a_broken_table_is_refused_in_one_sentence(tmp_path, content, words):
 def test_broken_json_lines_are_refused_in_one_sentence(tmp_path, content, words):
     path = write(tmp_path / "log.jsonl", content)
     refused(Table(path), str(path), *words)
+
+
+def test_a_line_with_too_many_fields_is_named_in_files_without_header(tmp_path):
+    write(tmp_path / "u.data", '1\t2\t3\t4\n1\t"2\t3\t4\n1\t2\t3\t4\t5\n')
+    refused(MovieLens(tmp_path), str(tmp_path), "5 fields at line 3 where line 1 has 4")
+
+
+def test_lists_are_neither_ids_nor_times(tmp_path):
+    for column in BASE:
+        cells = {"user_id": ["u"], "item_id": ["i"], "timestamp": [1]} | {column: [["a", "b"]]}
+        pl.DataFrame(cells).write_parquet(tmp_path / "log.parquet")
+        refused(Table(tmp_path / "log.parquet"), "log.parquet", f"'{column}'", "List(String)")
 
 
 def test_archives_cut_short_are_refused(tmp_path):
