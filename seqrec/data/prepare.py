@@ -114,6 +114,8 @@ def prepare(
         name = card.name
         console.print(f"Licence of {card.name}: {card.licence}", markup=False, highlight=False)
     folder = out or Path("data/prepared") / name
+    if out is None and not force:
+        _refuse_another_log(folder, source, origin)
     latest = int(time.time()) + _DAY
     _report(prepare_log(source, folder, latest=latest, origin=origin, force=force, **given), folder, console)
 
@@ -134,7 +136,8 @@ def prepare_log(
     """Reads a source, filters it, and writes the folder that ``Log.open`` reads.
 
     The filters act in the order of the arguments. Events of one user at the same time keep the order of the source.
-    Users and items are numbered in the ascending order of their raw ids, so the same input gives the same bytes. The
+    Users and items are numbered in the ascending order of their raw ids, so the same
+    input gives the same arrays and tables. The
     folder is written under a temporary name and renamed, so it is never there in part.
 
     Args:
@@ -182,6 +185,7 @@ def prepare_log(
     manifest = {
         "parameters": parameters,
         "origin": origin,
+        "source": _place(source),
         "unit_of_times": unit,
         "counts": {"read": read, "kept": _sizes(events)},
         "share_of_tied_events": tied_events,
@@ -229,6 +233,22 @@ def _is_own_file(data: str) -> bool:
     path = Path(data)
     is_card = path.suffix in (".yaml", ".yml") or data in cards.known()
     return not is_card and (path.suffix != "" or path.exists())
+
+
+def _place(source: Source) -> str:
+    """Where a source reads, whatever the working folder is; its name if it makes its own data."""
+    return str(Path(source.name).absolute()) if Path(source.name).exists() else source.name
+
+
+def _refuse_another_log(folder: Path, source: Source, origin: str) -> None:
+    """Two files of one name in two folders would otherwise replace each other."""
+    made = store.manifest_of(folder)
+    before, now = made.get("source"), _place(source)
+    if before not in (None, now) and made.get("origin") != origin:
+        raise InputError(
+            f"{folder} was prepared from {before}, which is not {now}. "
+            "Choose another folder with --out, or replace it with --force."
+        )
 
 
 def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:

@@ -206,6 +206,24 @@ def test_a_real_log_equals_a_stable_sort_of_its_rows(tmp_path, real_data: Path, 
     assert log.catalog.counts.sum() == rows.height
 
 
+def test_another_file_of_the_same_name_does_not_replace_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, end in (("a", ""), ("b", ""), ("c", "8,b,1000000003\n")):
+        Path(folder).mkdir()
+        Path(folder, "good.csv").write_text(VISITS + end)
+    prepare("a/good.csv", user_column="who")
+    prepare("b/good.csv", user_column="who", min_length=1)
+    with pytest.raises(InputError, match=r"data/prepared/good was prepared from .*a/good\.csv, .*--out, .*--force"):
+        prepare("c/good.csv", user_column="who")
+    assert len(Log.open("data/prepared/good").items) == 3
+    prepare("c/good.csv", user_column="who", out=Path("other"))
+    prepare("c/good.csv", user_column="who", force=True)
+    assert len(Log.open("data/prepared/good").items) == len(Log.open("other").items) == 4
+    Path("c/good.csv").write_text(VISITS)
+    prepare("c/good.csv", user_column="who")
+    assert len(Log.open("data/prepared/good").items) == 3
+
+
 @pytest.mark.parametrize("name", ["items.npy", "times.npy", "offsets.npy", "users.parquet", "catalog.parquet"])
 def test_a_prepared_file_that_was_cut_short_is_named_when_the_log_is_opened(tmp_path, name):
     prepare_log(Rows([(1, 1, 0), (2, 2, 0)]), tmp_path / "log")
