@@ -1,6 +1,7 @@
 """What a prepared data set is, whatever it was made from."""
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -279,6 +280,31 @@ def test_a_card_of_your_own_prepares_raw_files_or_asks_for_them(tmp_path, monkey
         prepare("absent.yaml")
     prepare("card.yaml", raw=Path("visits.csv"))
     assert Log.open("data/prepared/shop").users.to_list() == ["007", "7"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "is_warned"),
+    [
+        ("{users: null, items: null, interactions: 20000263}", {}, True),
+        ("{users: 20, items: null, interactions: null}", {}, True),
+        ("{users: 2, items: 900, interactions: 3}", {}, False),
+        ("{users: 1, items: null, interactions: null}", {"user_core": 1}, True),
+        ("{users: null, items: null, interactions: 20000263}", {"rating": "stars"}, False),
+    ],
+)
+def test_a_log_of_another_size_than_its_card_says_is_warned_of_once(tmp_path, monkeypatch, counts, options, is_warned):
+    monkeypatch.chdir(tmp_path)
+    card = OWN_CARD.replace("{users: null, items: null, interactions: null, where: none}", counts)
+    if "rating" in options:
+        card = card.replace("user: who", "user: who, rating: timestamp")
+        options = {"min_rating": 3.0}
+    Path("card.yaml").write_text(card)
+    Path("visits.csv").write_text(VISITS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare("card.yaml", raw=Path("visits.csv"), **options)
+    said = [str(warning.message) for warning in caught if "the card shop says" in str(warning.message)]
+    assert len(said) == is_warned
 
 
 def test_a_card_of_your_own_prepares_what_it_downloads(tmp_path, monkeypatch):
