@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def prepare(
         "min_length": min_length,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    card = None
     console = Console()
     if _is_own_file(data):
         if raw is not None:
@@ -114,8 +116,13 @@ def prepare(
         name = card.name
         console.print(f"Licence of {card.name}: {card.licence}", markup=False, highlight=False)
     folder = out or Path("data/prepared") / name
+    if out is None and not force:
+        _refuse_another_log(folder, source, origin)
     latest = int(time.time()) + _DAY
-    _report(prepare_log(source, folder, latest=latest, origin=origin, force=force, **given), folder, console)
+    log = prepare_log(source, folder, latest=latest, origin=origin, force=force, **given)
+    _report(log, folder, console)
+    if card is not None:
+        _warn_of_other_counts(card, log.manifest)
 
 
 def prepare_log(
@@ -134,8 +141,8 @@ def prepare_log(
     """Reads a source, filters it, and writes the folder that ``Log.open`` reads.
 
     The filters act in the order of the arguments. Events of one user at the same time keep the order of the source.
-    Users and items are numbered in the ascending order of their raw ids, so the same input gives the same bytes. The
-    folder is written under a temporary name and renamed, so it is never there in part.
+    Users and items are numbered in the ascending order of their raw ids, so the same input gives the same
+    arrays and tables. The folder is written under a temporary name and renamed, so it is never there in part.
 
     Args:
         source: the interactions and, where known, the items.
@@ -182,6 +189,7 @@ def prepare_log(
     manifest = {
         "parameters": parameters,
         "origin": origin,
+        "source": _place(source),
         "unit_of_times": unit,
         "counts": {"read": read, "kept": _sizes(events)},
         "share_of_tied_events": tied_events,
@@ -231,6 +239,22 @@ def _is_own_file(data: str) -> bool:
     return not is_card and (path.suffix != "" or path.exists())
 
 
+def _place(source: Source) -> str:
+    """Where a source reads, whatever the working folder is; its name if it makes its own data."""
+    return str(Path(source.name).absolute()) if Path(source.name).exists() else source.name
+
+
+def _refuse_another_log(folder: Path, source: Source, origin: str) -> None:
+    """Two files of one name in two folders would otherwise replace each other."""
+    made = store.manifest_of(folder)
+    before, now = made.get("source"), _place(source)
+    if before not in (None, now) and made.get("origin") != origin:
+        raise InputError(
+            f"{folder} was prepared from {before}, which is not {now}. "
+            "Choose another folder with --out, or replace it with --force."
+        )
+
+
 def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
     if not path.exists():
         raise InputError(f"{path} does not exist. Give the path of your own file, or the name of a data card.")
@@ -272,6 +296,26 @@ def _usual(card: Card) -> dict[str, Any]:
     if usual.get("min_rating") is not None:
         usual["min_rating"] = float(usual["min_rating"])
     return usual
+
+
+def _warn_of_other_counts(card: Card, manifest: dict[str, Any]) -> None:
+    """Warns if the log is more than 5 % larger or smaller than the literature says.
+
+    The literature counts the whole log or, for some cards, what their usual filters keep. Items are not compared:
+    some publishers count those that nobody touched.
+    """
+    used = {name: value for name, value in manifest["parameters"].items() if name in (card.preparation or {})}
+    if manifest["parameters"]["min_rating"] is not None or used != (card.preparation or {}):
+        return
+    for kind in ("users", "interactions"):
+        expected, counts = card.counts.get(kind), manifest["counts"]
+        if expected and all(abs(counts[stage][kind] / expected - 1) > 0.05 for stage in ("read", "kept")):
+            warnings.warn(
+                f"This log has {counts['read'][kind]:,} {kind}, but the card {card.name} says {expected:,} "
+                f"({card.counts.get('where', 'no source')}). Check that the raw files are those of {card.name}.",
+                stacklevel=2,
+            )
+            return
 
 
 def _report(log: Log, folder: Path, console: Console) -> None:

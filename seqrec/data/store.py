@@ -19,16 +19,25 @@ _MANIFEST = "manifest.json"
 
 def is_ready(folder: Path, parameters: dict[str, Any], origin: str | None) -> bool:
     """Whether the folder is whole and was made from the same origin with the same parameters by this schema version."""
-    if origin is None or not (folder / _MANIFEST).is_file():
+    manifest = manifest_of(folder)
+    if origin is None:
         return False
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
         wanted = {"schema_version": SCHEMA_VERSION, "parameters": parameters, "origin": origin}
         return {name: manifest[name] for name in wanted} == wanted and all(
             (folder / name).stat().st_size == size for name, size in manifest["files"].items()
         )
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return False
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """What a folder says of how it was made; nothing if it is not there or cannot be read."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+    except (ValueError, OSError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def write(events: Events, catalog: pl.DataFrame, folder: Path, manifest: dict[str, Any]) -> None:

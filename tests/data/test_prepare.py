@@ -1,6 +1,7 @@
 """What a prepared data set is, whatever it was made from."""
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -206,6 +207,24 @@ def test_a_real_log_equals_a_stable_sort_of_its_rows(tmp_path, real_data: Path, 
     assert log.catalog.counts.sum() == rows.height
 
 
+def test_another_file_of_the_same_name_does_not_replace_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, end in (("a", ""), ("b", ""), ("c", "8,b,1000000003\n")):
+        Path(folder).mkdir()
+        Path(folder, "good.csv").write_text(VISITS + end)
+    prepare("a/good.csv", user_column="who")
+    prepare("b/good.csv", user_column="who", min_length=1)
+    with pytest.raises(InputError, match=r"data/prepared/good was prepared from .*a/good\.csv, .*--out, .*--force"):
+        prepare("c/good.csv", user_column="who")
+    assert len(Log.open("data/prepared/good").items) == 3
+    prepare("c/good.csv", user_column="who", out=Path("other"))
+    prepare("c/good.csv", user_column="who", force=True)
+    assert len(Log.open("data/prepared/good").items) == len(Log.open("other").items) == 4
+    Path("c/good.csv").write_text(VISITS)
+    prepare("c/good.csv", user_column="who")
+    assert len(Log.open("data/prepared/good").items) == 3
+
+
 @pytest.mark.parametrize("name", ["items.npy", "times.npy", "offsets.npy", "users.parquet", "catalog.parquet"])
 def test_a_prepared_file_that_was_cut_short_is_named_when_the_log_is_opened(tmp_path, name):
     prepare_log(Rows([(1, 1, 0), (2, 2, 0)]), tmp_path / "log")
@@ -261,6 +280,31 @@ def test_a_card_of_your_own_prepares_raw_files_or_asks_for_them(tmp_path, monkey
         prepare("absent.yaml")
     prepare("card.yaml", raw=Path("visits.csv"))
     assert Log.open("data/prepared/shop").users.to_list() == ["007", "7"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "is_warned"),
+    [
+        ("{users: null, items: null, interactions: 20000263}", {}, True),
+        ("{users: 20, items: null, interactions: null}", {}, True),
+        ("{users: 2, items: 900, interactions: 3}", {}, False),
+        ("{users: 1, items: null, interactions: null}", {"user_core": 1}, True),
+        ("{users: null, items: null, interactions: 20000263}", {"rating": "stars"}, False),
+    ],
+)
+def test_a_log_of_another_size_than_its_card_says_is_warned_of_once(tmp_path, monkeypatch, counts, options, is_warned):
+    monkeypatch.chdir(tmp_path)
+    card = OWN_CARD.replace("{users: null, items: null, interactions: null, where: none}", counts)
+    if "rating" in options:
+        card = card.replace("user: who", "user: who, rating: timestamp")
+        options = {"min_rating": 3.0}
+    Path("card.yaml").write_text(card)
+    Path("visits.csv").write_text(VISITS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare("card.yaml", raw=Path("visits.csv"), **options)
+    said = [str(warning.message) for warning in caught if "the card shop says" in str(warning.message)]
+    assert len(said) == is_warned
 
 
 def test_a_card_of_your_own_prepares_what_it_downloads(tmp_path, monkeypatch):
