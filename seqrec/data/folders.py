@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 import psutil
 
 from seqrec.data.errors import InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -39,9 +42,9 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
             folder.rename(old)
         fresh.rename(folder)
     except OSError as error:
+        remedy = "Free some space there, or choose another" if error.errno in _FULL else "Choose another"
         raise InputError(
-            f"{folder} could not be written ({error.strerror or error}). "
-            "Free some space there, or choose another folder with --out."
+            f"{folder} could not be written ({error.strerror or error}). {remedy} folder with --out."
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -46,6 +46,7 @@ def prepare(
     title_column: str | None = None,
     text_column: str | None = None,
     categories_column: str | None = None,
+    separator: str | None = None,
     force: bool = False,
 ) -> None:
     """Prepare a data set once, so that every later command only memory-maps it.
@@ -77,6 +78,7 @@ def prepare(
         title_column: its column of titles.
         text_column: its column of descriptions.
         categories_column: its column of categories.
+        separator: what divides the columns of your own text files; by default a tab for .tsv and .tab, else a comma.
         force: prepare again even if nothing changed.
 
     Raises:
@@ -91,6 +93,7 @@ def prepare(
         "title": title_column,
         "text": text_column,
         "categories": categories_column,
+        "separator": separator,
     }
     own = {name: value for name, value in own.items() if value is not None}
     given = {
@@ -110,7 +113,9 @@ def prepare(
     else:
         card = Card.load(data)
         if own:
-            raise InputError(f"The card {card.name} already says what its columns mean. Leave out {', '.join(own)}.")
+            named = {"items": "--items_file", "separator": "--separator"}
+            options = ", ".join(named.get(name, f"--{name}_column") for name in own)
+            raise InputError(f"The card {card.name} already says what its columns mean. Leave out {options}.")
         source, origin = _carded(card, raw)
         given = _usual(card) | given
         name = card.name

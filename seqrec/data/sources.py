@@ -80,6 +80,8 @@ class Table(Source):
         separator: str | None = None,
         category_separator: str = "|",
     ) -> None:
+        if separator is not None and not (len(separator) == 1 and separator.isascii()):
+            raise InputError(f"{path} cannot be divided at '{separator}'; give one ASCII character as separator.")
         self.path = Path(path)
         self.mapping = {"user_id": user, "item_id": item, "timestamp": time}
         if rating is not None:
@@ -209,7 +211,16 @@ def scan_text(text: Path, path: Path, wanted: list[str], separator: str | None =
         return pl.scan_ndjson(text, schema=dict.fromkeys(wanted, pl.String)), Lines(text, 1)
     if separator is None:
         separator = "\t" if text.suffix in (".tsv", ".tab") else ","
-    columns.require_columns(wanted, raw.header(text, separator, path), path)
+    present = raw.header(text, separator, path)
+    if len(present) == 1 and len(wanted) > 1:
+        other = next((mark for mark in ";\t|," if mark in present[0]), None)
+        if other is not None:
+            shown = "$'\\t'" if other == "\t" else f"'{other}'"
+            raise InputError(
+                f"{path} has one column, '{present[0]}', when divided at {separator!r}; "
+                f"give --separator {shown}, or in a card the separator of its source."
+            )
+    columns.require_columns(wanted, present, path)
     return pl.scan_csv(text, separator=separator, infer_schema=False), Lines(text, 2, separator)
 
 

@@ -137,6 +137,26 @@ def test_a_byte_order_mark_and_quoted_separators_are_read(folder, command):
     assert Log.open("data/prepared/log").catalog.ids.to_list() == ['i,"2', "i1"]
 
 
+@pytest.mark.parametrize(("mark", "shown"), [(";", "--separator ';'"), ("|", "--separator '|'"), ("\t", "$'\\t'")])
+def test_another_separator_is_suggested_and_can_be_given(folder, refusal, command, mark, shown):
+    assert shown in refusal(GOOD.replace(",", mark))
+    assert "one ASCII character" in refusal(GOOD, separator="::")
+    (folder / "log.csv").write_text(GOOD.replace(",", mark))
+    command("log.csv", separator=mark)
+    assert len(Log.open("data/prepared/log").items) == 3
+
+
+def test_options_for_files_of_your_own_are_named_when_given_with_a_card(folder, command):
+    with pytest.raises(InputError, match=r"Leave out --user_column, --items_file, --separator\.$"):
+        command("ml-1m", user_column="u", items_file=Path("i.csv"), separator=";")
+
+
+def test_a_place_that_cannot_be_written_is_not_said_to_be_full(folder, command):
+    (folder / "log.csv").write_text(GOOD)
+    with pytest.raises(InputError, match=r"log\.csv/new could not be written \(Not a directory\)\. Choose another"):
+        command("log.csv", out=folder / "log.csv" / "new")
+
+
 def test_times_that_cannot_be_read_are_refused(refusal):
     assert "yesterday" in refusal(GOOD.replace("1000000001", "yesterday"))
     assert "timestamp" in refusal(table(timestamp=["1", "2", "x"]))
