@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # numba and Triton compile functions as they are written, without checks; not every system has Triton.
@@ -14,6 +15,10 @@ with contextlib.suppress(ImportError):
     import seqrec.ops.scan_triton  # noqa: F401
 
 install_import_hook("seqrec", "beartype.beartype")
+
+# How long an example takes says how busy the machine is; pytest's own timeout catches what hangs.
+settings.register_profile("seqrec", deadline=None)
+settings.load_profile("seqrec")
 
 
 @pytest.fixture(scope="session")

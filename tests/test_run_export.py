@@ -37,6 +37,9 @@ def renumber(prepared: Path) -> None:
     path = prepared / "catalog.parquet"
     table = pl.read_parquet(path)
     table[[1, 0, *range(2, table.height)]].write_parquet(path)
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    manifest["files"][path.name] = path.stat().st_size
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
 
 
 def drop_an_item(prepared: Path) -> None:
