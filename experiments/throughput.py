@@ -75,7 +75,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prepared", type=Path, required=True, help="the same interactions after `seqrec prepare`")
     parser.add_argument("--length", type=int, default=50, help="events per history that a model reads")
     parser.add_argument("--epochs", type=int, default=3, help="our epochs on the clock, after one that warms up")
-    parser.add_argument("--peer-epochs", type=int, default=1, help="epochs of the peers on the clock, after one")
+    parser.add_argument("--replay-epochs", type=int, default=3, help="epochs of RePlay on the clock, after one")
+    parser.add_argument("--rectools-epochs", type=int, default=3, help="epochs of RecTools on the clock, after one")
     parser.add_argument("--evaluations", type=int, default=3, help="evaluations on the clock, after one that warms up")
     parser.add_argument("--events-per-batch", type=int, default=2048)
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16-mixed")
@@ -195,17 +196,22 @@ def product_rate(kind: torch.dtype, width: int = 2048, repeats: int = 7) -> floa
 
 def peers(options: argparse.Namespace) -> dict[str, Any]:
     """Figures of the other libraries; RecTools' environment may lack a Parquet reader, so it is given CSV."""
-    common = ["--length", options.length, "--epochs", options.peer_epochs, "--evaluations", options.evaluations]
-    common = [str(each) for each in [*common, "--users", options.users, "--threads", options.threads]]
+    common = ["--length", options.length, "--evaluations", options.evaluations]
+    common += ["--users", options.users, "--threads", options.threads]
     figures = {}
     if options.replay_python:
         script = HERE / "peers" / "replay_epoch.py"
-        figures["replay"] = child([options.replay_python, script, options.interactions.resolve(), *common])
+        figures["replay"] = child(
+            [options.replay_python, script, options.interactions.resolve(), *common, "--epochs", options.replay_epochs]
+        )
     if options.rectools_python:
         with tempfile.TemporaryDirectory() as folder:
             csv = Path(folder) / "interactions.csv"
             pl.scan_parquet(options.interactions).select("user_id", "item_id", "timestamp").sink_csv(csv)
-            figures["rectools"] = child([options.rectools_python, HERE / "peers" / "rectools_epoch.py", csv, *common])
+            script = HERE / "peers" / "rectools_epoch.py"
+            figures["rectools"] = child(
+                [options.rectools_python, script, csv, *common, "--epochs", options.rectools_epochs]
+            )
     return figures
 
 
