@@ -164,9 +164,11 @@ def _row(runs: list[Result], names: list[str]) -> list[str]:
         values = [run.fields[name] / unit for run in runs if run.fields.get(name) is not None]
         return f"{mean(values):,.{digits}f}" if values else "–"
 
+    # A model that knows when it is asked knows more than the others of its table.
+    knows = " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in runs) else ""
     commits = sorted({str(run.fields.get("commit"))[:9] for run in runs})
     return [
-        str(runs[0].fields["model"]),
+        str(runs[0].fields["model"]) + knows,
         str(len(runs)),
         *(_spread([run.fields["metrics"][name] for run in runs if name in run.fields["metrics"]]) for name in names),
         average("parameters", 1, 0),

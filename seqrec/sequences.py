@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Past:
+    """What came before the events at hand, which a backbone remembers and nobody reads again.
+
+    Attributes:
+        counts: how many events of each history.
+        times: when the newest of them happened, in seconds since 1970; 0 where there is none.
+    """
+
+    counts: Int[Tensor, "B"]
+    times: Int[Tensor, "B"] | None = None
 
 
 @dataclass(frozen=True)
@@ -18,11 +31,15 @@ class Sequences:
         items: catalog row of every event, oldest first within a history.
         offsets: history ``b`` owns events ``offsets[b]`` up to ``offsets[b + 1]``; the first is 0, the last is T.
         times: when each event happened, in seconds since 1970, or None where nobody needs it.
+        asked_at: when what follows each event is asked for, in seconds since 1970; None where nobody said.
+        past: what came before these events; None is nothing.
     """
 
     items: Int[Tensor, "T"]
     offsets: Int[Tensor, "bounds"]
     times: Int[Tensor, "T"] | None = None
+    asked_at: Int[Tensor, "T"] | None = None
+    past: Past | None = None
 
     def __len__(self) -> int:
         return self.offsets.numel() - 1
@@ -44,9 +61,14 @@ class Sequences:
 
     @property
     def places(self) -> Int[Tensor, "T"]:
-        """How many events of the same history came before each event: 0 for the oldest."""
+        """How many of these events came before each event of the same history: 0 for the oldest."""
         here = torch.arange(self.items.numel(), device=self.offsets.device)
         return here - self.offsets[:-1][self.owners]
+
+    @property
+    def all_places(self) -> Int[Tensor, "T"]:
+        """The same, counting those of the past, too."""
+        return self.places if self.past is None else self.places + self.past.counts[self.owners]
 
     @staticmethod
     def pack(histories: Iterable[Sequence[int]], times: Iterable[Sequence[int]] | None = None) -> Sequences:
@@ -60,23 +82,40 @@ class Sequences:
 
     @staticmethod
     def concat(parts: Sequence[Sequences]) -> Sequences:
-        """The histories of every part, in order. Times survive where all parts have them."""
-        times = [part.times for part in parts]
+        """The histories of every part, in order. Times survive where all parts have them, a past does not."""
+
+        def together(values: list[Tensor | None]) -> Tensor | None:
+            known = [each for each in values if each is not None]
+            return torch.cat(known) if len(known) == len(values) else None
+
         return Sequences(
             torch.cat([part.items for part in parts]),
             bounds(torch.cat([part.lengths for part in parts])),
-            torch.cat([t for t in times if t is not None]) if all(t is not None for t in times) else None,
+            together([part.times for part in parts]),
+            together([part.asked_at for part in parts]),
         )
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Sequences:
-        def move(values: Tensor) -> Tensor:
-            return values.to(device, non_blocking=non_blocking)
+    def asking(self, at: Int[Tensor, "M"], asked_at: Int[Tensor, "M"]) -> Sequences:
+        """The same histories, where what follows the events at these places is asked for at these moments.
 
-        return Sequences(move(self.items), move(self.offsets), None if self.times is None else move(self.times))
+        What follows another event was asked for when it happened. The histories must carry times.
+        """
+        assert self.times is not None, "who knows when something is asked for knows when things happened"
+        followed = torch.cat([self.times[1:], self.times[:1]])
+        return replace(self, asked_at=followed.index_copy(0, at, asked_at.to(followed.dtype)))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Sequences:
+        return self._each(lambda values: values.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Sequences:
-        times = None if self.times is None else self.times.pin_memory()
-        return Sequences(self.items.pin_memory(), self.offsets.pin_memory(), times)
+        return self._each(lambda values: values.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Sequences:
+        def changed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else change(values)
+
+        past = None if self.past is None else Past(change(self.past.counts), changed(self.past.times))
+        return Sequences(change(self.items), change(self.offsets), changed(self.times), changed(self.asked_at), past)
 
 
 def bounds(lengths: Int[Tensor, "B"]) -> Int[Tensor, "bounds"]:

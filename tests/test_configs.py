@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from seqrec.cli import main
 from seqrec.data.prepare import prepare_log
@@ -40,3 +41,27 @@ def test_trainer_configs_stack(shop, tmp_path, mode):
     stack = [f"--config={CONFIGS / part}.yaml" for part in ("model/sasrec", f"trainer/{mode}")]
     data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
     assert main(["fit", *stack, f"--run={tmp_path / 'run'}", *data, *QUICK]) == 0
+
+
+PLUGINS = sorted((CONFIGS / "plugin").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", ["sasrec", "ligr", "hstu"])
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.stem)
+def test_positions_stack_on_every_attention_backbone(shop, tmp_path, model, plugin):
+    stack = [f"--config={CONFIGS / 'model' / model}.yaml", f"--config={plugin}"]
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    run = f"--run={tmp_path / 'run'}"
+    assert main(["fit", *stack, run, *data, *QUICK]) == 0
+    assert main(["test", run, "--verbose=false"]) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["init_args"]["recommender"]
+    wanted = yaml.safe_load(plugin.read_text())["model"]["recommender"]["init_args"]
+    inside = wanted.get("backbone", {}).get("init_args", {}).get("position")
+    if inside is None:
+        assert config["init_args"]["position"]["class_path"] == wanted["position"]["class_path"]
+    else:
+        assert config["init_args"]["position"] is None
+        assert config["init_args"]["backbone"]["init_args"]["position"]["class_path"] == inside["class_path"]
+        assert config["init_args"]["backbone"]["class_path"].lower().endswith(model)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["reads_asked_at"] is (plugin.stem == "attention-time")

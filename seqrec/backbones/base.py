@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seqrec.positions.base import AttentionPosition
 from seqrec.sequences import Sequences
 
 
@@ -30,6 +31,16 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]: ...
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether a position inside needs times that a clock gave."""
+        return any(part.reads_clock for part in self.modules() if isinstance(part, AttentionPosition))
+
+    @property
+    def reads_asked_at(self) -> bool:
+        """Whether a position inside needs to know when a prediction is asked for."""
+        return any(part.reads_asked_at for part in self.modules() if isinstance(part, AttentionPosition))
 
 
 Memory = TypeVar("Memory")
@@ -56,3 +67,19 @@ class ContinuingBackbone(Backbone, Generic[Memory]):
 
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         return self.proceed(events, history, None)[0]
+
+    def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> Memory:
+        """What to carry from these events, all of which lie in the past."""
+        return self.proceed(events, history, None)[1]
+
+    def condense(self, before: Memory | None, after: Memory, n: int) -> Memory:
+        """What is left when, of all events between two memories, all but the newest ``n`` of each history are forgotten.
+
+        A memory that does not keep events apart stays as it is.
+
+        Args:
+            before: what was remembered before these events; None is no past.
+            after: what was remembered after them.
+            n: how many of them are kept.
+        """
+        return after

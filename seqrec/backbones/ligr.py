@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention
+from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import SwiGLU
 from seqrec.nn.layers import through
@@ -76,3 +76,8 @@ class LiGR(ContinuingBackbone[list[AttentionMemory]]):
     ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
         """The memory is that of every layer."""
         return through(self.blocks, events, history, memory)
+
+    def condense(
+        self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int
+    ) -> list[AttentionMemory]:
+        return condensed(before, after, n)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention
+from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
 from seqrec.nn.layers import through
@@ -134,3 +134,8 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
         """The memory is that of every layer."""
         states, newest = through(self.blocks, events, history, memory)
         return self.final_norm(states), newest
+
+    def condense(
+        self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int
+    ) -> list[AttentionMemory]:
+        return condensed(before, after, n)

@@ -94,6 +94,11 @@ class SequenceDataModule(LightningDataModule):
         """The items, counted over the training part alone."""
         return self.log.catalog.with_counts(self.split.train.item_counts(self.log))
 
+    @property
+    def has_clock(self) -> bool:
+        """Whether the times of the log came from a clock; otherwise they are positions in the histories."""
+        return self.log.manifest.get("unit_of_times") != "position"
+
     @cached_property
     def arrays(self) -> Arrays:
         """The events of the log: on the GPU that trains where they take at most a quarter of its free memory and no

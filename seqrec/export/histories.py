@@ -27,6 +27,7 @@ class HistoryFile:
     Args:
         path: Parquet file with the columns ``user_id`` and ``item_id``; ``item_id`` is a list, or there is one line per
             event, ordered by ``timestamp`` where that column exists (ties in file order) and by line where not.
+        with_times: whether the tables have a third column ``timestamp`` (List of Int64), which the file must then have.
 
     Attributes:
         nobody: an empty series of user ids, of the type that the file has.
@@ -36,7 +37,7 @@ class HistoryFile:
         InputError: the file is missing, is no Parquet, or lacks a column.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, with_times: bool = False) -> None:
         if not path.is_file():
             raise InputError(f"{path} does not exist; give a Parquet file with the columns user_id and item_id.")
         try:
@@ -44,7 +45,8 @@ class HistoryFile:
             self._types = self._table.collect_schema()
         except pl.exceptions.PolarsError as error:
             raise InputError(f"{path} is not a Parquet file that can be read ({error}).") from error
-        for column in ("user_id", "item_id"):
+        self._columns = ["item_id", "timestamp"] if with_times else ["item_id"]
+        for column in ("user_id", *self._columns):
             if column not in self._types:
                 raise InputError(f"{path} has no column {column}, {nearest(column, self._types.names())}; rename it.")
         self.nobody = pl.Series("user_id", [], dtype=self._types["user_id"])
@@ -64,9 +66,10 @@ class HistoryFile:
         return isinstance(self._types["item_id"], pl.List)
 
     def _slices(self) -> Iterator[pl.DataFrame]:
-        items = pl.col("item_id").fill_null([]).cast(pl.List(pl.String)).list.drop_nulls()
+        lists = [pl.col("item_id").fill_null([]).cast(pl.List(pl.String)).list.drop_nulls()]
+        lists += [pl.col(column).fill_null([]).cast(pl.List(pl.Int64)) for column in self._columns[1:]]
         for start in range(0, self._n_lines, _USERS_PER_PART):
-            yield self._table.slice(start, _USERS_PER_PART).select("user_id", items).collect(engine="streaming")
+            yield self._table.slice(start, _USERS_PER_PART).select("user_id", *lists).collect(engine="streaming")
 
     def _groups(self) -> Iterator[pl.DataFrame]:
         n_passes = -(-self._n_lines // _EVENTS_PER_PASS)
@@ -75,8 +78,8 @@ class HistoryFile:
             chosen = events.filter(pl.col("user_id").hash(0) % n_passes == share)
             if "timestamp" in self._types:
                 chosen = chosen.sort("timestamp", maintain_order=True)
-            items = pl.col("item_id").cast(pl.String)
-            yield chosen.group_by("user_id", maintain_order=True).agg(items).collect()
+            lists = [pl.col("item_id").cast(pl.String), *(pl.col(each).cast(pl.Int64) for each in self._columns[1:])]
+            yield chosen.group_by("user_id", maintain_order=True).agg(lists).collect()
 
 
 @contextmanager

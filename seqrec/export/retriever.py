@@ -60,18 +60,27 @@ class Retriever:
         """
         return cls(read_bundle(Path(folder)))
 
-    def recommend(self, history: Sequence[str], k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
+    def recommend(
+        self,
+        history: Sequence[str],
+        k: int = 10,
+        exclude_seen: bool = True,
+        times: Sequence[int] | None = None,
+        asked_at: int | None = None,
+    ) -> list[Recommendation]:
         """The k best items to follow a history of raw ids, best first; fewer where the catalog has no more.
 
         Args:
             history: raw item ids, oldest first. Unknown ones are named in a warning and skipped.
             k: length of the list, at least 1.
             exclude_seen: whether items of the history are left out.
+            times: when each of them happened, in seconds since 1970; some models read it.
+            asked_at: the moment for which is recommended, in seconds since 1970; some models read it.
 
         Raises:
-            InputError: no item of the history is known.
+            InputError: no item of the history is known, or the model reads times that were not given.
         """
-        answer = self.recommend_many([history], k, exclude_seen)[0]
+        answer = self.recommend_many([history], k, exclude_seen, None if times is None else [times], asked_at)[0]
         if not answer:
             raise InputError(
                 f"None of the {len(history)} items of the history is in the catalog; give at least one that is."
@@ -79,10 +88,15 @@ class Retriever:
         return answer
 
     def recommend_many(
-        self, histories: Sequence[Sequence[str]], k: int = 10, exclude_seen: bool = True
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        times: Sequence[Sequence[int]] | None = None,
+        asked_at: int | None = None,
     ) -> list[list[Recommendation]]:
         """One list per history, as ``recommend`` makes it; an empty list where no item of the history is known."""
-        best = self.top_k(histories, k, exclude_seen)
+        best = self.top_k(histories, k, exclude_seen, times, asked_at)
         return [
             [
                 Recommendation(self.catalog.ids[row], self.catalog.titles[row], score)
@@ -92,38 +106,76 @@ class Retriever:
             for rows, scores in zip(best.items.tolist(), best.scores.tolist(), strict=True)
         ]
 
-    def top_k(self, histories: Sequence[Sequence[str]], k: int = 10, exclude_seen: bool = True) -> TopK:
+    def top_k(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        times: Sequence[Sequence[int]] | None = None,
+        asked_at: int | None = None,
+    ) -> TopK:
         """The same lists as catalog rows and scores; -1 and minus infinity where there is no item."""
         if k < 1:
             raise InputError(f"k is {k}; ask for at least 1 item.")
+        self._demand_times(histories, times, asked_at)
         known, unknown = [], []
         for history in histories:
             rows, others = self.catalog.rows(history)
             known.append(rows)
             unknown += others
+        if times is not None and unknown:
+            absent = set(unknown)
+            times = [
+                [time for raw, time in zip(history, clock, strict=True) if raw not in absent]
+                for history, clock in zip(histories, times, strict=True)
+            ]
         _warn_of(unknown)
         items = torch.full((len(known), k), -1)
         scores = torch.full((len(known), k), -torch.inf)
         asked = [place for place, rows in enumerate(known) if rows]
         for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
-            items[batch], scores[batch] = self._best([known[place] for place in batch], k, exclude_seen)
+            clocks = None if times is None else [times[place][-self._reads :] for place in batch]
+            some = [known[place] for place in batch]
+            window = Sequences.pack([history[-self._reads :] for history in some], clocks)
+            if asked_at is not None and clocks is not None:
+                window = window.asking(window.newest, torch.full_like(window.newest, asked_at))
+            items[batch], scores[batch] = self._best(window, some, k, exclude_seen)
         return TopK(items, scores)
 
     @property
     def _reads(self) -> int:
         return self.max_length or 0
 
+    def _demand_times(
+        self, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None, asked_at: int | None
+    ) -> None:
+        """See that all is given that a position of the model reads, and that every event has its time."""
+        if self.recommender.reads_clock and times is None:
+            raise InputError(
+                "This model reads when events happened; give --times T,T,… in seconds since 1970, one for each item."
+            )
+        if self.recommender.reads_asked_at and asked_at is None:
+            raise InputError(
+                "This model reads for when a recommendation is asked; give --asked_at in seconds since 1970."
+            )
+        for history, clock in zip(histories, times or [], strict=times is not None):
+            if len(history) != len(clock):
+                raise InputError(f"A history has {len(history)} items and {len(clock)} times; give one time for each.")
+
     @torch.no_grad()
     def _best(
-        self, histories: list[list[int]], k: int, exclude_seen: bool
+        self, window: Sequences, histories: list[list[int]], k: int, exclude_seen: bool
     ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
-        window = Sequences.pack([history[-self._reads :] for history in histories])
         queries = self.recommender.queries(window, window.newest)
+        seen = Sequences.pack(histories if exclude_seen else [[] for _ in histories])
+        return self._nearest(queries, k, seen)
+
+    def _nearest(
+        self, queries: Float[Tensor, "B K"], k: int, seen: Sequences
+    ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
         if not torch.isfinite(queries).all():
             raise FloatingPointError("The encoder answers NaN or infinity; export a run that did not diverge.")
-        seen = Sequences.pack(histories if exclude_seen else [[] for _ in histories])
-        candidates = self._candidates(queries, k, seen)
-        return ranking.best_candidates(queries, self.index.keys, candidates, k)
+        return ranking.best_candidates(queries, self.index.keys, self._candidates(queries, k, seen), k)
 
     def _candidates(self, queries: Float[Tensor, "B K"], k: int, seen: Sequences) -> Int[Tensor, "B C"]:
         """Unseen rows that hold the k best of each query, however FAISS rounds; -1 fills up.
@@ -151,6 +203,8 @@ def recommend(
     exclude_seen: bool = True,
     histories: Path | None = None,
     out: Path | None = None,
+    times: str | None = None,
+    asked_at: int | None = None,
 ) -> None:
     """Say which items come next, for one history on the screen or for a file of histories.
 
@@ -162,6 +216,9 @@ def recommend(
         histories: Parquet file with the columns user_id and item_id, one line per event, ordered by timestamp where
             that column exists and by line where it does not; or one line per user with a list in item_id.
         out: Parquet file for the answers to histories: user_id, rank (0 is best), item_id, title, score.
+        times: when each item of the history happened, in seconds since 1970, with commas between them; only some
+            models read it. In a file of histories it is the column timestamp, in the same unit.
+        asked_at: the moment for which is recommended, in seconds since 1970; only some models read it.
     """
     if (history is None) == (histories is None):
         raise InputError("Give either --history ID,ID,… or --histories FILE.parquet with --out FILE.parquet.")
@@ -169,19 +226,30 @@ def recommend(
         raise InputError("--histories and --out belong together: give both, or --history alone.")
     retriever = Retriever.load(bundle)
     if histories is not None and out is not None:
-        _answer_file(retriever, Path(histories), Path(out), k, exclude_seen)
+        _answer_file(retriever, Path(histories), Path(out), k, exclude_seen, asked_at)
     elif history is not None:
         ids = [raw.strip() for raw in history.split(",") if raw.strip()]
-        _show(retriever.recommend(ids, k, exclude_seen))
+        clock = None if times is None else _numbers(times)
+        _show(retriever.recommend(ids, k, exclude_seen, clock, asked_at))
 
 
-def _answer_file(retriever: Retriever, histories: Path, out: Path, k: int, exclude_seen: bool) -> None:
-    source = HistoryFile(histories)
+def _numbers(times: str) -> list[int]:
+    try:
+        return [int(time) for time in times.split(",")]
+    except ValueError:
+        raise InputError(f"--times is '{times}'; give whole seconds since 1970 with commas between them.") from None
+
+
+def _answer_file(
+    retriever: Retriever, histories: Path, out: Path, k: int, exclude_seen: bool, asked_at: int | None
+) -> None:
+    source = HistoryFile(histories, with_times=retriever.recommender.reads_clock)
     answered = 0
     with answers_file(out, source.nobody) as write, warnings.catch_warnings():
         warnings.simplefilter("once")
         for part in track(source, description="recommending", console=Console(stderr=True)):
-            best = retriever.top_k(part["item_id"].to_list(), k, exclude_seen)
+            clocks = part["timestamp"].to_list() if "timestamp" in part.columns else None
+            best = retriever.top_k(part["item_id"].to_list(), k, exclude_seen, clocks, asked_at)
             answered += int((best.items[:, 0] >= 0).sum())
             write(part["user_id"], retriever.catalog, best)
     print(f"{out}: recommendations for {answered:,} of {source.n_users:,} histories.")

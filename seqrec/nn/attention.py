@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seqrec.ops.adjusted_attention import Stand, Weigh, adjusted_attention, head_scale, softmax
 from seqrec.ops.attention import bidirectional_attention, causal_attention, join, resumed_attention
-from seqrec.positions.base import AttentionPosition
+from seqrec.positions.base import AttentionPosition, TurningPosition
 from seqrec.sequences import Sequences
 
 PositionFactory = Callable[[int], AttentionPosition]
@@ -20,11 +22,129 @@ class AttentionMemory:
     """What attention remembers of histories: the key and the value of every event, and where each history's lie.
 
     It grows with the histories, by 2 D numbers per event.
+
+    Attributes:
+        keys: turned by the position encoding where it turns them.
+        values: what is mixed.
+        offsets: where those of each history begin and end.
+        places: how many events of the same history came before each.
+        times: when each happened, in seconds since 1970; None where nobody needs it.
     """
 
     keys: Float[Tensor, "S H C"]
-    values: Float[Tensor, "S H C"]
+    values: Float[Tensor, "S H V"]
     offsets: Int[Tensor, "bounds"]
+    places: Int[Tensor, "S"]
+    times: Int[Tensor, "S"] | None
+
+    @property
+    def next_places(self) -> Int[Tensor, "B"]:
+        """How many events came before the next one of each history."""
+        behind = torch.cat([self.places.new_full((1,), -1), self.places])  # the place before the first event
+        return torch.where(self.offsets.diff() > 0, behind[self.offsets[1:]] + 1, 0)
+
+    def newest(self, n: int) -> AttentionMemory:
+        """What is left when all but the newest ``n`` events of each history are forgotten."""
+        lengths = self.offsets.diff()
+        kept = lengths.clamp(max=n)
+        owners = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        stays = torch.arange(len(owners), device=owners.device) >= (self.offsets[1:] - kept)[owners]
+        return AttentionMemory(
+            self.keys[stays],
+            self.values[stays],
+            torch.cat([kept.new_zeros(1), kept.cumsum(0)]),
+            self.places[stays],
+            None if self.times is None else self.times[stays],
+        )
+
+    def followed_by(self, new: AttentionMemory) -> AttentionMemory:
+        """What is remembered when these events happen, too."""
+
+        def both(past: Tensor, fresh: Tensor) -> Tensor:
+            return join(past, fresh, self.offsets, new.offsets)
+
+        return AttentionMemory(
+            both(self.keys, new.keys),
+            both(self.values, new.values),
+            self.offsets + new.offsets,
+            both(self.places, new.places),
+            None if self.times is None or new.times is None else both(self.times, new.times),
+        )
+
+
+def condensed(before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int) -> list[AttentionMemory]:
+    """What every layer remembers when all but the newest ``n`` events since ``before`` are forgotten."""
+    kept = [layer.newest(n) for layer in after]
+    return kept if before is None else [past.followed_by(new) for past, new in zip(before, kept, strict=True)]
+
+
+class CausalAttention(nn.Module):
+    """What each event takes from its past: mixed values, by what its query and their keys have to do with each other.
+
+    Args:
+        position: tells it where events stand; None attends without knowing.
+        dropout: share of attention weights dropped in training, in [0, 1).
+        weigh: makes weights of logits.
+        scale: what logits are multiplied by; None is ``1 / sqrt(C)``.
+    """
+
+    def __init__(
+        self,
+        position: AttentionPosition | None = None,
+        dropout: float = 0.0,
+        weigh: Weigh = softmax,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.position = Nowhere() if position is None else position
+        self.dropout, self.weigh, self.scale = dropout, weigh, scale
+
+    def forward(
+        self,
+        q: Float[Tensor, "T H C"],
+        k: Float[Tensor, "T H C"],
+        v: Float[Tensor, "T H V"],
+        history: Sequences,
+        memory: AttentionMemory | None,
+    ) -> tuple[Float[Tensor, "T H V"], AttentionMemory]:
+        """What these events, which follow the remembered ones, take from the past and from each other.
+
+        Raises:
+            ValueError: the position reads times that the histories do not carry.
+        """
+        position = self.position
+        places = history.places
+        if memory is not None:
+            places = places + memory.next_places[history.owners]
+        if position.reads_clock and history.times is None:
+            raise ValueError(f"{type(position).__name__} reads when events happened, but the histories carry no times.")
+        if position.reads_asked_at and history.asked_at is None:
+            raise ValueError(
+                f"{type(position).__name__} reads when a prediction is asked for, but nobody said; give asked_at."
+            )
+        q, k = position.turn(q, places), position.turn(k, places)
+        whole = new = AttentionMemory(k, v, history.offsets, places, history.times)
+        if memory is not None:
+            whole = memory.followed_by(new)
+        dropout = self.dropout if self.training else 0.0
+        if not position.changes_logits and self.weigh is softmax and self.scale is None:
+            if memory is None:
+                return causal_attention(q, k, v, history.offsets, dropout), whole
+            return resumed_attention(q, whole.keys, whole.values, history.offsets, whole.offsets, dropout), whole
+        mixed = adjusted_attention(
+            q,
+            whole.keys,
+            whole.values,
+            history.offsets,
+            whole.offsets,
+            Stand(places, history.asked_at if position.reads_asked_at else None),
+            Stand(whole.places, whole.times if position.reads_clock else None),
+            position.adjust,
+            self.weigh,
+            head_scale(q.shape[-1]) if self.scale is None else self.scale,
+            dropout,
+        )
+        return mixed, whole
 
 
 class _Heads(nn.Module):
@@ -64,7 +184,11 @@ class SelfAttention(_Heads):
         position: PositionFactory | None = None,
     ) -> None:
         super().__init__(dim, n_heads, projects_output)
-        self.position = _Plain(dropout) if position is None else position(dim // n_heads)
+        self.attention = CausalAttention(None if position is None else position(dim // n_heads), dropout)
+
+    @property
+    def position(self) -> AttentionPosition:
+        return self.attention.position
 
     def forward(
         self,
@@ -77,16 +201,7 @@ class SelfAttention(_Heads):
 
         Queries are made from ``asking``; keys and values from ``asked``.
         """
-        q, k, v = self._split(asking, asked)
-        if memory is None:
-            mixed, newest = self.position(q, k, v, history), AttentionMemory(k, v, history.offsets)
-        else:
-            newest = AttentionMemory(
-                join(memory.keys, k, memory.offsets, history.offsets),
-                join(memory.values, v, memory.offsets, history.offsets),
-                memory.offsets + history.offsets,
-            )
-            mixed = self.position.proceed(q, newest.keys, newest.values, history, newest.offsets)
+        mixed, newest = self.attention(*self._split(asking, asked), history, memory)
         return self.output(mixed.flatten(-2)), newest
 
 
@@ -109,24 +224,8 @@ class BidirectionalSelfAttention(_Heads):
         return self.output(mixed.flatten(-2))
 
 
-class _Plain(AttentionPosition):
-    """Attention that knows no distances."""
+class Nowhere(TurningPosition):
+    """No position."""
 
-    def __init__(self, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
-
-    def forward(
-        self, q: Float[Tensor, "T H C"], k: Float[Tensor, "T H C"], v: Float[Tensor, "T H C"], history: Sequences
-    ) -> Float[Tensor, "T H C"]:
-        return causal_attention(q, k, v, history.offsets, self.dropout if self.training else 0.0)
-
-    def proceed(
-        self,
-        q: Float[Tensor, "T H C"],
-        k: Float[Tensor, "S H C"],
-        v: Float[Tensor, "S H C"],
-        history: Sequences,
-        offsets: Int[Tensor, "bounds"],
-    ) -> Float[Tensor, "T H C"]:
-        return resumed_attention(q, k, v, history.offsets, offsets, self.dropout if self.training else 0.0)
+    def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:
+        return x

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,11 +82,11 @@ def bidirectional_attention(
 
 
 def join(
-    past: Float[Tensor, "P H C"],
-    new: Float[Tensor, "T H C"],
+    past: Shaped[Tensor, "P *d"],
+    new: Shaped[Tensor, "T *d"],
     past_offsets: Int[Tensor, "bounds"],
     offsets: Int[Tensor, "bounds"],
-) -> Float[Tensor, "S H C"]:
+) -> Shaped[Tensor, "S *d"]:
     """The new rows of each history laid behind its past ones; it then begins and ends at ``past_offsets + offsets``."""
     if len(offsets) == 2:
         return torch.cat([past.to(new.dtype), new])
@@ -118,14 +118,14 @@ def _bidirectional_in_groups(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, d
 def _in_groups(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float, is_causal: bool) -> Tensor:
     """Histories of like length are computed together."""
     lengths = offsets.diff()
-    octave = _octave(lengths)
-    groups = octave.unique().tolist() if len(lengths) else []
+    group = octave(lengths)
+    groups = group.unique().tolist() if len(lengths) else []
     if len(groups) == 1:
         return _rectangle(q, k, v, lengths, dropout, is_causal)
     out = torch.zeros_like(v)
-    for group in groups:
-        members = (octave == group).nonzero().squeeze(1)
-        events = _events(offsets[:-1][members], lengths[members])
+    for each in groups:
+        members = (group == each).nonzero().squeeze(1)
+        events = events_of(offsets[:-1][members], lengths[members])
         asking, asked, told = (pick(x, events) for x in (q, k, v))
         states = _rectangle(asking, asked, told, lengths[members], dropout, is_causal)
         out = out.index_copy(0, events, states.to(out.dtype))
@@ -140,27 +140,27 @@ def _resumed_in_groups(
     lengths, key_lengths = offsets.diff(), key_offsets.diff()
     if len(lengths) == 1 and len(q):
         return _resumed_rectangle(q, k, v, lengths, key_lengths, dropout)
-    group = torch.where(lengths > 0, 64 * _octave(key_lengths) + _octave(lengths), -1)
+    group = torch.where(lengths > 0, 64 * octave(key_lengths) + octave(lengths), -1)
     groups = group.unique().tolist()
     if len(groups) == 1 and groups[0] >= 0:
         return _resumed_rectangle(q, k, v, lengths, key_lengths, dropout)
     out = torch.zeros_like(q)
     for each in (each for each in groups if each >= 0):
         members = (group == each).nonzero().squeeze(1)
-        asking = _events(offsets[:-1][members], lengths[members])
-        asked = _events(key_offsets[:-1][members], key_lengths[members])
+        asking = events_of(offsets[:-1][members], lengths[members])
+        asked = events_of(key_offsets[:-1][members], key_lengths[members])
         wants, keys, told = (pick(x, events) for x, events in ((q, asking), (k, asked), (v, asked)))
         states = _resumed_rectangle(wants, keys, told, lengths[members], key_lengths[members], dropout)
         out = out.index_copy(0, asking, states.to(out.dtype))
     return out
 
 
-def _octave(lengths: Tensor) -> Tensor:
+def octave(lengths: Tensor) -> Tensor:
     """Half-octaves of length: at most three tenths of a rectangle is filling. Up to 16 events, one group is cheaper."""
     return (lengths.clamp(min=16).to(torch.float32).log2() * 2).floor()
 
 
-def _events(starts: Tensor, lengths: Tensor) -> Tensor:
+def events_of(starts: Tensor, lengths: Tensor) -> Tensor:
     """The places of all events of histories that start here and have these lengths."""
     total = int(lengths.sum())
     firsts = torch.repeat_interleave(starts - (lengths.cumsum(0) - lengths), lengths, output_size=total)
@@ -173,7 +173,7 @@ def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float,
     events, heads, channels = q.shape
     filled = events == n_histories * longest
     corner = torch.arange(n_histories, device=q.device) * longest
-    cells = corner if filled else _events(corner, lengths)
+    cells = corner if filled else events_of(corner, lengths)
 
     def rectangle(x: Tensor) -> Tensor:
         wide = x if filled else spread(x, cells, n_histories * longest)
@@ -207,7 +207,7 @@ def _resumed_rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, key_len
     n_histories, most, longest = len(lengths), int(lengths.max()), int(key_lengths.max())
     history = torch.arange(n_histories, device=q.device)
     asking, asked = (
-        None if len(rows) == n_histories * length else _events(history * length, own)
+        None if len(rows) == n_histories * length else events_of(history * length, own)
         for rows, own, length in ((q, lengths, most), (k, key_lengths, longest))
     )
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from seqrec.ops.threads import share_out
 
 _LOG2_E = 1.4426950408889634
 _STRIDE = 8
@@ -63,7 +60,7 @@ class _Scan(torch.autograd.Function):
         marks = decay.new_empty(int(first_mark[-1]) if learns else 0, *decay.shape)
         before = decay.new_empty(0, *decay.shape) if initial is None else initial
         work = _arrays(offsets, first_mark, delta * u, delta, decay * _LOG2_E, b, c, before, newest, y, marks)
-        _share_out(offsets, lambda first, last: _forward(first, last, *work))
+        share_out(offsets.numpy(), _SHARE, lambda first, last: _forward(first, last, *work))
         ctx.save_for_backward(u, delta, decay, b, c, before, offsets, first_mark, marks)
         ctx.has_initial = initial is not None
         ctx.set_materialize_grads(False)  # training asks for no gradient of the newest states
@@ -87,34 +84,13 @@ class _Scan(torch.autograd.Function):
             _backward(first, last, *work, *_arrays(for_decay, flow, kept, states))
             return for_decay
 
-        for_decay = torch.stack(_share_out(offsets, share)).sum(0)
+        for_decay = torch.stack(share_out(offsets.numpy(), _SHARE, share)).sum(0)
         for_u, for_delta = for_gained * delta, for_delta.addcmul_(for_gained, u)
         return for_u, for_delta, for_decay, for_b, for_c, for_initial if ctx.has_initial else None, None, None
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [x.detach().numpy() for x in tensors]
-
-
-def _share_out(offsets: Tensor, work: Callable[[int, int], Any]) -> list[Any]:
-    """Work on ranges of histories, as many events in each, by as many threads as torch uses."""
-    bounds = offsets.numpy()
-    n_events = int(bounds[-1])
-    n_shares = max(1, min(torch.get_num_threads(), math.ceil(n_events / _SHARE)))
-    cuts = np.searchsorted(bounds, np.linspace(0, n_events, n_shares + 1)[1:-1])
-    edges = [0, *map(int, cuts), len(bounds) - 1]
-    if n_shares == 1:
-        return [work(*edges)]
-    return list(_threads(n_shares).map(work, edges[:-1], edges[1:]))
-
-
-@functools.cache
-def _threads(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, thread_name_prefix="scan")
-
-
-# A forked process has none of its parent's threads.
-os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 @_compiled

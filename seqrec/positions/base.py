@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seqrec.ops.adjusted_attention import Pairs
 from seqrec.sequences import Sequences
 
 
 class InputPosition(nn.Module, ABC):
-    """Adds to each event what its place in the history means."""
+    """Adds to each event what its place in the history, or its time, means.
+
+    Attributes:
+        reads_clock: whether it needs times that a clock gave; a log whose times are positions is then refused.
+        reads_asked_at: whether it needs to know when a prediction is asked for.
+        continues: whether what it gives an event stays the same when the history goes on.
+    """
+
+    reads_clock: ClassVar[bool] = False
+    reads_asked_at: ClassVar[bool] = False
+    continues: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]: ...
 
 
 class AttentionPosition(nn.Module, ABC):
-    """Attends with knowledge of the distance between events; stands in for plain causal attention."""
+    """Tells attention where, or when, queries and keys stand: it turns them, or changes their logits.
+
+    It is built once per layer, from the width C of a head.
+
+    Attributes:
+        changes_logits: whether logits must be made, so that attention cannot run as one kernel.
+        reads_clock: whether it needs times that a clock gave; a log whose times are positions is then refused.
+        reads_asked_at: whether it needs to know when a prediction is asked for.
+    """
+
+    changes_logits: bool
+    reads_clock: bool = False
+    reads_asked_at: bool = False
 
     @abstractmethod
-    def forward(
-        self, q: Float[Tensor, "T H C"], k: Float[Tensor, "T H C"], v: Float[Tensor, "T H C"], history: Sequences
-    ) -> Float[Tensor, "T H C"]: ...
+    def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:
+        """Queries, or keys, at these places. What attention remembers of a key has been turned."""
 
     @abstractmethod
-    def proceed(
-        self,
-        q: Float[Tensor, "T H C"],
-        k: Float[Tensor, "S H C"],
-        v: Float[Tensor, "S H C"],
-        history: Sequences,
-        offsets: Int[Tensor, "bounds"],
-    ) -> Float[Tensor, "T H C"]:
-        """The same where only the newest events of each history ask.
+    def adjust(self, logits: Float[Tensor, "b H i j"], pairs: Pairs) -> Float[Tensor, "b H i j"]:
+        """Logits that know of places or times. What is said where nothing is visible is thrown away."""
 
-        Args:
-            q: queries of the new events.
-            k: keys of all events of each history, the remembered ones first.
-            v: values of the same events.
-            history: the new events; the place of one of them in its whole history is its place here plus the number of
-                keys that its history has beyond its queries.
-            offsets: where the keys and values of each history begin and end.
-        """
+
+class TurningPosition(AttentionPosition):
+    """Turns queries and keys, so that their inner product knows how far apart they are."""
+
+    changes_logits = False
+
+    def adjust(self, logits: Float[Tensor, "b H i j"], pairs: Pairs) -> Float[Tensor, "b H i j"]:
+        return logits
+
+
+class LogitPosition(AttentionPosition):
+    """Adds something to the logit of each query and key."""
+
+    changes_logits = True
+
+    def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:
+        return x

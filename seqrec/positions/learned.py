@@ -17,7 +17,8 @@ class _Table(InputPosition):
         nn.init.normal_(self.table.weight, std=init_std)
 
     def _check(self, history: Sequences) -> None:
-        longest = int(history.lengths.max()) if len(history) else 0
+        lengths = history.lengths if history.past is None else history.lengths + history.past.counts
+        longest = int(lengths.max()) if len(history) else 0
         if longest > self.max_length:
             raise ValueError(
                 f"A history has {longest} events, but {type(self).__name__} knows {self.max_length} places. "
@@ -36,7 +37,7 @@ class LearnedPosition(_Table):
 
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         self._check(history)
-        return events + self.table(history.places)
+        return events + self.table(history.all_places)
 
 
 class InversePosition(_Table):
@@ -50,6 +51,8 @@ class InversePosition(_Table):
         max_length: number of places; a longer history is refused.
         init_std: standard deviation of the initial vectors.
     """
+
+    continues = False
 
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         self._check(history)

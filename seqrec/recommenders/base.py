@@ -67,11 +67,15 @@ class Recommender(nn.Module, ABC):
         counts: their training counts, on the device of the model.
         causal: whether no state sees a later event, so that every event may be trained at once.
         learns_hidden_events: whether it is trained to name hidden events of a history, not those that followed.
+        reads_clock: whether a part of it needs times that a clock gave.
+        reads_asked_at: whether a part of it needs to know when a prediction is asked for, which most models do not.
     """
 
     counts: Tensor
     causal: bool = True
     learns_hidden_events: bool = False
+    reads_clock: bool = False
+    reads_asked_at: bool = False
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -64,6 +65,14 @@ class KeyedRecommender(Recommender):
     def causal(self) -> bool:
         return self.backbone.causal
 
+    @property
+    def reads_clock(self) -> bool:
+        return self.backbone.reads_clock or (self.position is not None and self.position.reads_clock)
+
+    @property
+    def reads_asked_at(self) -> bool:
+        return self.backbone.reads_asked_at or (self.position is not None and self.position.reads_asked_at)
+
     @abstractmethod
     def next_states(self, history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
         """The states that speak for what follows the events at these places."""
@@ -79,7 +88,7 @@ class KeyedRecommender(Recommender):
 
     @torch.no_grad()
     def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
-        queries = self.queries(batch.history, batch.predict_at)
+        queries = self.queries(self._informed(batch).history, batch.predict_at)
         seen = (None, None) if batch.seen is None else (batch.seen.items, batch.seen.offsets)
         return ranking.target_ranks(queries, self.item_keys(), batch.targets, *seen)
 
@@ -88,12 +97,31 @@ class KeyedRecommender(Recommender):
         left_out = (None, None) if seen is None else (seen.items, seen.offsets)
         return TopK(*ranking.top_k(self.queries(history, history.newest), self.item_keys(), k, *left_out))
 
+    def _informed(self, batch: Batch) -> Batch:
+        """The batch, whose histories say when a prediction is asked for where, and only where, a part reads it.
+
+        Raises:
+            ValueError: a part reads it, and the batch does not say.
+        """
+        if not self.reads_asked_at:
+            return batch
+        if batch.asked_at is None or batch.history.times is None:
+            raise ValueError(
+                "A position of this model reads when a prediction is asked for, and the batch does not say; give "
+                "asked_at and the times of the histories."
+            )
+        return replace(batch, history=batch.history.asking(batch.predict_at, batch.asked_at))
+
     def _read(self, vectors: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         """One state per event of these item vectors."""
+        return self.backbone(self._events(vectors, history), history)
+
+    def _events(self, vectors: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        """What the backbone reads of these item vectors."""
         events = vectors * self.input_scale
         if self.position is not None:
             events = self.position(events, history)
-        return self.backbone(self.dropout(events), history)
+        return self.dropout(events)
 
     def _encoded(self, batch: Batch, states: Float[Tensor, "T D"]) -> Encoded:
         """A batch whose histories and views, laid end to end, have these states."""

@@ -105,6 +105,7 @@ class RunRecord(Callback):
             "metrics": task.metrics,
             "validation": fitted.get("validation"),
             "passport": data.passport,
+            "reads_asked_at": task.recommender.reads_asked_at,
             "seed": self.config.get("seed_everything"),
             "commit": commit(),
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "lightning": __version__},

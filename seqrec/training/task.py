@@ -88,6 +88,12 @@ class NextItemTask(RankingTask):
                 "seqrec.data.supervision.NewestEvent."
             )
 
+        if self.recommender.reads_clock and not self.trainer.datamodule.has_clock:  # type: ignore[attr-defined]
+            raise ValueError(
+                "A position of this model reads clock times, but the times of this data set are positions in the "
+                "histories; choose another position, or a data set with real times."
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         encoded = self.recommender.encode(batch)
         weighting = self.reweighter(encoded)

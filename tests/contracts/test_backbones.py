@@ -7,8 +7,10 @@ import torch
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.backbones.bert4rec import BERT4Rec
+from seqrec.backbones.compressed import Compressed
 from seqrec.backbones.gru4rec import GRU4Rec
 from seqrec.backbones.hmamba import Entrance, HMamba, Variant
+from seqrec.backbones.hstu import HSTU
 from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.mamba4rec import Block, Mamba4Rec
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
@@ -18,11 +20,23 @@ from seqrec.nn.mamba import StepInit
 from seqrec.ops.dispatch import using
 from seqrec.sequences import Sequences
 
+
+class _compressed(Compressed):
+    """Compressed user tokens inside SASRec."""
+
+    def __init__(self, dim, n_recent, dropout=0.0):
+        super().__init__(SASRec(dim, dropout=dropout), n_recent=n_recent)
+
+
 CASES = [
     pytest.param(SASRec, {"norm": Norm.original, "n_heads": 1, "projects_output": False}, id="SASRec-original"),
     pytest.param(SASRec, {"norm": Norm.pre}, id="SASRec-pre"),
     pytest.param(SASRec, {"norm": Norm.post, "activation": Activation.gelu, "final_norm": False}, id="SASRec-post"),
     pytest.param(LiGR, {}, id="LiGR"),
+    pytest.param(HSTU, {"n_heads": 2}, id="HSTU"),
+    pytest.param(HSTU, {"head_dim": 3, "concatenates": True, "max_length": 50}, id="HSTU-wide"),
+    # What is older is another matter as a history grows, so here all events are recent.
+    pytest.param(_compressed, {"n_recent": 50}, id="Compressed"),
     pytest.param(Mamba4Rec, {"d_state": 4, "init_std": 0.3}, id="Mamba4Rec"),
     pytest.param(Mamba4Rec, {"n_layers": 2, "d_conv": 1, "dt_init": StepInit.mamba}, id="Mamba4Rec-2"),
     pytest.param(Mamba4Rec, {"d_state": 4, "block": Block.mamba2}, id="Mamba4Rec, Mamba-2"),

@@ -4,11 +4,16 @@ import pytest
 import torch
 
 from seqrec.positions.learned import InversePosition, LearnedPosition
-from seqrec.sequences import Sequences
+from seqrec.positions.sinusoidal import SinusoidalPosition
+from seqrec.positions.time import Calendar, TimeGap
+from seqrec.sequences import Past, Sequences
 
 CASES = [
     pytest.param(LearnedPosition, {"max_length": 6, "init_std": 1.0}, id="LearnedPosition"),
     pytest.param(InversePosition, {"max_length": 6, "init_std": 1.0}, id="InversePosition"),
+    pytest.param(SinusoidalPosition, {"scale": 1.0}, id="SinusoidalPosition"),
+    pytest.param(TimeGap, {"init_std": 1.0}, id="TimeGap"),
+    pytest.param(Calendar, {"init_std": 1.0}, id="Calendar"),
 ]
 each_position = pytest.mark.parametrize(("build", "arguments"), CASES)
 
@@ -22,8 +27,15 @@ def ready(build, arguments):
 
 
 def placed(position, vectors, *histories):
-    packed = Sequences.pack(histories, times=[[60 * place for place in range(len(history))] for history in histories])
+    packed = timed(*histories)
     return position(vectors[packed.items], packed)
+
+
+def timed(*histories):
+    """Events further and further apart: after one hour, three, nine and so on."""
+    return Sequences.pack(
+        histories, times=[[3600 * 3**place for place in range(len(history))] for history in histories]
+    )
 
 
 @each_position
@@ -36,7 +48,7 @@ def test_a_history_never_sees_its_neighbours(build, arguments):
 @each_position
 def test_changing_an_event_changes_no_other_event(build, arguments):
     position, vectors = ready(build, arguments)
-    packed = Sequences.pack([[5, 9, 2, 6, 5, 5]])
+    packed = timed([5, 9, 2, 6, 5, 5])
     events = vectors[packed.items]
     for place in range(6):
         changed = events.clone()
@@ -55,7 +67,7 @@ def test_the_same_item_differs_from_place_to_place(build, arguments):
 @each_position
 def test_gradients_are_finite_and_reach_every_parameter(build, arguments):
     position, vectors = ready(build, arguments)
-    packed = Sequences.pack(HISTORIES)
+    packed = timed(*HISTORIES)
     events = vectors[packed.items].requires_grad_()
     position(events, packed).square().sum().backward()
     for name, leaf in [("events", events), *position.named_parameters()]:
@@ -67,5 +79,36 @@ def test_gradients_are_finite_and_reach_every_parameter(build, arguments):
 @pytest.mark.parametrize("histories", [[], [[]], [[], []]], ids=["no history", "one empty", "two empty"])
 def test_histories_without_events_have_nothing_to_place(build, arguments, histories):
     position, vectors = ready(build, arguments)
-    packed = Sequences.pack(histories)
+    packed = timed(*histories)
     assert position(vectors[packed.items], packed).shape == (0, DIM)
+
+
+@each_position
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_what_continues_gives_events_the_same_when_a_history_goes_on(build, arguments, cut):
+    position, vectors = ready(build, arguments)
+    if not position.continues:
+        pytest.skip(f"{build.__name__} declares that it means something else once the history goes on")
+    whole = timed(*HISTORIES)
+    newer = whole.places >= cut
+    lengths = whole.lengths.clamp(max=cut)
+    times = torch.tensor(
+        [0 if cut == 0 or not history else 3600 * 3 ** (min(cut, len(history)) - 1) for history in HISTORIES]
+    )
+    rest = (whole.lengths - lengths).cumsum(0)
+    history = Sequences(
+        whole.items[newer], torch.cat([rest.new_zeros(1), rest]), whole.times[newer], past=Past(lengths, times)
+    )
+    expected = position(vectors[whole.items], whole)[newer]
+    torch.testing.assert_close(position(vectors[history.items], history), expected)
+
+
+@each_position
+def test_what_reads_the_clock_says_so_and_asks_for_times(build, arguments):
+    position, vectors = ready(build, arguments)
+    history = Sequences.pack(HISTORIES)
+    if position.reads_clock:
+        with pytest.raises(ValueError, match="no times"):
+            position(vectors[history.items], history)
+    else:
+        assert torch.equal(position(vectors[history.items], history), placed(position, vectors, *HISTORIES))

@@ -6,15 +6,14 @@ from torch import Tensor
 
 from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.sasrec import SASRec
-from seqrec.ops.attention import causal_attention, resumed_attention
-from seqrec.positions.base import AttentionPosition
+from seqrec.positions.base import TurningPosition
 from seqrec.sequences import Sequences
 
 HISTORIES = [[3, 1, 4], [1], [], [5, 9, 2, 6, 5, 5], [*range(40)]]
 
 
-class Turning(AttentionPosition):
-    """Scores queries and keys by their absolute places, so that one that is mistaken shows."""
+class Turning(TurningPosition):
+    """Changes queries and keys by their absolute places, so that one that is mistaken shows."""
 
     pace: Tensor
 
@@ -22,18 +21,8 @@ class Turning(AttentionPosition):
         super().__init__()
         self.register_buffer("pace", torch.rand(channels))
 
-    def _placed(self, x: Tensor, places: Tensor) -> Tensor:
+    def turn(self, x: Tensor, places: Tensor) -> Tensor:
         return x * (1 + (places[:, None, None] * self.pace).sin())
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, history: Sequences) -> Tensor:
-        places = history.places
-        return causal_attention(self._placed(q, places), self._placed(k, places), v, history.offsets)
-
-    def proceed(self, q: Tensor, k: Tensor, v: Tensor, history: Sequences, offsets: Tensor) -> Tensor:
-        every = Sequences(torch.zeros(len(k), dtype=torch.long), offsets)
-        remembered = every.lengths - history.lengths
-        places = history.places + remembered[history.owners]
-        return resumed_attention(self._placed(q, places), self._placed(k, every.places), v, history.offsets, offsets)
 
 
 @pytest.mark.parametrize("build", [SASRec, LiGR])
@@ -58,3 +47,15 @@ def test_the_memory_holds_a_key_and_a_value_of_every_event():
     packed = Sequences.pack(HISTORIES)
     _, memory = backbone.proceed(vectors[packed.items], packed, None)
     assert [(layer.keys.shape, layer.values.shape) for layer in memory] == 3 * [((50, 2, 4), (50, 2, 4))]
+
+
+def test_what_is_left_of_a_memory_keeps_its_places_and_histories():
+    backbone, vectors = SASRec(8, n_layers=1).eval(), torch.randn(40, 8)
+    packed = Sequences.pack(HISTORIES, [[10 * place for place in range(len(history))] for history in HISTORIES])
+    _, (memory,) = backbone.proceed(vectors[packed.items], packed, None)
+    left = memory.newest(2)
+    assert left.offsets.tolist() == [0, 2, 3, 3, 5, 7]
+    assert left.places.tolist() == [1, 2, 0, 4, 5, 38, 39]
+    assert left.times.tolist() == [10, 20, 0, 40, 50, 380, 390]
+    assert torch.equal(left.keys, memory.keys[[1, 2, 3, 8, 9, 48, 49]])
+    assert left.next_places.tolist() == memory.next_places.tolist() == [3, 1, 0, 6, 40]

@@ -1,0 +1,150 @@
+"""Compressed user tokens: a few learned tokens carry the older part of a history, and the recent part reads only them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from seqrec.backbones.base import ContinuingBackbone
+from seqrec.ops.attention import join
+from seqrec.ops.rows import pick
+from seqrec.sequences import Sequences, bounds
+
+
+class Compressed(ContinuingBackbone[Any]):
+    """A causal backbone that reads the newest events of a history and, of all older ones, what k tokens made of them.
+
+    The window of a history is its older events, k tokens that all users share, and its newest ``n_recent`` events. The
+    tokens read the older events, the recent events read the tokens and each other, never the older events themselves.
+    With several segments the older events are cut in parts of like length, each followed by k tokens of its own; an
+    event reads its own segment and all earlier tokens. What must be remembered of the past is thus k rows per segment
+    and layer, however long it was, and to read on from it costs what reading the recent events alone would. A history
+    of at most ``n_recent`` events begins with the tokens, which then know nothing.
+
+    Around a recurrent backbone the tokens change little: what it carries on is of bounded size in any case.
+
+    Source: Zhang et al., "Efficient Sequential Recommendation for Long Term User Interest Via Personalization", 2026
+    (arXiv 2601.03479), after its released code. Differs from it: histories are packed, so the tokens of a short history
+    stand before it and not behind padding; input positions count items alone, encodings inside attention count tokens,
+    too; the state of the last token speaks for the item that follows it and takes the place of the state of the event
+    before the tokens (``tokens_predict``), where the released loss leaves the last token out and has that event predict
+    the first token. HSTU's divisor is the same with and without a remembered past.
+
+    Args:
+        inner: the causal backbone; attention backbones forget the older events, others go on.
+        n_tokens: tokens k, at least 1.
+        n_recent: newest events of a window that are read themselves, at least 1.
+        n_segments: parts that the older events are cut into, at least 1; one works best according to its authors.
+        tokens_predict: whether the last token speaks for the first event behind it; otherwise the event before the
+            tokens does.
+        init_std: standard deviation of the initial tokens, above 0.
+    """
+
+    causal = True
+
+    def __init__(
+        self,
+        inner: ContinuingBackbone[Any],
+        n_tokens: int = 4,
+        n_recent: int = 50,
+        n_segments: int = 1,
+        tokens_predict: bool = True,
+        init_std: float = 0.02,
+    ) -> None:
+        super().__init__(inner.dim)
+        least = {"n_tokens": n_tokens, "n_recent": n_recent, "n_segments": n_segments}
+        for name, value in least.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        self.inner = inner
+        self.n_recent, self.n_segments, self.tokens_predict = n_recent, n_segments, tokens_predict
+        self.tokens = nn.Parameter(init_std * torch.randn(n_segments, n_tokens, inner.dim))
+
+    def proceed(
+        self, events: Float[Tensor, "T D"], history: Sequences, memory: Any | None
+    ) -> tuple[Float[Tensor, "T D"], Any]:
+        """Without a memory all but the newest events are compressed; with one all events are recent."""
+        if memory is not None:
+            return self.inner.proceed(events, history, memory)
+        n_older = (history.lengths - self.n_recent).clamp(min=0)
+        older, memory = self._compress(events, history, n_older)
+        recent = _Segment(history, n_older, history.lengths)
+        states, memory = self.inner.proceed(recent.of(events), recent.history, memory)
+        return recent.back(older, states), memory
+
+    def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> Any:
+        """The tokens of a past that is all older events; what follows may have any number of recent ones."""
+        return self._compress(events, history, history.lengths)[1]
+
+    def condense(self, before: Any | None, after: Any, n: int) -> Any:
+        return self.inner.condense(before, after, n)
+
+    def _compress(
+        self, events: Float[Tensor, "T D"], history: Sequences, n_older: Int[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "T D"], Any]:
+        """States of the older events, with zeros for the others, and what is left of them when they are forgotten."""
+        n_tokens = self.tokens.shape[1]
+        states, memory = torch.zeros_like(events), None
+        for number, tokens in enumerate(self.tokens):
+            segment = _Segment(history, n_older * number // self.n_segments, n_older * (number + 1) // self.n_segments)
+            stream, place_of_token = segment.followed_by(n_tokens)
+            mixed = join(
+                segment.of(events),
+                tokens.to(events.dtype).repeat(len(history), 1),
+                segment.history.offsets,
+                torch.arange(len(history) + 1, device=events.device) * n_tokens,
+            )
+            read, after = self.inner.proceed(mixed, stream, memory)
+            is_token = torch.zeros(len(mixed), dtype=torch.bool, device=events.device)
+            is_token[place_of_token] = True
+            of_items = read[~is_token]
+            if self.tokens_predict:
+                ends = segment.history.lengths > 0
+                newest = segment.history.offsets[1:][ends] - 1
+                of_items = of_items.index_copy(0, newest, read[place_of_token[n_tokens - 1 :: n_tokens][ends]])
+            states = segment.back(states, of_items)
+            memory = self.inner.condense(memory, after, n_tokens)
+        return states, memory
+
+
+class _Segment:
+    """The events of each history from one place up to another, as histories of their own."""
+
+    def __init__(self, history: Sequences, starts: Int[Tensor, "B"], ends: Int[Tensor, "B"]) -> None:
+        owners, places = history.owners, history.places
+        self.whole, self.ends = history, ends
+        self.events = ((places >= starts[owners]) & (places < ends[owners])).nonzero().squeeze(1)
+        self.history = self._sequences(self.events, bounds(ends - starts))
+
+    def of(self, vectors: Float[Tensor, "T D"]) -> Float[Tensor, "n D"]:
+        return pick(vectors, self.events)
+
+    def back(self, vectors: Float[Tensor, "T D"], own: Float[Tensor, "n D"]) -> Float[Tensor, "T D"]:
+        return vectors.to(own.dtype).index_copy(0, self.events, own)
+
+    def followed_by(self, n: int) -> tuple[Sequences, Int[Tensor, "tokens"]]:
+        """The histories with ``n`` more events each, and where these stand. They happen when the newest event does, or,
+        where there is none, when the first event of the whole history does."""
+        lengths = self.history.lengths
+        offsets = bounds(lengths + n)
+        tokens = (offsets[1:, None] - n + torch.arange(n, device=offsets.device)).flatten()
+        oldest = self.whole.offsets[:-1]
+        last = (oldest + (self.ends - 1).clamp(min=0)).clamp(max=max(0, self.whole.items.numel() - 1))
+        at = join(
+            self.events,
+            last.repeat_interleave(n),
+            self.history.offsets,
+            torch.arange(len(last) + 1, device=last.device) * n,
+        )
+        return self._sequences(at, offsets), tokens
+
+    def _sequences(self, at: Int[Tensor, "n"], offsets: Int[Tensor, "bounds"]) -> Sequences:
+        """These events, whose items nobody below a recommender reads."""
+        times, asked_at = (
+            None if values is None else (values[at] if values.numel() else at)
+            for values in (self.whole.times, self.whole.asked_at)
+        )
+        return Sequences(at, offsets, times, asked_at)

@@ -1,0 +1,247 @@
+"""Attention whose logits something may change first, such as what is known of places and times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from seqrec.ops.attention import events_of, octave
+from seqrec.ops.dispatch import Op
+from seqrec.ops.dropout import drop
+from seqrec.ops.rows import pick, spread
+
+# Logits at hand at once: two MiB of float32, of which a step keeps some ten sets.
+_CELLS = {"cpu": 2**19, "cuda": 2**26}
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where and when events stand.
+
+    Attributes:
+        places: how many events of the same history came before each, those remembered included.
+        times: in seconds since 1970: when a key happened, and when what follows a query is asked for; None where nobody
+            needs them.
+    """
+
+    places: Int[Tensor, "*n"]
+    times: Int[Tensor, "*n"] | None = None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Queries of some histories beside keys of the same histories; a first dimension of 1 means the same for all.
+
+    Where a history has no such query or key, and where a key is later than the query, nothing is visible, and what is
+    said about it is thrown away.
+
+    Attributes:
+        queries: as they came, without the scale of the logits.
+        asking: where the queries stand, ``[b i]``.
+        asked: where the keys stand, ``[b j]``.
+        n_visible: how many keys a query sees, always the first ones.
+        n_later: how many keys of its history it does not see; a key that counts half may be half a key.
+    """
+
+    queries: Float[Tensor, "b H i C"]
+    asking: Stand
+    asked: Stand
+    n_visible: Int[Tensor, "b i"]
+    n_later: Shaped[Tensor, "b i"]
+
+    @property
+    def visible(self) -> Bool[Tensor, "b 1 i j"]:
+        keys = torch.arange(self.asked.places.shape[1], device=self.n_visible.device)
+        return keys < self.n_visible[:, None, :, None]
+
+    @property
+    def lags(self) -> Int[Tensor, "b i j"]:
+        """How many events before the query the key happened."""
+        return self.asking.places[:, :, None] - self.asked.places[:, None, :]
+
+
+Adjust = Callable[[Tensor, Pairs], Tensor]
+Weigh = Callable[[Tensor, Tensor], Tensor]
+
+
+def softmax(logits: Float[Tensor, "b H i j"], visible: Bool[Tensor, "b 1 i j"]) -> Float[Tensor, "b H i j"]:
+    """Weights that sum to 1 over what a query sees."""
+    return logits.masked_fill(~visible, -torch.inf).softmax(-1)
+
+
+@Op
+def adjusted_attention(
+    q: Float[Tensor, "T H C"],
+    k: Float[Tensor, "S H C"],
+    v: Float[Tensor, "S H V"],
+    offsets: Int[Tensor, "bounds"],
+    key_offsets: Int[Tensor, "bounds"],
+    asking: Stand,
+    asked: Stand,
+    adjust: Adjust,
+    weigh: Weigh = softmax,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> Float[Tensor, "T H V"]:
+    """Causal attention of the newest events of each history, with other logits and other weights.
+
+    Per history: ``weigh(adjust(scale · q kᵀ), visible) v``. The logits are float32 at least.
+
+    Args:
+        q: queries of the newest events of each history; a history may have none.
+        k: keys of all its events, the asking ones included.
+        v: values of the same events.
+        offsets: where the queries of each history begin and end.
+        key_offsets: where its keys and values begin and end.
+        asking: where the queries stand.
+        asked: where the keys stand.
+        adjust: called with logits ``[b H i j]`` and their ``Pairs``; returns other logits. It may have parameters.
+        weigh: called with logits and visibility; returns weights, which are zero where nothing is visible.
+        scale: what the inner products are multiplied by.
+        dropout: share of weights dropped, in [0, 1); pass 0 outside training.
+    """
+    out = [torch.zeros_like(v[:0])]
+    for (start, end), (first, last) in zip(*(pairwise(o.tolist()) for o in (offsets, key_offsets)), strict=True):
+        if end > start:
+            asks, keys = _part(asking, slice(start, end)), _part(asked, slice(first, last))
+            n_visible = torch.arange(last - first - (end - start), last - first, device=q.device)[None] + 1
+            heads = [x.transpose(0, 1)[None] for x in (q[start:end], k[first:last], v[first:last])]
+            pairs = Pairs(heads[0], asks, keys, n_visible, last - first - n_visible)
+            out.append(_attend(*heads, pairs, adjust, weigh, scale, dropout)[0].transpose(0, 1))
+    return torch.cat(out)
+
+
+def _never(*_: object, **__: object) -> str | None:
+    return None
+
+
+@adjusted_attention.implementation("grouped", refuses=_never)
+def _grouped(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    key_offsets: Tensor,
+    asking: Stand,
+    asked: Stand,
+    adjust: Adjust,
+    weigh: Weigh = softmax,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Histories of like length are laid in rectangles, which are worked off in blocks of some histories, or of some
+    queries of one long history. Logits are made again on the way back, so that those of one block are held at a time."""
+    lengths, key_lengths = offsets.diff(), key_offsets.diff()
+    group = torch.where(lengths > 0, 64 * octave(key_lengths) + octave(lengths), -1)
+    groups = [each for each in group.unique().tolist() if each >= 0]
+    out = v.new_zeros(len(q), *v.shape[1:])
+    for each in groups:
+        members = (group == each).nonzero().squeeze(1)
+        queries = events_of(offsets[:-1][members], lengths[members])
+        keys = events_of(key_offsets[:-1][members], key_lengths[members])
+        parts = (pick(q, queries), pick(k, keys), pick(v, keys), _part(asking, queries), _part(asked, keys))
+        states = _rectangle(*parts, lengths[members], key_lengths[members], adjust, weigh, scale, dropout)
+        out = states if len(groups) == 1 and len(states) == len(q) else out.index_copy(0, queries, states.to(out.dtype))
+    return out
+
+
+def _rectangle(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    asking: Stand,
+    asked: Stand,
+    lengths: Tensor,
+    key_lengths: Tensor,
+    adjust: Adjust,
+    weigh: Weigh,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attention of histories that lie end to end, filled up behind their newest event."""
+    n_histories, most, longest = len(lengths), int(lengths.max()), int(key_lengths.max())
+    history = torch.arange(n_histories, device=q.device)
+    queries, keys = (events_of(history * width, own) for width, own in ((most, lengths), (longest, key_lengths)))
+
+    def wide(x: Tensor, cells: Tensor, width: int) -> Tensor:
+        return spread(x, cells, n_histories * width).unflatten(0, (n_histories, width))
+
+    heads = [wide(*each).transpose(1, 2) for each in ((q, queries, most), (k, keys, longest), (v, keys, longest))]
+    stands = [
+        Stand(
+            *(None if x is None else _wide_numbers(x, cells, n_histories, width) for x in (stand.places, stand.times))
+        )
+        for stand, cells, width in ((asking, queries, most), (asked, keys, longest))
+    ]
+    n_visible = (key_lengths - lengths)[:, None] + torch.arange(1, most + 1, device=q.device)
+    n_later = (key_lengths[:, None] - n_visible).clamp(min=0)
+    stands = [_alike(stand, own) for stand, own in zip(stands, (lengths, key_lengths), strict=True)]
+    budget = _CELLS.get(q.device.type, _CELLS["cuda"]) // q.shape[1]
+    together = max(1, budget // (most * longest))
+    rows = most if together > 1 else max(16, budget // longest)
+    blocks = []
+    for first in range(0, n_histories, together):
+        some = slice(first, first + together)
+        parts = []
+        for start in range(0, most, rows):
+            asks = slice(start, start + rows)
+            sees = int(n_visible[some, asks].max().clamp(max=longest))
+            pairs = Pairs(
+                heads[0][some, :, asks],
+                _part(stands[0], (_some(stands[0], some), asks)),
+                _part(stands[1], (_some(stands[1], some), slice(sees))),
+                n_visible[some, asks],
+                n_later[some, asks],
+            )
+            arguments = (pairs.queries, heads[1][some, :, :sees], heads[2][some, :, :sees], pairs)
+            rest = (adjust, weigh, scale, dropout)
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(_attend, *arguments, *rest, use_reentrant=False))
+            else:
+                parts.append(_attend(*arguments, *rest))
+        blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
+    out = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    return pick(out.transpose(1, 2).flatten(0, 1), queries)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, adjust: Adjust, weigh: Weigh, scale: float, dropout: float
+) -> Tensor:
+    logits = (q * scale) @ k.transpose(-1, -2)
+    logits = adjust(logits.to(torch.promote_types(logits.dtype, torch.float32)), pairs)
+    weights = weigh(logits, pairs.visible)
+    return (drop(weights, dropout) if dropout else weights).to(v.dtype) @ v
+
+
+def _wide_numbers(x: Tensor, cells: Tensor, n_histories: int, width: int) -> Tensor:
+    return x.new_zeros(n_histories * width).index_copy(0, cells, x).view(n_histories, width)
+
+
+def _part(stand: Stand, at: object) -> Stand:
+    return Stand(stand.places[at], None if stand.times is None else stand.times[at])  # type: ignore[index]
+
+
+def _some(stand: Stand, some: slice) -> slice:
+    """Those histories of a stand, or the only one where it is the same for all."""
+    return some if len(stand.places) > 1 else slice(None)
+
+
+def _alike(stand: Stand, lengths: Tensor) -> Stand:
+    """One row for all histories where places are all that is known and are the same in each as far as it goes."""
+    if stand.times is not None:
+        return stand
+    longest = stand.places[lengths.argmax()]
+    beyond = torch.arange(stand.places.shape[1], device=lengths.device) >= lengths[:, None]
+    return Stand(longest[None]) if bool(((stand.places == longest) | beyond).all()) else stand
+
+
+def head_scale(channels: int) -> float:
+    """``1 / sqrt(C)``, by which the logits of softmax attention are scaled."""
+    return 1 / math.sqrt(channels)
