@@ -28,6 +28,8 @@ from seqrec.training.ranking_task import check_catalog
 def export(run: Path, out: Path, users: bool = False) -> None:
     """Write the best model of a run as a bundle that `seqrec recommend` answers from.
 
+    seqrec export --run runs/shop --out bundles/shop
+
     Args:
         run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
         out: folder to write; an older bundle there is replaced.
