@@ -104,4 +104,9 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
-        """The k best items after the newest event of each history, leaving out what ``seen`` lists for it."""
+        """The k best items after the newest event of each history, leaving out what ``seen`` lists for it.
+
+        Raises:
+            FloatingPointError: a score is not finite.
+            ValueError: k is below 1, or a history has no event and the recommender cannot do without.
+        """

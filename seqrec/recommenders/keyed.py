@@ -98,14 +98,22 @@ class KeyedRecommender(Recommender):
 
     @torch.no_grad()
     def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
-        queries = self.queries(self.informed(batch).history, batch.predict_at)
         seen = (None, None) if batch.seen is None else (batch.seen.items, batch.seen.offsets)
-        return ranking.target_ranks(queries, self.item_keys(), batch.targets, *seen)
+        with torch.autocast(batch.targets.device.type, enabled=False):
+            queries, keys = self.queries(self.informed(batch).history, batch.predict_at), self.item_keys()
+        return ranking.target_ranks(queries, keys, batch.targets, *seen)
 
     @torch.no_grad()
     def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
+        if not bool((history.lengths > 0).all()):
+            raise ValueError(
+                "A history has no event, so there is none that the next item could follow; leave out histories without "
+                "events, or answer them with Popularity."
+            )
         left_out = (None, None) if seen is None else (seen.items, seen.offsets)
-        return TopK(*ranking.top_k(self.queries(history, history.newest), self.item_keys(), k, *left_out))
+        with torch.autocast(history.items.device.type, enabled=False):
+            queries, keys = self.queries(history, history.newest), self.item_keys()
+        return TopK(*ranking.top_k(queries, keys, k, *left_out))
 
     def _read(self, vectors: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         """One state per event of these item vectors."""
