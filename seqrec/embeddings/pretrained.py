@@ -98,7 +98,7 @@ class TextTower(ItemEmbedding):
             raise FileNotFoundError(
                 f"{self.path} does not exist, and no checkpoint brought the vectors; correct `vectors` of TextTower."
             )
-        vectors = (self.vectors if rows is None else self.vectors[rows]).to(self.narrow.weight.dtype)
+        vectors = (self.vectors if rows is None else F.embedding(rows, self.vectors)).to(self.narrow.weight.dtype)
         # Without weights of its own: those of the map that follows do the same.
         hidden = F.gelu(self.widen(F.layer_norm(vectors, vectors.shape[-1:])))
         return self.narrow(drop(hidden, self.dropout) if self.training else hidden)

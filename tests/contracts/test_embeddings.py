@@ -1,5 +1,8 @@
 """What every item embedding must obey. A new one adds one line to ``CASES``."""
 
+import tempfile
+
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -8,8 +11,19 @@ from hypothesis import strategies as st
 
 from seqrec.catalog import Catalog
 from seqrec.embeddings.ids import IdEmbedding
+from seqrec.embeddings.pretrained import TextTower
 
-CASES = [pytest.param(IdEmbedding, {}, id="IdEmbedding")]
+
+def tower(catalog, dim):
+    """A tower over vectors that depend on the item alone."""
+    numbers = np.random.default_rng(0).standard_normal((len(catalog), 5)).astype("float32")
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/vectors.parquet"
+        pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(path)
+        return TextTower(catalog, path, dim)
+
+
+CASES = [pytest.param(IdEmbedding, {}, id="IdEmbedding"), pytest.param(tower, {}, id="TextTower")]
 each_embedding = pytest.mark.parametrize(("build", "arguments"), CASES)
 
 N_ITEMS, DIM = 12, 8

@@ -21,6 +21,7 @@ from seqrec.scorers import Scorer
 from seqrec.training.schedule import Schedule
 
 from . import (
+    test_attention_positions,
     test_auxiliaries,
     test_backbones,
     test_embeddings,
@@ -37,6 +38,7 @@ from . import (
 )
 
 CONTRACTS = {
+    AttentionPosition: test_attention_positions,
     Auxiliary: test_auxiliaries,
     Backbone: test_backbones,
     InputPosition: test_input_positions,
@@ -52,7 +54,7 @@ CONTRACTS = {
     Supervision: test_supervisions,
 }
 # The first part of such a kind needs a contract of its own.
-WITHOUT_PARTS = [AttentionPosition, View]
+WITHOUT_PARTS = [View]
 ROOMS = [backbones, data, embeddings, objectives, positions, recommenders, training]
 
 
