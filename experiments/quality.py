@@ -20,30 +20,37 @@ SHOWN = ("recall@10", "ndcg@10")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a config that says all, such as configs/recipe/sasrec-beauty.yaml")
+    parser.add_argument(
+        "--with", dest="plugins", type=Path, nargs="+", default=[], help="configs that refine it, in order"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="folder for the runs themselves")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "quality")
     options = parser.parse_args()
     measured = [run(options, seed)["metrics"] for seed in options.seeds]
+    what = " + ".join(map(str, [options.config, *options.plugins]))
     for name in SHOWN:
         values = [metrics[name] for metrics in measured]
         spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-        print(f"{options.config}: {name} {statistics.mean(values):.4f}{spread} over {len(values)} seeds")
+        print(f"{what}: {name} {statistics.mean(values):.4f}{spread} over {len(values)} seeds")
 
 
 def run(options: argparse.Namespace, seed: int) -> dict:
     """The result of one seed, trained and tested first where it is not there yet."""
-    name = f"{options.config.parent.name}/{options.config.stem}-seed{seed}"
+    stack = [options.config, *options.plugins]
+    name = f"{options.config.parent.name}/{'+'.join(config.stem for config in stack)}-seed{seed}"
     folder, kept = options.runs / name, options.results / name / "result.json"
     if not kept.is_file():
         if not (folder / "fit.json").is_file():
             goes_on = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
-            seqrec("fit", f"--config={options.config}", f"--run={folder}", f"--seed_everything={seed}", *goes_on)
+            configs = [f"--config={config}" for config in stack]
+            seqrec("fit", *configs, f"--run={folder}", f"--seed_everything={seed}", *goes_on)
         seqrec("test", f"--run={folder}")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_suffix(".tmp")
-        shutil.copy(folder / "result.json", unfinished)
-        unfinished.replace(kept)
+        for left in ("ranks.parquet", "result.json"):
+            unfinished = kept.with_name(f"{left}.tmp")
+            shutil.copy(folder / left, unfinished)
+            unfinished.replace(kept.with_name(left))
     return json.loads(kept.read_text())
 
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from seqrec.catalog import Catalog
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError
 from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.users import Users, remember_users
+from seqrec.recommenders.keyed import KeyedRecommender
+from seqrec.recommenders.sequential import SequentialRecommender
+from seqrec.sequences import Sequences
 from seqrec.training.ranking_task import check_catalog
 
 
-def export(run: Path, out: Path) -> None:
+def export(run: Path, out: Path, users: bool = False) -> None:
     """Write the best model of a run as a bundle that `seqrec recommend` answers from.
 
     Args:
         run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
         out: folder to write; an older bundle there is replaced.
+        users: whether the bundle also carries what the model remembers of every user of the data, all of their events
+            included, so that `seqrec recommend --user` need not read their past again; for models whose memory is as
+            large for everyone.
     """
     run, out = Path(run), Path(out)
     config = _config(run)
@@ -35,8 +44,35 @@ def export(run: Path, out: Path) -> None:
     recommender.load_state_dict(weights)
     result = run / "result.json"
     metrics = json.loads(result.read_text())["metrics"] if result.is_file() else {}
-    write_bundle(recommender, out, recipe=recipe, config=config, max_length=data.max_length, metrics=metrics)
+    write_bundle(
+        recommender,
+        out,
+        recipe=recipe,
+        config=config,
+        max_length=data.max_length,
+        metrics=metrics,
+        users=_remembered(recommender, data) if users else None,
+    )
     print(f"{out}: {len(data.catalog):,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
+
+
+def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> Users:
+    if not isinstance(recommender, SequentialRecommender):
+        raise InputError(f"{type(recommender).__name__} remembers nothing; export without --users.")
+    log, batch = data.log, 256
+    longest = len(log.items) if data.max_length is None else data.max_length - recommender.leaves_room
+
+    def batches() -> Iterator[tuple[list[str], Sequences, Sequences]]:
+        for first in track(range(0, len(log.users), batch), "remembering users", console=Console(stderr=True)):
+            some = range(first, min(first + batch, len(log.users)))
+            events = [slice(int(log.offsets[user]), int(log.offsets[user + 1])) for user in some]
+            newest = [slice(max(each.start, each.stop - longest), each.stop) for each in events]
+            window = Sequences.pack([log.items[each] for each in newest], [log.times[each] for each in newest])
+            asked_at = window.times[window.newest]  # only what a memory does not hold depends on it
+            window = window.asking(window.newest, asked_at) if recommender.reads_asked_at else window
+            yield [log.users[user] for user in some], window, Sequences.pack([log.items[each] for each in events])
+
+    return remember_users(recommender.eval(), batches())
 
 
 def _from_config(kind: type[SequenceDataModule], arguments: Mapping[str, Any]) -> SequenceDataModule:

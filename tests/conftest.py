@@ -9,6 +9,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # numba and Triton compile functions as they are written, without checks; not every system has Triton.
+import seqrec.ops.contextual_kernels
 import seqrec.ops.scan_kernels
 
 with contextlib.suppress(ImportError):

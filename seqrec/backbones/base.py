@@ -51,7 +51,12 @@ class ContinuingBackbone(Backbone, Generic[Memory]):
 
     What it carries from the past is its memory, one per history, whose form is the backbone's own affair: recurrent
     ones keep theirs bounded, attention remembers every event.
+
+    Attributes:
+        leaves_room: how many newest events of a window are not to be remembered but read with what is.
     """
+
+    leaves_room: int = 0
 
     @abstractmethod
     def proceed(
@@ -68,12 +73,24 @@ class ContinuingBackbone(Backbone, Generic[Memory]):
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         return self.proceed(events, history, None)[0]
 
-    def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> Memory:
-        """What to carry from these events, all of which lie in the past."""
-        return self.proceed(events, history, None)[1]
+    def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> tuple[Float[Tensor, "T D"], Memory]:
+        """As ``proceed`` from no past, where all that happens next is newer than these events."""
+        return self.proceed(events, history, None)
+
+    def stored(self, memory: Memory) -> dict[str, Tensor]:
+        """A memory as tensors whose first dimension counts histories, to be kept in a file.
+
+        Raises:
+            TypeError: it cannot be kept, or holds more of one history than of another.
+        """
+        raise TypeError(f"What {type(self).__name__} remembers cannot be kept in a file yet.")
+
+    def restored(self, tensors: dict[str, Tensor]) -> Memory:
+        """The memory that ``stored`` made tensors of, or of some of their histories."""
+        raise TypeError(f"What {type(self).__name__} remembers cannot be kept in a file yet.")
 
     def condense(self, before: Memory | None, after: Memory, n: int) -> Memory:
-        """What is left when, of all events between two memories, all but the newest ``n`` of each history are forgotten.
+        """What is left when, of all events between two memories, only the newest ``n`` of each history are kept.
 
         A memory that does not keep events apart stays as it is.
 

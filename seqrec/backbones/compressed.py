@@ -1,4 +1,4 @@
-"""Compressed user tokens: a few learned tokens carry the older part of a history, and the recent part reads only them."""
+"""Compressed user tokens: a few learned tokens carry what is older, and the recent part of a history reads them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class Compressed(ContinuingBackbone[Any]):
 
     Around a recurrent backbone the tokens change little: what it carries on is of bounded size in any case.
 
-    Source: Zhang et al., "Efficient Sequential Recommendation for Long Term User Interest Via Personalization", 2026
-    (arXiv 2601.03479), after its released code. Differs from it: histories are packed, so the tokens of a short history
-    stand before it and not behind padding; input positions count items alone, encodings inside attention count tokens,
-    too; the state of the last token speaks for the item that follows it and takes the place of the state of the event
-    before the tokens (``tokens_predict``), where the released loss leaves the last token out and has that event predict
-    the first token. HSTU's divisor is the same with and without a remembered past.
+    Source: Zhang et al., "Efficient Sequential Recommendation for Long Term User Interest Via Personalization",
+    2026 (arXiv 2601.03479), after its released code. Differs from it: histories are packed, so the tokens of a
+    short history stand before it and not behind padding; input positions count items alone, encodings inside
+    attention count tokens, too; neither the tokens nor the event before them know when what follows is asked for;
+    the state of the last token speaks for the item that follows it and takes the place of the state of the event
+    before the tokens (``tokens_predict``), where the released loss leaves the last token out and has that event
+    predict the first token. HSTU's divisor is the same with and without a remembered past.
 
     Args:
         inner: the causal backbone; attention backbones forget the older events, others go on.
@@ -47,7 +48,7 @@ class Compressed(ContinuingBackbone[Any]):
 
     def __init__(
         self,
-        inner: ContinuingBackbone[Any],
+        inner: ContinuingBackbone,
         n_tokens: int = 4,
         n_recent: int = 50,
         n_segments: int = 1,
@@ -59,7 +60,7 @@ class Compressed(ContinuingBackbone[Any]):
         for name, value in least.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
-        self.inner = inner
+        self.inner, self.leaves_room = inner, n_recent
         self.n_recent, self.n_segments, self.tokens_predict = n_recent, n_segments, tokens_predict
         self.tokens = nn.Parameter(init_std * torch.randn(n_segments, n_tokens, inner.dim))
 
@@ -75,12 +76,18 @@ class Compressed(ContinuingBackbone[Any]):
         states, memory = self.inner.proceed(recent.of(events), recent.history, memory)
         return recent.back(older, states), memory
 
-    def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> Any:
-        """The tokens of a past that is all older events; what follows may have any number of recent ones."""
-        return self._compress(events, history, history.lengths)[1]
+    def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> tuple[Float[Tensor, "T D"], Any]:
+        """All events are older ones, and their tokens are what is remembered."""
+        return self._compress(events, history, history.lengths)
 
     def condense(self, before: Any | None, after: Any, n: int) -> Any:
         return self.inner.condense(before, after, n)
+
+    def stored(self, memory: Any) -> dict[str, Tensor]:
+        return self.inner.stored(memory)
+
+    def restored(self, tensors: dict[str, Tensor]) -> Any:
+        return self.inner.restored(tensors)
 
     def _compress(
         self, events: Float[Tensor, "T D"], history: Sequences, n_older: Int[Tensor, "B"]
@@ -117,7 +124,10 @@ class _Segment:
         owners, places = history.owners, history.places
         self.whole, self.ends = history, ends
         self.events = ((places >= starts[owners]) & (places < ends[owners])).nonzero().squeeze(1)
-        self.history = self._sequences(self.events, bounds(ends - starts))
+        times, asked_at = (
+            None if values is None else values[self.events] for values in (history.times, history.asked_at)
+        )
+        self.history = Sequences(history.items[self.events], bounds(ends - starts), times, asked_at)
 
     def of(self, vectors: Float[Tensor, "T D"]) -> Float[Tensor, "n D"]:
         return pick(vectors, self.events)
@@ -126,25 +136,26 @@ class _Segment:
         return vectors.to(own.dtype).index_copy(0, self.events, own)
 
     def followed_by(self, n: int) -> tuple[Sequences, Int[Tensor, "tokens"]]:
-        """The histories with ``n`` more events each, and where these stand. They happen when the newest event does, or,
-        where there is none, when the first event of the whole history does."""
-        lengths = self.history.lengths
+        """The histories with ``n`` tokens behind each, and where these stand.
+
+        Tokens happen when the newest event up to them does, or in 1970 where there is none. Neither they nor that event
+        know when what follows is asked for, so that nothing remembered depends on it.
+        """
+        lengths, n_histories = self.history.lengths, len(self.ends)
         offsets = bounds(lengths + n)
         tokens = (offsets[1:, None] - n + torch.arange(n, device=offsets.device)).flatten()
-        oldest = self.whole.offsets[:-1]
-        last = (oldest + (self.ends - 1).clamp(min=0)).clamp(max=max(0, self.whole.items.numel() - 1))
-        at = join(
-            self.events,
-            last.repeat_interleave(n),
-            self.history.offsets,
-            torch.arange(len(last) + 1, device=last.device) * n,
-        )
-        return self._sequences(at, offsets), tokens
+        items, times, asked_at = self.history.items, self.history.times, self.history.asked_at
+        behind = torch.arange(n_histories + 1, device=offsets.device) * n
 
-    def _sequences(self, at: Int[Tensor, "n"], offsets: Int[Tensor, "bounds"]) -> Sequences:
-        """These events, whose items nobody below a recommender reads."""
-        times, asked_at = (
-            None if values is None else (values[at] if values.numel() else at)
-            for values in (self.whole.times, self.whole.asked_at)
-        )
-        return Sequences(at, offsets, times, asked_at)
+        def with_tokens(values: Tensor, of_tokens: Tensor) -> Tensor:
+            return join(values, of_tokens.repeat_interleave(n), self.history.offsets, behind)
+
+        if times is not None and self.whole.times is not None:
+            has_past = self.ends > 0
+            newest = torch.zeros_like(self.ends)
+            newest[has_past] = self.whole.times[(self.whole.offsets[:-1] + self.ends - 1)[has_past]]
+            if asked_at is not None:
+                own = lengths > 0
+                asked_at = with_tokens(asked_at.index_copy(0, self.history.newest[own], newest[own]), newest)
+            times = with_tokens(times, newest)
+        return Sequences(with_tokens(items, torch.zeros_like(self.ends)), offsets, times, asked_at), tokens

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.attention import AttentionMemory, CausalAttention, PositionFactory, condensed
+from seqrec.nn.attention import AttentionMemory, CausalAttention, PositionFactory, condensed, restored, stored
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.layers import through
 from seqrec.sequences import Sequences
@@ -119,3 +119,9 @@ class HSTU(ContinuingBackbone[list[AttentionMemory]]):
         self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int
     ) -> list[AttentionMemory]:
         return condensed(before, after, n)
+
+    def stored(self, memory: list[AttentionMemory]) -> dict[str, Tensor]:
+        return stored(memory)
+
+    def restored(self, tensors: dict[str, Tensor]) -> list[AttentionMemory]:
+        return restored(tensors)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed
+from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed, restored, stored
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
 from seqrec.nn.layers import through
@@ -139,3 +139,9 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
         self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int
     ) -> list[AttentionMemory]:
         return condensed(before, after, n)
+
+    def stored(self, memory: list[AttentionMemory]) -> dict[str, Tensor]:
+        return stored(memory)
+
+    def restored(self, tensors: dict[str, Tensor]) -> list[AttentionMemory]:
+        return restored(tensors)

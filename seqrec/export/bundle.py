@@ -17,11 +17,13 @@ from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
 from seqrec.export.index import KeyIndex
+from seqrec.export.users import Users
 from seqrec.recommenders.base import Recommender
 from seqrec.recommenders.keyed import KeyedRecommender
 
 SCHEMA_VERSION = 1
 INDEX, WEIGHTS, RECIPE, CATALOG = PARTS = "index.faiss", "encoder.pt", "encoder.yaml", "catalog.parquet"
+USERS = "users.pt"
 MANIFEST = "manifest.json"
 
 
@@ -34,12 +36,14 @@ class Bundle:
         index: the keys of the catalog.
         max_length: most events of a history that the encoder reads, the newest ones; None reads all.
         manifest: schema version, fingerprint, checksums, config and metrics.
+        users: what the encoder remembers of some users; None where the bundle carries nobody.
     """
 
     recommender: KeyedRecommender
     index: KeyIndex
     max_length: int | None
     manifest: dict[str, Any]
+    users: Users | None = None
 
 
 def write_bundle(
@@ -50,6 +54,7 @@ def write_bundle(
     config: Mapping[str, Any],
     max_length: int | None,
     metrics: Mapping[str, float] | None = None,
+    users: Users | None = None,
 ) -> None:
     """Write a bundle; the folder appears whole or not at all.
 
@@ -60,6 +65,7 @@ def write_bundle(
         config: the complete config of the run, kept for the record.
         max_length: most events of a history that the encoder reads; None reads all.
         metrics: what the test said, kept for the record.
+        users: what the recommender remembers of some users, so that their past need not be read again.
     """
     with torch.no_grad():
         index = KeyIndex(recommender.item_keys())
@@ -68,6 +74,8 @@ def write_bundle(
         torch.save({name: weight.detach().cpu() for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)
         (fresh / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
         recommender.catalog.save(fresh / CATALOG)
+        if users is not None:
+            users.save(fresh / USERS)
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "catalog_fingerprint": recommender.catalog.fingerprint,
@@ -75,7 +83,7 @@ def write_bundle(
             "max_length": max_length,
             "metrics": dict(metrics or {}),
             "config": dict(config),
-            "files": {name: _digest(fresh / name) for name in PARTS},
+            "files": {name: _digest(fresh / name) for name in (*PARTS, *([USERS] if users is not None else []))},
         }
         (fresh / MANIFEST).write_text(_sealed(manifest))
 
@@ -86,7 +94,8 @@ def read_bundle(folder: Path) -> Bundle:
     The recipe names classes that are imported, so open only bundles from people you trust.
 
     Raises:
-        InputError: a file is missing or differs from what was written, or a newer seqrec wrote it.
+        InputError: a file is missing or differs from what was written, a newer seqrec wrote it, or it remembers users
+            with other weights.
         ModuleNotFoundError: FAISS is not installed.
     """
     manifest = _manifest(folder)
@@ -98,7 +107,8 @@ def read_bundle(folder: Path) -> Bundle:
     catalog = Catalog.load(folder / CATALOG)
     recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), catalog)
     recommender.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
-    return Bundle(recommender.eval(), KeyIndex.load(folder / INDEX), manifest["max_length"], manifest)
+    users = Users.load(folder / USERS, recommender) if USERS in manifest["files"] else None
+    return Bundle(recommender.eval(), KeyIndex.load(folder / INDEX), manifest["max_length"], manifest, users)
 
 
 def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> KeyedRecommender:

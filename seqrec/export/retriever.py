@@ -19,6 +19,7 @@ from seqrec.export.bundle import Bundle, read_bundle
 from seqrec.export.histories import HistoryFile, answers_file
 from seqrec.ops import ranking
 from seqrec.recommenders.base import TopK
+from seqrec.recommenders.sequential import SequentialRecommender
 from seqrec.sequences import Sequences
 
 # Candidates beyond k and the seen items, so that rounding inside FAISS rarely asks for a second search.
@@ -49,6 +50,8 @@ class Retriever:
         self.catalog = bundle.recommender.catalog
         self.index = bundle.index
         self.max_length = bundle.max_length
+        self.users = bundle.users
+        self._row_of_user = {} if bundle.users is None else {raw: row for row, raw in enumerate(bundle.users.ids)}
 
     @classmethod
     def load(cls, folder: Path | str) -> Retriever:
@@ -87,6 +90,47 @@ class Retriever:
             )
         return answer
 
+    @torch.no_grad()
+    def recommend_user(
+        self,
+        user: str,
+        recent: Sequence[str] = (),
+        k: int = 10,
+        exclude_seen: bool = True,
+        times: Sequence[int] | None = None,
+        asked_at: int | None = None,
+    ) -> list[Recommendation]:
+        """The k best items for a user whom the bundle remembers, without reading their past again.
+
+        Args:
+            user: raw id of the user.
+            recent: raw ids of what the user did since, oldest first. Unknown ones are named in a warning and skipped.
+            k: length of the list, at least 1.
+            exclude_seen: whether all that the user has, remembered or recent, is left out.
+            times: when each recent item happened, in seconds since 1970; some models read it.
+            asked_at: the moment for which is recommended, in seconds since 1970; some models read it.
+
+        Raises:
+            InputError: the bundle does not remember this user, or the model reads times that were not given.
+        """
+        place = self._row_of_user.get(user)
+        if self.users is None or place is None or not isinstance(self.recommender, SequentialRecommender):
+            raise InputError(
+                f"The bundle remembers {len(self._row_of_user):,} users, and '{user}' is not among them; give their "
+                "whole history to `recommend`, or run `seqrec export --users true` again."
+            )
+        if recent:
+            self._demand_times([recent], None if times is None else [times], asked_at)
+        known, clocks = self._known([recent], None if times is None else [times])
+        window = Sequences.pack(known, clocks)
+        if asked_at is not None and clocks is not None and known[0]:
+            window = window.asking(window.newest, torch.tensor([asked_at]))
+        _, remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
+        queries = self.recommender.scorer.queries(remembered.newest)
+        seen = Sequences.pack([[*self.users.seen_by(place), *known[0]] if exclude_seen else []])
+        items, scores = self._nearest(queries, k, seen)
+        return self._named(TopK(items, scores))[0]
+
     def recommend_many(
         self,
         histories: Sequence[Sequence[str]],
@@ -96,7 +140,9 @@ class Retriever:
         asked_at: int | None = None,
     ) -> list[list[Recommendation]]:
         """One list per history, as ``recommend`` makes it; an empty list where no item of the history is known."""
-        best = self.top_k(histories, k, exclude_seen, times, asked_at)
+        return self._named(self.top_k(histories, k, exclude_seen, times, asked_at))
+
+    def _named(self, best: TopK) -> list[list[Recommendation]]:
         return [
             [
                 Recommendation(self.catalog.ids[row], self.catalog.titles[row], score)
@@ -118,18 +164,7 @@ class Retriever:
         if k < 1:
             raise InputError(f"k is {k}; ask for at least 1 item.")
         self._demand_times(histories, times, asked_at)
-        known, unknown = [], []
-        for history in histories:
-            rows, others = self.catalog.rows(history)
-            known.append(rows)
-            unknown += others
-        if times is not None and unknown:
-            absent = set(unknown)
-            times = [
-                [time for raw, time in zip(history, clock, strict=True) if raw not in absent]
-                for history, clock in zip(histories, times, strict=True)
-            ]
-        _warn_of(unknown)
+        known, times = self._known(histories, times)
         items = torch.full((len(known), k), -1)
         scores = torch.full((len(known), k), -torch.inf)
         asked = [place for place, rows in enumerate(known) if rows]
@@ -141,6 +176,21 @@ class Retriever:
                 window = window.asking(window.newest, torch.full_like(window.newest, asked_at))
             items[batch], scores[batch] = self._best(window, some, k, exclude_seen)
         return TopK(items, scores)
+
+    def _known(
+        self, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None
+    ) -> tuple[list[list[int]], Sequence[Sequence[int]] | None]:
+        """Catalog rows of the known items of each history, and their times; warns of the others."""
+        found = [self.catalog.rows(history) for history in histories]
+        unknown = [raw for _, others in found for raw in others]
+        if times is not None and unknown:
+            absent = set(unknown)
+            times = [
+                [time for raw, time in zip(history, clock, strict=True) if raw not in absent]
+                for history, clock in zip(histories, times, strict=True)
+            ]
+        _warn_of(unknown)
+        return [rows for rows, _ in found], times
 
     @property
     def _reads(self) -> int:
@@ -205,6 +255,7 @@ def recommend(
     out: Path | None = None,
     times: str | None = None,
     asked_at: int | None = None,
+    user: str | None = None,
 ) -> None:
     """Say which items come next, for one history on the screen or for a file of histories.
 
@@ -219,18 +270,23 @@ def recommend(
         times: when each item of the history happened, in seconds since 1970, with commas between them; only some
             models read it. In a file of histories it is the column timestamp, in the same unit.
         asked_at: the moment for which is recommended, in seconds since 1970; only some models read it.
+        user: raw id of a user whom the bundle remembers (`seqrec export --users true`); the history is then what they
+            did since, and may be left out.
     """
-    if (history is None) == (histories is None):
+    if user is None and (history is None) == (histories is None):
         raise InputError("Give either --history ID,ID,… or --histories FILE.parquet with --out FILE.parquet.")
     if (histories is None) != (out is None):
         raise InputError("--histories and --out belong together: give both, or --history alone.")
     retriever = Retriever.load(bundle)
     if histories is not None and out is not None:
         _answer_file(retriever, Path(histories), Path(out), k, exclude_seen, asked_at)
-    elif history is not None:
-        ids = [raw.strip() for raw in history.split(",") if raw.strip()]
+    else:
+        ids = [raw.strip() for raw in (history or "").split(",") if raw.strip()]
         clock = None if times is None else _numbers(times)
-        _show(retriever.recommend(ids, k, exclude_seen, clock, asked_at))
+        if user is None:
+            _show(retriever.recommend(ids, k, exclude_seen, clock, asked_at))
+        else:
+            _show(retriever.recommend_user(str(user), ids, k, exclude_seen, clock, asked_at))
 
 
 def _numbers(times: str) -> list[int]:

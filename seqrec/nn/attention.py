@@ -78,6 +78,37 @@ def condensed(before: list[AttentionMemory] | None, after: list[AttentionMemory]
     return kept if before is None else [past.followed_by(new) for past, new in zip(before, kept, strict=True)]
 
 
+def stored(memory: list[AttentionMemory]) -> dict[str, Tensor]:
+    """Memories of all layers as tensors, history by history; all must hold as many events.
+
+    Raises:
+        TypeError: one history has more of them than another.
+    """
+    lengths = memory[0].offsets.diff()
+    if not bool((lengths == lengths[:1]).all()):
+        raise TypeError(
+            "Attention remembers every event, so longer histories take more room in a file; wrap the backbone in "
+            "seqrec.backbones.compressed.Compressed, which remembers as much of everyone."
+        )
+    shape = (len(lengths), int(lengths[0]) if len(lengths) else 0)
+    tensors = {
+        "keys": torch.stack([layer.keys.unflatten(0, shape) for layer in memory], 1),
+        "values": torch.stack([layer.values.unflatten(0, shape) for layer in memory], 1),
+        "places": memory[0].places.view(shape),
+    }
+    return tensors if memory[0].times is None else {**tensors, "times": memory[0].times.view(shape)}
+
+
+def restored(tensors: dict[str, Tensor]) -> list[AttentionMemory]:
+    """The memories that ``stored`` made tensors of."""
+    n_histories, n_rows = tensors["places"].shape
+    offsets = torch.arange(n_histories + 1, device=tensors["places"].device) * n_rows
+    places, times = tensors["places"].flatten(), tensors.get("times")
+    times = None if times is None else times.flatten()
+    layers = zip(tensors["keys"].unbind(1), tensors["values"].unbind(1), strict=True)
+    return [AttentionMemory(k.flatten(0, 1), v.flatten(0, 1), offsets, places, times) for k, v in layers]
+
+
 class CausalAttention(nn.Module):
     """What each event takes from its past: mixed values, by what its query and their keys have to do with each other.
 

@@ -110,7 +110,7 @@ def adjusted_attention(
     out = [torch.zeros_like(v[:0])]
     for (start, end), (first, last) in zip(*(pairwise(o.tolist()) for o in (offsets, key_offsets)), strict=True):
         if end > start:
-            asks, keys = _part(asking, slice(start, end)), _part(asked, slice(first, last))
+            asks, keys = _part(asking, (None, slice(start, end))), _part(asked, (None, slice(first, last)))
             n_visible = torch.arange(last - first - (end - start), last - first, device=q.device)[None] + 1
             heads = [x.transpose(0, 1)[None] for x in (q[start:end], k[first:last], v[first:last])]
             pairs = Pairs(heads[0], asks, keys, n_visible, last - first - n_visible)
@@ -137,7 +137,7 @@ def _grouped(
     dropout: float = 0.0,
 ) -> Tensor:
     """Histories of like length are laid in rectangles, which are worked off in blocks of some histories, or of some
-    queries of one long history. Logits are made again on the way back, so that those of one block are held at a time."""
+    queries of one long history. Logits are made again on the way back, so only those of one block are held."""
     lengths, key_lengths = offsets.diff(), key_offsets.diff()
     group = torch.where(lengths > 0, 64 * octave(key_lengths) + octave(lengths), -1)
     groups = [each for each in group.unique().tolist() if each >= 0]

@@ -61,8 +61,8 @@ class CAPE(_Contextual):
     """An event counts by how much it differs from the query, so that a run of like events shares one position.
 
     With the logit a of query i and key k: gate ``g = 1 - σ(a)``, position of key j ``p = Σ_{j ≤ k ≤ i} g``, bounded by
-    the last column, and the bias is what ``ColumnTable`` holds there, interpolated. It costs ``B·H·L·C·M`` operations for
-    the columns and some ten per logit; no more memory than one block of logits and columns.
+    the last column, and the bias is what ``ColumnTable`` holds there, interpolated. It costs ``B·H·L·C·M`` operations
+    for the columns and some ten per logit, and the memory of one block of logits and columns.
 
     Source: Yuan, Cai and Dong, "A Contextual-Aware Position Encoding for Sequential Recommendation", WWW Companion 2025
     (arXiv 2502.09027), whose released self-attention does not run it: the gates of keys that a query may not see count

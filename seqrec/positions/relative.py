@@ -39,9 +39,9 @@ class RelativeBias(LogitPosition):
 class ALiBi(LogitPosition):
     """Each event further away costs a head the same; the heads differ in how much. It learns nothing.
 
-    Source: Press et al., "Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation", ICLR
-    2022 (arXiv 2108.12409). Of H heads the h-th, counted from 1, loses ``2^(-8 h / H)`` per event, also where H is no
-    power of two, for which the paper interpolates.
+    Source: Press et al., "Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation",
+    ICLR 2022 (arXiv 2108.12409). Of H heads the h-th, counted from 1, loses ``2^(-8 h / H)`` per event, also where H is
+    no power of two, for which the paper interpolates.
 
     Args:
         channels: width C of a head; not read.

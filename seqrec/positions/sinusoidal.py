@@ -13,9 +13,9 @@ from seqrec.sequences import Sequences
 class SinusoidalPosition(InputPosition):
     """Sine and cosine of the place, over wavelengths from 2π to 2π times ``base`` events. It learns nothing.
 
-    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017 (arXiv 1706.03762). Differs from it: sines stand in
-    the first half of the channels and cosines in the second; all are multiplied by ``scale``, since item vectors begin
-    far smaller than 1.
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017 (arXiv 1706.03762). Differs from it: sines stand
+    in the first half of the channels and cosines in the second; all are multiplied by ``scale``, since item vectors
+    begin far smaller than 1.
 
     Args:
         dim: width D of an event, even.

@@ -14,14 +14,14 @@ _HOUR, _DAY = 3_600, 86_400
 
 
 class TimeGap(InputPosition):
-    """One learned vector per span of time since the event before it, on a logarithmic scale; the first event has its own.
+    """One learned vector per span of time since the event before it, on a logarithmic scale; a first event has its own.
 
-    The scale is that of ``time_bias.span``: about three numbers for each doubling of the gap. The idea is the gap table
+    The scale is that of ``time_bias.span``: about two numbers for each doubling of the gap. The idea is the gap table
     of Liu et al., "UniRec", CIKM 2024 (arXiv 2406.18470); it has one vector per hour, up to a year.
 
     Args:
         dim: width D of an event.
-        n_spans: how many spans there are, the last of which serves all longer ones; at least 1. 64 reach 6 years.
+        n_spans: how many spans there are, the last of which serves all longer ones; at least 1. 64 reach 7 years.
         init_std: standard deviation of the initial vectors, above 0.
     """
 

@@ -23,10 +23,12 @@ class Remembered:
     Attributes:
         memory: what the backbone carries; its form is the backbone's own affair.
         past: how many events that were, and when the newest of them happened.
+        newest: the state after the newest of them; zero where there is none.
     """
 
     memory: Any
     past: Past
+    newest: Float[Tensor, "B D"]
 
 
 class SequentialRecommender(KeyedRecommender):
@@ -43,6 +45,17 @@ class SequentialRecommender(KeyedRecommender):
         informed = self._informed(batch)
         return self._encoded(informed, self.states(whole(informed)))
 
+    @property
+    def leaves_room(self) -> int:
+        """How many newest events of a window are not to be remembered but read with what is."""
+        return self._continuing().leaves_room
+
+    def remember(self, history: Sequences) -> Remembered:
+        """What to carry from these events, so that newer ones can be read without them. Raises as ``proceed`` does."""
+        backbone = self._continuing()
+        states, memory = backbone.remember(self._events(self.embedding(history.items), history), history)
+        return Remembered(memory, ended(history), _newest(states, history, None))
+
     def proceed(
         self, history: Sequences, remembered: Remembered | None = None
     ) -> tuple[Float[Tensor, "T D"], Remembered]:
@@ -56,7 +69,15 @@ class SequentialRecommender(KeyedRecommender):
         history = replace(history, past=None if remembered is None else remembered.past)
         events = self._events(self.embedding(history.items), history)
         states, memory = backbone.proceed(events, history, None if remembered is None else remembered.memory)
-        return states, Remembered(memory, ended(history))
+        return states, Remembered(memory, ended(history), _newest(states, history, remembered))
+
+    def stored(self, memory: Any) -> dict[str, Tensor]:
+        """What the backbone remembers as tensors whose first dimension counts histories. Raises as ``proceed`` does."""
+        return self._continuing().stored(memory)
+
+    def restored(self, tensors: dict[str, Tensor]) -> Any:
+        """What ``stored`` made tensors of, or some of their histories."""
+        return self._continuing().restored(tensors)
 
     def _continuing(self) -> ContinuingBackbone[Any]:
         if not isinstance(self.backbone, ContinuingBackbone):
@@ -79,3 +100,10 @@ def ended(history: Sequences) -> Past:
         earlier = 0 if history.past is None or history.past.times is None else history.past.times
         times = torch.where(counts > 0, behind, earlier)
     return Past(counts if history.past is None else counts + history.past.counts, times)
+
+
+def _newest(states: Tensor, history: Sequences, before: Remembered | None) -> Float[Tensor, "B D"]:
+    """The newest state of each history, or what it was where nothing happened."""
+    earlier = states.new_zeros(len(history), states.shape[1]) if before is None else before.newest
+    happened = history.lengths > 0
+    return earlier.index_copy(0, happened.nonzero().squeeze(1), states[history.newest[happened]].to(earlier.dtype))

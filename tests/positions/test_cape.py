@@ -23,12 +23,17 @@ def pairs_of(n_keys=KEYS, n_queries=None):
     return Pairs(queries, Stand(places[:, -n_queries:]), Stand(places), n_visible, n_keys - n_visible)
 
 
+class Ones(torch.nn.Module):
+    def forward(self, queries):
+        return torch.ones(*queries.shape[:-1], 1)
+
+
 def counting(kind, **arguments):
     """A position whose bias is the position itself: column m holds m, and queries are seen as 1."""
     position = kind(4, COLUMNS, position_dim=1, **arguments)
     with torch.no_grad():
         position.columns.table.copy_(torch.arange(COLUMNS).float())
-    position.columns.project = lambda queries: torch.ones(*queries.shape[:-1], 1)
+    position.columns.project = Ones()
     return position
 
 
@@ -55,7 +60,7 @@ def test_where_nothing_resembles_the_query_cape_counts_lags_and_where_all_does_n
 
 def test_positions_at_halves_read_the_mean_of_two_columns():
     position = CAPE(4, 5, position_dim=1)
-    position.columns.project = lambda queries: torch.ones(*queries.shape[:-1], 1)
+    position.columns.project = Ones()
     with torch.no_grad():
         position.columns.table.copy_(torch.tensor([1.0, 3.0, 7.0, 9.0, 2.0]))
     pairs, logits = pairs_of(3), torch.zeros(1, 2, 3, 3)  # every gate is a half

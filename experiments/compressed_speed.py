@@ -1,0 +1,87 @@
+"""Times one request of compressed user tokens beside reading the recent events alone and the whole history.
+
+See experiments/README.md for the command. Run it alone on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from prepare_scale import record
+from streaming_speed import DIM, median
+
+from seqrec.backbones.base import ContinuingBackbone
+from seqrec.backbones.compressed import Compressed
+from seqrec.backbones.hstu import HSTU
+from seqrec.backbones.ligr import LiGR
+from seqrec.backbones.sasrec import SASRec
+from seqrec.sequences import Sequences
+
+HERE = Path(__file__).parent
+WINDOWS = {"150/50": (150, 50), "400/100": (400, 100), "2000/100": (2000, 100)}
+TOKENS = (1, 2, 4, 8, 16)
+INNER: dict[str, Callable[[], ContinuingBackbone]] = {
+    "SASRec": lambda: SASRec(DIM, n_layers=2, n_heads=2),
+    "LiGR": lambda: LiGR(DIM, n_layers=2, n_heads=2),
+    "HSTU": lambda: HSTU(DIM, n_layers=2, n_heads=2),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=64, help="histories of one request")
+    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "compressed_speed.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    figures = {
+        name: {window: measured(build, *lengths, options.users, options.repeats) for window, lengths in WINDOWS.items()}
+        for name, build in INNER.items()
+    }
+    entry = {
+        "dim": DIM,
+        "users": options.users,
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "figures": figures,
+    }
+    record(options.results, "cpu", entry)
+    print(json.dumps(entry, indent=2))
+
+
+@torch.no_grad()
+def measured(
+    build: Callable[[], ContinuingBackbone], older: int, recent: int, users: int, repeats: int
+) -> dict[str, object]:
+    """Milliseconds of a request of all users, and the bytes that are remembered of one."""
+    torch.manual_seed(0)
+    events = torch.randn(users, older + recent, DIM)
+    alone, whole = events[:, older:].flatten(0, 1), events.flatten(0, 1)
+    new, every, old = (Sequences.pack([[0] * n] * users) for n in (recent, older + recent, older))
+    plain = build().eval()
+    milliseconds = {
+        "recent events alone": median(lambda: plain(alone, new), repeats),
+        "whole history": median(lambda: plain(whole, every), max(3, repeats // 5)),
+    }
+    remembered = {}
+    for k in TOKENS:
+        backbone = Compressed(build(), n_tokens=k, n_recent=recent).eval()
+        _, memory = backbone.remember(events[:, :older].flatten(0, 1), old)
+        milliseconds[f"{k} tokens"] = median(lambda b=backbone, m=memory: b.proceed(alone, new, m), repeats)
+        remembered[k] = sum(tensor[0].nbytes for tensor in backbone.stored(memory).values())
+    own = milliseconds["recent events alone"]
+    return {
+        "median_milliseconds": milliseconds,
+        "times_recent_events_alone": {name: round(each / own, 3) for name, each in milliseconds.items()},
+        "bytes_remembered_of_a_user": remembered,
+    }
+
+
+if __name__ == "__main__":
+    main()

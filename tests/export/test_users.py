@@ -1,0 +1,151 @@
+"""A bundle that remembers users answers as one that reads their whole history, and only for its own weights."""
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+import torch
+
+from seqrec.catalog import Catalog
+from seqrec.data.errors import InputError
+from seqrec.export import bundle as room
+from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.retriever import Retriever
+from seqrec.export.users import remember_users
+from seqrec.sequences import Sequences
+
+pytest.importorskip("faiss")
+
+LENGTH, RECENT, DIM = 30, 8, 16
+
+
+def recipe(inner="seqrec.backbones.sasrec.SASRec", arguments=None, n_recent=RECENT):
+    inside = {"class_path": inner, "init_args": {"dim": DIM, **(arguments or {})}}
+    place = {"class_path": "seqrec.positions.learned.LearnedPosition", "init_args": {"dim": DIM, "max_length": LENGTH}}
+    return {
+        "class_path": "seqrec.recommenders.sequential.SequentialRecommender",
+        "init_args": {
+            "embedding": {
+                "class_path": "seqrec.embeddings.ids.IdEmbedding",
+                "init_args": {"dim": DIM, "init_std": 1.0},
+            },
+            "backbone": {
+                "class_path": "seqrec.backbones.compressed.Compressed",
+                "init_args": {"inner": inside, "n_recent": n_recent, "init_std": 1.0},
+            },
+            "position": place,
+        },
+    }
+
+
+TIMED = {
+    "n_heads": 2,
+    "position": {
+        "class_path": "seqrec.positions.stacked.Stacked",
+        "init_args": {
+            "positions": [
+                {"class_path": "seqrec.positions.relative.RelativeBias"},
+                {"class_path": "seqrec.positions.time_bias.TimeBias"},
+            ]
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    ids = [f"{place:03d}" for place in range(100)]
+    return Catalog(pl.DataFrame({"item_id": ids, "title": [f"thing {raw}" for raw in ids], "count": [1] * 100}))
+
+
+def exported(folder, catalog, described, pasts):
+    torch.manual_seed(0)
+    recommender = build_recommender(described, catalog).eval()
+    window = Sequences.pack([items for items, _ in pasts.values()], [clock for _, clock in pasts.values()])
+    window = window.asking(window.newest, window.times[window.newest])
+    users = remember_users(recommender, [(list(pasts), window, window)])
+    write_bundle(recommender, folder, recipe=described, config={}, max_length=LENGTH, users=users)
+    return Retriever.load(folder)
+
+
+def some_pasts(longest=LENGTH - RECENT):
+    draw = torch.Generator().manual_seed(0)
+    pasts = {}
+    for name, n in {"ann": longest, "bob": 1, "cid": 9}.items():
+        items = torch.randperm(60, generator=draw)[:n].tolist()
+        pasts[name] = items, (torch.randint(1, 5_000, (n,), generator=draw).cumsum(0) + 1_600_000_000).tolist()
+    return pasts
+
+
+@pytest.mark.parametrize(
+    ("inner", "arguments"),
+    [
+        ("seqrec.backbones.sasrec.SASRec", {}),
+        ("seqrec.backbones.ligr.LiGR", {"position": {"class_path": "seqrec.positions.rotary.RotaryPosition"}}),
+        ("seqrec.backbones.hstu.HSTU", TIMED),
+    ],
+    ids=["SASRec", "LiGR, rotary", "HSTU, times"],
+)
+def test_a_remembered_user_is_answered_as_if_their_whole_history_were_read(tmp_path, catalog, inner, arguments):
+    pasts = some_pasts()
+    retriever = exported(tmp_path / "bundle", catalog, recipe(inner, arguments), pasts)
+    recent = [70, 71, 72, 73, 74, 75, 76, 77]  # as many as a full pass reads as recent ones
+    since = [1_700_000_000 + 1000 * place for place in range(RECENT)]
+    for name, (items, clock) in pasts.items():
+        ids = [catalog.ids[row] for row in [*items, *recent]]
+        whole = retriever.recommend(ids, 10, times=[*clock, *since], asked_at=1_800_000_000)
+        resumed = retriever.recommend_user(name, ids[len(items) :], 10, times=since, asked_at=1_800_000_000)
+        assert [each.item_id for each in resumed] == [each.item_id for each in whole]
+        torch.testing.assert_close(*(torch.tensor([each.score for each in some]) for some in (resumed, whole)))
+
+
+def test_a_user_who_did_nothing_since_is_answered_from_the_memory_alone(tmp_path, catalog):
+    retriever = exported(tmp_path / "bundle", catalog, recipe(), some_pasts())
+    answer = retriever.recommend_user("cid", k=5)
+    assert len(answer) == 5
+    assert not {each.item_id for each in answer} & {catalog.ids[row] for row in some_pasts()["cid"][0]}
+    assert retriever.recommend_user("cid", k=5) == answer
+
+
+def test_an_unknown_user_is_named(tmp_path, catalog):
+    retriever = exported(tmp_path / "bundle", catalog, recipe(), some_pasts())
+    with pytest.raises(InputError, match="'dan' is not among them"):
+        retriever.recommend_user("dan")
+
+
+def test_memories_of_other_weights_or_another_catalog_are_refused(tmp_path, catalog, monkeypatch):
+    exported(tmp_path / "one", catalog, recipe(), some_pasts())
+    torch.manual_seed(1)
+    recommender = build_recommender(recipe(), catalog).eval()
+    window = Sequences.pack([[1, 2]])
+    users = remember_users(recommender, [(["eve"], window, window)])
+    with torch.no_grad():
+        recommender.embedding.table.weight[0, 0] += 1e-6
+    write_bundle(recommender, tmp_path / "two", recipe=recipe(), config={}, max_length=LENGTH, users=users)
+    with pytest.raises(InputError, match=r"users\.pt holds what a model with other weights"):
+        Retriever.load(tmp_path / "two")
+    # A file from another bundle is noticed before that, by its checksum.
+    shutil.copy(tmp_path / "two" / "users.pt", tmp_path / "one" / "users.pt")
+    with pytest.raises(InputError, match=r"users\.pt differs from what was exported"):
+        Retriever.load(tmp_path / "one")
+    assert "users.pt" in json.loads((tmp_path / "one" / "manifest.json").read_text())["files"]
+    assert room.USERS == "users.pt"
+
+
+def test_a_model_that_remembers_every_event_cannot_be_kept(tmp_path, catalog):
+    described = recipe()
+    described["init_args"]["backbone"] = described["init_args"]["backbone"]["init_args"]["inner"]
+    with pytest.raises(TypeError, match=r"wrap the backbone in\s+seqrec.backbones.compressed.Compressed"):
+        exported(tmp_path / "bundle", catalog, described, some_pasts())
+
+
+def test_a_model_that_reads_times_says_so_when_they_are_missing(tmp_path, catalog):
+    retriever = exported(tmp_path / "bundle", catalog, recipe("seqrec.backbones.hstu.HSTU", TIMED), some_pasts())
+    with pytest.raises(InputError, match="--times"):
+        retriever.recommend(["001"])
+    with pytest.raises(InputError, match="--asked_at"):
+        retriever.recommend(["001"], times=[1_700_000_000])
+    with pytest.raises(InputError, match="2 items and 1 times"):
+        retriever.recommend(["001", "002"], times=[1_700_000_000], asked_at=1_800_000_000)
+    assert retriever.recommend(["001"], times=[1_700_000_000], asked_at=1_800_000_000)
