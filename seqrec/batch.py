@@ -26,6 +26,7 @@ class Batch:
         seen: one row per *prediction*: the items that its ranking leaves out; None leaves out nothing.
         views: other versions of the histories, by the name of the view that made them.
         hidden: places in ``history.items`` that the model may not read; None hides nothing.
+        negatives: catalog rows of items that did not follow, some for each prediction; None where nobody drew any.
     """
 
     users: Int[Tensor, "B"]
@@ -36,6 +37,7 @@ class Batch:
     seen: Sequences | None = None
     views: dict[str, Sequences] = field(default_factory=dict)
     hidden: Int[Tensor, "hidden"] | None = None
+    negatives: Int[Tensor, "M n"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return self._each(lambda part: part.to(device, non_blocking=non_blocking))

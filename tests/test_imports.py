@@ -35,7 +35,10 @@ KNOWS = {
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
     "export": ("recommenders", "semantics.store", "ops", "data.errors", "data.folders"),
     "serving": ("export",),
-    "recommenders": ("embeddings.base", "backbones.base", "positions.base", "scorers", "nn.dropout", "ops.ranking"),
+    "recommenders": (
+        *("embeddings.base", "backbones.base", "positions.base", "scorers", "ops.ranking"),
+        *("nn.dropout", "nn.feed_forward", "nn.target_attention"),
+    ),
     "backbones": ("nn", "positions"),
     "scorers": ("nn", "positions"),
     "embeddings": BELOW_THE_MODELS,

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from seqrec.batch import Batch
 from seqrec.data.log import Log
+from seqrec.data.negatives import Negatives
 from seqrec.data.protocol import Part
 from seqrec.data.supervision import NewestEvent, Supervision
 from seqrec.data.views import View
@@ -147,7 +148,8 @@ class TrainingBatches(Dataset[Batch]):
         supervision: which events predict.
         max_length: most input events of a row; None reads all.
         views: other versions of the histories to make.
-        seed: with the epoch and the number of the batch, what supervision and views draw from; at least 0.
+        seed: with the epoch and the number of the batch, what supervision, views and negatives draw from; at least 0.
+        negatives: draws items that did not follow, for each prediction; None draws none.
     """
 
     def __init__(
@@ -158,12 +160,14 @@ class TrainingBatches(Dataset[Batch]):
         max_length: int | None = None,
         views: Sequence[View] = (),
         seed: int = 0,
+        negatives: Negatives | None = None,
     ) -> None:
         self.arrays = arrays
         self.rows = supervision.rows(part, max_length)
         self.supervision = supervision
         self.views = views
         self.seed = seed
+        self.negatives = negatives
 
     @property
     def input_lengths(self) -> Int[np.ndarray, "R"]:
@@ -173,11 +177,13 @@ class TrainingBatches(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, batch: Rows) -> Batch:
-        state = np.random.SeedSequence([self.seed, batch.epoch, batch.number]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        generator = seeded(self.seed, batch.epoch, batch.number)
         plain = _gather(self.arrays, self.rows, batch.rows, self.supervision, generator)
         views = {view.name: view(plain.history, plain.users, generator) for view in self.views}
-        return replace(plain, views=views)
+        if self.negatives is None:
+            return replace(plain, views=views)
+        asking = plain.users[plain.history.owners[plain.predict_at]]
+        return replace(plain, views=views, negatives=self.negatives.draw(asking, generator))
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -189,15 +195,22 @@ class EvaluationBatches(Dataset[Batch]):
         max_length: most input events of a row; None reads all.
         seen_is_excluded: whether ``seen`` lists all items of the slice before the target, also those that the window
             leaves out.
+        negatives: items that did not follow, some for each slice; None where nobody drew any.
     """
 
     def __init__(
-        self, arrays: Arrays, part: Part, max_length: int | None = None, seen_is_excluded: bool = True
+        self,
+        arrays: Arrays,
+        part: Part,
+        max_length: int | None = None,
+        seen_is_excluded: bool = True,
+        negatives: Int[torch.Tensor, "R n"] | None = None,
     ) -> None:
         self.arrays = arrays
         self.whole = NewestEvent().rows(part, None)
         self.rows = NewestEvent().rows(part, max_length)
         self.seen_is_excluded = seen_is_excluded
+        self.negatives = negatives
 
     @property
     def input_lengths(self) -> Int[np.ndarray, "R"]:
@@ -212,7 +225,13 @@ class EvaluationBatches(Dataset[Batch]):
         if self.seen_is_excluded:
             at, offsets = _inputs(self.whole, batch.rows, self.arrays.items.device)
             seen = Sequences(self.arrays.items[at].long(), offsets)
-        return replace(plain, seen=seen)
+        return replace(plain, seen=seen, negatives=None if self.negatives is None else self.negatives[batch.rows])
+
+
+def seeded(*seeds: int) -> torch.Generator:
+    """A generator of its own for every row of seeds, each at least 0."""
+    state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def cut(lengths: Int[np.ndarray, "R"], budget: int) -> Int[np.ndarray, "bounds"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torch.utils.data import DataLoader
 
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
-from seqrec.data.batching import Arrays, EvaluationBatches, FixedBatches, ShuffledBatches, TrainingBatches
+from seqrec.data.batching import Arrays, EvaluationBatches, FixedBatches, ShuffledBatches, TrainingBatches, seeded
 from seqrec.data.log import Log
+from seqrec.data.negatives import Negatives
 from seqrec.data.protocol import LeaveOneOut, Part, Protocol, Split
 from seqrec.data.supervision import EveryEvent, Supervision
 from seqrec.data.views import View
@@ -33,10 +35,13 @@ class SequenceDataModule(LightningDataModule):
         events_per_batch: most input events of a training batch, over all ranks together, at least 1.
         evaluation_events_per_batch: most input events of an evaluation batch, over all ranks together, at least 1.
         views: other versions of the histories to make for training.
+        negatives: builds, from the log and the catalog with its training counts, what draws items that did not follow:
+            anew in every epoch of training, always the same for validation and test. None draws none.
         mixes_lengths: whether chance alone says which histories share a training batch, as in most papers. Otherwise
             those of like length do, which is faster where attention is; where each history predicts once, those of one
             batch then weigh the more the longer they are.
-        seed: where the order of training, the hidden events and the views come from, at least 0.
+        seed: where the order of training, the hidden events, the views and the negatives of training come from, at
+            least 0.
         num_workers: processes that gather batches; 0 gathers in the training process, which is fast enough for all
             but costly views.
     """
@@ -50,6 +55,7 @@ class SequenceDataModule(LightningDataModule):
         events_per_batch: int = 2048,
         evaluation_events_per_batch: int = 16384,
         views: list[View] | None = None,
+        negatives: Callable[[Log, Catalog], Negatives] | None = None,
         mixes_lengths: bool = False,
         seed: int = 0,
         num_workers: int = 0,
@@ -72,6 +78,7 @@ class SequenceDataModule(LightningDataModule):
         self.events_per_batch = events_per_batch
         self.evaluation_events_per_batch = evaluation_events_per_batch
         self.views = [] if views is None else views
+        self._negatives = negatives
         self.mixes_lengths = mixes_lengths
         self.seed = seed
         self.num_workers = num_workers
@@ -93,6 +100,11 @@ class SequenceDataModule(LightningDataModule):
     def catalog(self) -> Catalog:
         """The items, counted over the training part alone."""
         return self.log.catalog.with_counts(self.split.train.item_counts(self.log))
+
+    @cached_property
+    def negatives(self) -> Negatives | None:
+        """What draws items that did not follow."""
+        return None if self._negatives is None else self._negatives(self.log, self.catalog)
 
     @property
     def has_clock(self) -> bool:
@@ -118,7 +130,7 @@ class SequenceDataModule(LightningDataModule):
     @cached_property
     def training(self) -> TrainingBatches:
         batches = TrainingBatches(
-            self.arrays, self.split.train, self.supervision, self.max_length, self.views, self.seed
+            self.arrays, self.split.train, self.supervision, self.max_length, self.views, self.seed, self.negatives
         )
         if not len(batches):
             raise ValueError(
@@ -149,7 +161,10 @@ class SequenceDataModule(LightningDataModule):
                 f"The {name} part of {self.prepared} holds no target ({self.passport['targets'][name]}); evaluation "
                 "needs some: choose other settings of data.protocol or weaker filters in `seqrec prepare`."
             )
-        dataset = EvaluationBatches(self.arrays, part, self.max_length, self.protocol.seen_is_excluded)
+        drawn = None
+        if self.negatives is not None:
+            drawn = self.negatives.draw(torch.from_numpy(part.users), seeded(self.negatives.seed, *name.encode()))
+        dataset = EvaluationBatches(self.arrays, part, self.max_length, self.protocol.seen_is_excluded, drawn)
         sampler = FixedBatches(dataset.input_lengths, self.evaluation_events_per_batch, *_rank_and_world())
         return self._loader(dataset, sampler)
 

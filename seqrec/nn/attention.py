@@ -127,7 +127,7 @@ class CausalAttention(nn.Module):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.position = _Nowhere() if position is None else position
+        self.position = nowhere() if position is None else position
         self.dropout, self.weigh, self.scale = dropout, weigh, scale
 
     def forward(
@@ -260,3 +260,8 @@ class _Nowhere(TurningPosition):
 
     def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:
         return x
+
+
+def nowhere() -> AttentionPosition:
+    """The position of attention that does not know where events stand."""
+    return _Nowhere()

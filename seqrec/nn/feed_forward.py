@@ -1,8 +1,9 @@
-"""The position-wise networks that follow attention."""
+"""Small networks: those that follow attention, and linear maps in a row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,3 +52,11 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         return self.narrow(self.dropout(F.silu(self.gate(x)) * self.widen(x)))
+
+
+def perceptron(*widths: int, dropout: float = 0.0) -> nn.Sequential:
+    """Linear maps from each width to the next, with ReLU and dropout between them; the last one stands bare."""
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(widths):
+        layers += [nn.Linear(wide, narrow), nn.ReLU(), Dropout(dropout)]
+    return nn.Sequential(*layers[:-2])
