@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from seqrec.data.errors import InputError
 from seqrec.data.simulated import SimulatedShop
+from seqrec.data.simulated_taste import SimulatedLongTaste
 from seqrec.data.sources import CheckIns, RetailRocket, Table
 from seqrec.data.sources_reviews import AmazonReviews, MovieLens, Yelp
 
@@ -158,6 +159,7 @@ CASES = [
         id="RetailRocket",
     ),
     pytest.param(SimulatedShop, {"users": 20, "items": 60, "mean_events": 8.0}, None, id="SimulatedShop"),
+    pytest.param(SimulatedLongTaste, {"users": 20, "items": 760}, None, id="SimulatedLongTaste"),
 ]
 each_source = pytest.mark.parametrize(("build", "arguments", "form"), CASES)
 each_source_of_a_file = pytest.mark.parametrize(("build", "arguments", "form"), [c for c in CASES if c.values[2]])
