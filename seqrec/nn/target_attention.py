@@ -16,6 +16,9 @@ from seqrec.ops.attention import events_of, octave
 from seqrec.ops.rows import spread
 from seqrec.sequences import Sequences
 
+# Numbers in the maps of the candidates at hand at once: 16 MiB of float32.
+_MAPS = 2**22
+
 
 class TargetAttention(nn.Module):
     """The events that a candidate sees, each weighed by what a small network says of the two, and added up.
@@ -74,8 +77,9 @@ class TargetAttention(nn.Module):
         t = self.position.turn(candidates, n_seen)
         h = self.position.turn(events[:, None], history.places)[:, 0]
         taken, group = events.new_zeros(candidates.shape), octave(n_seen)
-        for each in group.unique().tolist():
-            members = (group == each).nonzero().squeeze(1)
+        together = max(1, _MAPS // (self.dim * self.mlp[0].out_features * max(1, candidates.shape[1])))  # type: ignore[operator]
+        like = [(group == each).nonzero().squeeze(1) for each in group.unique()]
+        for members in (some for each in like for some in each.split(together)):
             n_places, longest = len(members), int(n_seen[members].max())
             asked = events_of(at[members] - n_seen[members] + 1, n_seen[members])
             cells = events_of(torch.arange(n_places, device=at.device) * longest, n_seen[members])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqrec.nn import target_attention
 from seqrec.nn.target_attention import TargetAttention
 from seqrec.positions.contextual import CAPE, CoPE
 from seqrec.positions.relative import ALiBi, RelativeBias
@@ -64,6 +65,14 @@ def test_a_candidate_sees_nothing_but_its_own_history_up_to_its_place(position):
     for both, at, values in zip(candidates, AT, found, strict=True):
         alone = [taken(attention, t, vectors[seen(history, at)]) for t in both]
         torch.testing.assert_close(values, torch.stack(alone), rtol=1e-5, atol=1e-5)
+
+
+def test_how_many_are_worked_off_together_changes_nothing(monkeypatch):
+    attention, vectors, candidates = ready(lambda c: CAPE(c, 12))
+    history = Sequences.pack(HISTORIES)
+    together = attention(candidates, AT, vectors[history.items], history)
+    monkeypatch.setattr(target_attention, "_MAPS", 2 * 2 * 5 * DIM)
+    torch.testing.assert_close(attention(candidates, AT, vectors[history.items], history), together)
 
 
 @pytest.mark.parametrize("kind", [CAPE, CoPE])
