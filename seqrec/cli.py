@@ -85,9 +85,19 @@ def run(arguments: list[str]) -> None:
     elif name in COMMANDS:
         from jsonargparse import auto_cli
 
+        from seqrec.help_text import HelpFormatter, explained
+
         function, by_place = load(name), COMMANDS[name].by_place
         rest = _as_declared(function, _as_a_list(function, rest))
-        auto_cli(function, args=rest, prog=f"seqrec {name}", as_positional=by_place, exit_on_error=False)
+        auto_cli(
+            function,
+            args=rest,
+            prog=f"seqrec {name}",
+            as_positional=by_place,
+            exit_on_error=False,
+            description=explained(function),
+            formatter_class=HelpFormatter,
+        )
     else:
         from seqrec.data.errors import nearest
 

@@ -53,6 +53,9 @@ class Result:
 def leaderboard(results: list[Path] | Path, out: Path = Path("docs/leaderboard.md"), compare: bool = False) -> None:
     """Write a table of runs in Markdown; runs whose numbers mean different things never share a table.
 
+    seqrec leaderboard runs --out leaderboard.md
+    seqrec leaderboard runs experiments/results --compare
+
     Each row is one recipe, with mean and standard deviation (n - 1) over its seeds; the best NDCG@10 stands first.
 
     Args:

@@ -20,12 +20,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import nearest
+from seqrec.help_text import HelpFormatter
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.record import RunRecord, StepSeed
 
-# Lightning speaks to its own authors here, of loaders that are fast enough without workers, or of a paid service.
-for quiet in (".*isinstance.treespec.*", ".*does not have many workers.*", ".*does not have `configure_optimizers`.*"):
-    warnings.filterwarnings("ignore", message=quiet)
+# Lightning speaks to its own authors here, of loaders that are fast enough without workers, of models that count and
+# have nothing to optimise, or of a paid service.
+QUIET = (".*isinstance.treespec.*", ".*does not have many workers.*", ".*`?configure_optimizers` returned `None`.*")
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda said: "litlogger" not in said.getMessage())
 
 DESCRIPTIONS = {
@@ -36,6 +37,7 @@ DESCRIPTIONS = {
     "test": "Rank the test targets of a run; writes result.json and ranks.parquet into its folder.\n\n"
     "  seqrec test --run runs/beauty-sasrec",
 }
+USAGES = {"fit": "--config FILE [--config FILE …] [--run FOLDER]", "validate": "--run FOLDER", "test": "--run FOLDER"}
 SKIPPED = {
     "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
     "validate": {"model", "dataloaders", "datamodule", "weights_only"},
@@ -75,6 +77,8 @@ class SeqrecCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str]) -> None:
         self.command = command
+        for quiet in QUIET:  # of every command anew: filters end with the command that set them
+            warnings.filterwarnings("ignore", message=quiet)
         names_a_run = {word.split("=")[0] for word in args} & {"--run", "--config", "--help", "-h"}
         self.given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *args]
         super().__init__(
@@ -86,7 +90,12 @@ class SeqrecCLI(LightningCLI):
             parser_kwargs={
                 "prog": "seqrec",
                 "exit_on_error": False,
-                command: {"exit_on_error": False, "description": DESCRIPTIONS[command]},
+                "formatter_class": HelpFormatter,
+                command: {
+                    "exit_on_error": False,
+                    "usage": f"seqrec {command} {USAGES[command]} [--KEY VALUE …]",
+                    "description": DESCRIPTIONS[command],
+                },
             },
             subclass_mode_model=True,
             args=self.given,

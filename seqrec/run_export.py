@@ -28,6 +28,8 @@ from seqrec.training.ranking_task import check_catalog
 def export(run: Path, out: Path, users: bool = False) -> None:
     """Write the best model of a run as a bundle that `seqrec recommend` answers from.
 
+    seqrec export --run runs/shop --out bundles/shop
+
     Args:
         run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
         out: folder to write; an older bundle there is replaced.
@@ -67,12 +69,17 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> User
             some = range(first, min(first + batch, len(log.users)))
             events = [slice(int(log.offsets[user]), int(log.offsets[user + 1])) for user in some]
             newest = [slice(max(each.start, each.stop - longest), each.stop) for each in events]
-            window = Sequences.pack([log.items[each] for each in newest], [log.times[each] for each in newest])
-            asked_at = window.times[window.newest]  # only what a memory does not hold depends on it
-            window = window.asking(window.newest, asked_at) if recommender.reads_asked_at else window
-            yield [log.users[user] for user in some], window, Sequences.pack([log.items[each] for each in events])
+            items, times = ([values[each].tolist() for each in newest] for values in (log.items, log.times))
+            window = Sequences.pack(items, times)
+            if recommender.reads_asked_at:  # what is remembered does not depend on it
+                window = window.asking(window.newest, torch.tensor([clock[-1] for clock in times]))
+            seen = Sequences.pack([log.items[each].tolist() for each in events])
+            yield [log.users[user] for user in some], window, seen
 
-    return remember_users(recommender.eval(), batches())
+    try:
+        return remember_users(recommender.eval(), batches())
+    except TypeError as refusal:
+        raise InputError(f"{refusal} Or export without --users.") from refusal
 
 
 def _from_config(kind: type[SequenceDataModule], arguments: Mapping[str, Any]) -> SequenceDataModule:

@@ -41,6 +41,7 @@ _ALTERNATIVES = re.compile(
 _NESTED = re.compile(r"NestedArg\(key='(?P<key>[^']+)', val=(?P<value>.*)\)$")
 _GOT = re.compile(r"\. Got value: (?P<value>.*?)(?=\. Got value: |$)", re.DOTALL)
 _OF_A_TYPE = re.compile(r"Expected an? (?:<class|typing\.|collections\.)")
+_LISTED = 7  # more names than this are not read
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "null"}
 _SECTIONS = ("trainer", "data", "model", "early_stopping")
 _EXAMPLE = "configs/model/sasrec.yaml"
@@ -178,6 +179,8 @@ def _of_a_file(found: Complaint, arguments: Sequence[str]) -> str | None:
 
 
 def _one_of(names: Sequence[str]) -> str:
+    if len(names) > _LISTED:
+        names = [*names[: _LISTED - 1], f"one of {len(names) - _LISTED + 1} others"]
     return " or ".join(filter(None, (", ".join(names[:-1]), "".join(names[-1:]))))
 
 

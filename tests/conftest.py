@@ -1,9 +1,12 @@
-"""Shapes in the types are checked while the tests run."""
+"""Shapes in the types are checked while the tests run; logs for many rooms."""
 
 import contextlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -17,6 +20,10 @@ with contextlib.suppress(ImportError):
 
 install_import_hook("seqrec", "beartype.beartype")
 
+# Only what is imported from here on is checked.
+from seqrec.catalog import Catalog  # noqa: E402
+from seqrec.data.log import Log  # noqa: E402
+
 # How long an example takes says how busy the machine is; pytest's own timeout catches what hangs.
 settings.register_profile("seqrec", deadline=None)
 settings.load_profile("seqrec")
@@ -29,3 +36,25 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist; set SEQREC_DATA to the folder of real data sets")
     return folder.resolve()
+
+
+def log_of(items: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None = None, n_items: int = 0) -> Log:
+    lengths = [len(history) for history in items]
+    rows = np.array([item for history in items for item in history], dtype=np.int32)
+    clock = times or [range(100, 100 + length) for length in lengths]
+    counts = np.bincount(rows, minlength=n_items)
+    table = pl.DataFrame({"item_id": [f"item {row}" for row in range(counts.size)], "count": counts})
+    return Log(
+        items=rows,
+        times=np.array([time for history in clock for time in history], dtype=np.int64),
+        offsets=np.append(0, np.cumsum(lengths)).astype(np.int64),
+        catalog=Catalog(table),
+        users=pl.Series("user_id", [f"user {row}" for row in range(len(items))], dtype=pl.String),
+        manifest={"fingerprint": "abc", "share_of_tied_events": 0.25},
+    )
+
+
+@pytest.fixture(scope="session")
+def build_log() -> Callable[..., Log]:
+    """Builds a log without a disk, from one list of item rows (and, if wanted, of times) per user."""
+    return log_of

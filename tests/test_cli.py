@@ -128,6 +128,15 @@ def test_checkpoints_hold_nothing_but_weights_and_plain_values(straight):
         torch.load(straight / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
+def test_nothing_is_said_to_the_authors_of_lightning_alone(shop, capsys):
+    for again in ("first", "second"):  # in one program, as the quickstart runs them
+        capsys.readouterr()
+        given = [f"--config={shop / 'data.yaml'}", "--config=configs/model/popularity.yaml"]
+        given += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
+        assert main(["fit", *given, f"--run={shop / again}"]) == 0
+        assert "warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("baseline", ["popularity", "recent_popularity", "markov"])
 def test_a_baseline_counts_once_and_is_measured_alike(shop, baseline):
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -220,6 +229,20 @@ def test_the_overview_names_every_command_and_a_slip_is_answered(capsys):
         assert f"\n  {name} " in said
     assert main(["tets"]) == 2
     assert "'test'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "export", "recommend", "leaderboard"])
+def test_the_help_of_a_command_shows_its_use_and_an_example_on_a_line_of_its_own(capsys, name):
+    if name in ("export", "recommend"):
+        pytest.importorskip("faiss")
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: seqrec {name} ")
+    examples = [line for line in said.splitlines() if line.startswith(f"  seqrec {name} ")]
+    assert examples
+    assert said.index(examples[0]) < said.index("options:")
 
 
 def test_options_may_be_spelt_as_people_spell_them():

@@ -43,7 +43,7 @@ def test_trainer_configs_stack(shop, tmp_path, mode):
     assert main(["fit", *stack, f"--run={tmp_path / 'run'}", *data, *QUICK]) == 0
 
 
-PLUGINS = sorted((CONFIGS / "plugin").glob("*.yaml"))
+PLUGINS = sorted([*(CONFIGS / "plugin").glob("position-*.yaml"), *(CONFIGS / "plugin").glob("attention-*.yaml")])
 
 
 @pytest.mark.parametrize("model", ["sasrec", "ligr", "hstu"])

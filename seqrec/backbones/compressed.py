@@ -9,9 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.ops.attention import join
-from seqrec.ops.rows import pick
-from seqrec.sequences import Sequences, bounds
+from seqrec.nn.segments import Segment
+from seqrec.sequences import Sequences
 
 
 class Compressed(ContinuingBackbone[Any]):
@@ -72,7 +71,7 @@ class Compressed(ContinuingBackbone[Any]):
             return self.inner.proceed(events, history, memory)
         n_older = (history.lengths - self.n_recent).clamp(min=0)
         older, memory = self._compress(events, history, n_older)
-        recent = _Segment(history, n_older, history.lengths)
+        recent = Segment(history, n_older, history.lengths)
         states, memory = self.inner.proceed(recent.of(events), recent.history, memory)
         return recent.back(older, states), memory
 
@@ -96,14 +95,8 @@ class Compressed(ContinuingBackbone[Any]):
         n_tokens = self.tokens.shape[1]
         states, memory = torch.zeros_like(events), None
         for number, tokens in enumerate(self.tokens):
-            segment = _Segment(history, n_older * number // self.n_segments, n_older * (number + 1) // self.n_segments)
-            stream, place_of_token = segment.followed_by(n_tokens)
-            mixed = join(
-                segment.of(events),
-                tokens.to(events.dtype).repeat(len(history), 1),
-                segment.history.offsets,
-                torch.arange(len(history) + 1, device=events.device) * n_tokens,
-            )
+            segment = Segment(history, n_older * number // self.n_segments, n_older * (number + 1) // self.n_segments)
+            mixed, stream, place_of_token = segment.followed_by(tokens, events)
             read, after = self.inner.proceed(mixed, stream, memory)
             is_token = torch.zeros(len(mixed), dtype=torch.bool, device=events.device)
             is_token[place_of_token] = True
@@ -115,47 +108,3 @@ class Compressed(ContinuingBackbone[Any]):
             states = segment.back(states, of_items)
             memory = self.inner.condense(memory, after, n_tokens)
         return states, memory
-
-
-class _Segment:
-    """The events of each history from one place up to another, as histories of their own."""
-
-    def __init__(self, history: Sequences, starts: Int[Tensor, "B"], ends: Int[Tensor, "B"]) -> None:
-        owners, places = history.owners, history.places
-        self.whole, self.ends = history, ends
-        self.events = ((places >= starts[owners]) & (places < ends[owners])).nonzero().squeeze(1)
-        times, asked_at = (
-            None if values is None else values[self.events] for values in (history.times, history.asked_at)
-        )
-        self.history = Sequences(history.items[self.events], bounds(ends - starts), times, asked_at)
-
-    def of(self, vectors: Float[Tensor, "T D"]) -> Float[Tensor, "n D"]:
-        return pick(vectors, self.events)
-
-    def back(self, vectors: Float[Tensor, "T D"], own: Float[Tensor, "n D"]) -> Float[Tensor, "T D"]:
-        return vectors.to(own.dtype).index_copy(0, self.events, own)
-
-    def followed_by(self, n: int) -> tuple[Sequences, Int[Tensor, "tokens"]]:
-        """The histories with ``n`` tokens behind each, and where these stand.
-
-        Tokens happen when the newest event up to them does, or in 1970 where there is none. Neither they nor that event
-        know when what follows is asked for, so that nothing remembered depends on it.
-        """
-        lengths, n_histories = self.history.lengths, len(self.ends)
-        offsets = bounds(lengths + n)
-        tokens = (offsets[1:, None] - n + torch.arange(n, device=offsets.device)).flatten()
-        items, times, asked_at = self.history.items, self.history.times, self.history.asked_at
-        behind = torch.arange(n_histories + 1, device=offsets.device) * n
-
-        def with_tokens(values: Tensor, of_tokens: Tensor) -> Tensor:
-            return join(values, of_tokens.repeat_interleave(n), self.history.offsets, behind)
-
-        if times is not None and self.whole.times is not None:
-            has_past = self.ends > 0
-            newest = torch.zeros_like(self.ends)
-            newest[has_past] = self.whole.times[(self.whole.offsets[:-1] + self.ends - 1)[has_past]]
-            if asked_at is not None:
-                own = lengths > 0
-                asked_at = with_tokens(asked_at.index_copy(0, self.history.newest[own], newest[own]), newest)
-            times = with_tokens(times, newest)
-        return Sequences(with_tokens(items, torch.zeros_like(self.ends)), offsets, times, asked_at), tokens

@@ -81,9 +81,14 @@ def log_columns(
 
 def require_columns(wanted: Iterable[str], present: list[str], path: Path) -> None:
     """Raise ``InputError`` for the first wanted column that the table does not have."""
+    wanted = list(wanted)
     for name in wanted:
         if name not in present:
-            raise InputError(f"{path} has no column '{name}' ({nearest(name, present)}); correct the column mapping.")
+            free = [column for column in present if column not in wanted]
+            raise InputError(
+                f"{path} has no column '{name}' ({nearest(name, free or present)}); name the right one with an option "
+                "such as --item_column, or in the card."
+            )
 
 
 def _seconds(table: pl.LazyFrame, column: str, path: Path, lines: Lines | None) -> pl.Expr:

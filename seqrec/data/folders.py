@@ -14,7 +14,7 @@ import psutil
 
 from seqrec.data.errors import InputError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
             folder.rename(old)
         fresh.rename(folder)
     except OSError as error:
-        remedy = "Free some space there, or choose another" if error.errno in _FULL else "Choose another"
+        remedy = "Free some space there, or choose another" if error.errno in DISK_FULL else "Choose another"
         raise InputError(
             f"{folder} could not be written ({error.strerror or error}). {remedy} folder with --out."
         ) from error

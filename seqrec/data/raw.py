@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from seqrec.data.errors import InputError
+from seqrec.data.folders import DISK_FULL
 
 _CHUNK = 1 << 20
 
@@ -82,7 +83,7 @@ def text_file(raw: Path, patterns: Sequence[str], encoding: str = "utf-8") -> Pa
                 pass
             return path
         suffix = Path(name.removesuffix(".gz")).suffix
-        with tempfile.NamedTemporaryFile(dir=_workspace().name, suffix=suffix, delete=False) as copy:
+        with _copy_of(path, suffix) as copy:
             for text in texts:
                 copy.write(text.encode())
         return Path(copy.name)
@@ -157,16 +158,30 @@ def json_object(line: str, number: int, path: Path) -> dict[str, Any]:
 
 def rewritten(text: Path, path: Path, row: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
     """A temporary file of JSON lines with ``row`` of every object of the JSON lines ``text`` made from ``path``."""
-    with (
-        text.open(encoding="utf-8") as lines,
-        tempfile.NamedTemporaryFile(
-            "w", dir=_workspace().name, suffix=".jsonl", delete=False, encoding="utf-8"
-        ) as copy,
-    ):
+    with text.open(encoding="utf-8") as lines, _copy_of(path, ".jsonl") as copy:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                copy.write(json.dumps(row(json_object(line, number, path))) + "\n")
+                copy.write(json.dumps(row(json_object(line, number, path))).encode() + b"\n")
     return Path(copy.name)
+
+
+@contextmanager
+def _copy_of(path: Path, suffix: str) -> Iterator[IO[bytes]]:
+    """A temporary file for what is made of ``path``.
+
+    Raises:
+        InputError: the disk of temporary files is full.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=_workspace().name, suffix=suffix, delete=False) as copy:
+            yield copy
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise InputError(
+            f"{tempfile.gettempdir()} has no room for an unpacked copy of {path} ({error.strerror}). "
+            "Free some space there, or set TMPDIR to another folder."
+        ) from error
 
 
 @contextmanager

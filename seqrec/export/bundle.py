@@ -59,7 +59,7 @@ def write_bundle(
     """Write a bundle; the folder appears whole or not at all.
 
     Args:
-        recommender: a trained recommender, on any device.
+        recommender: a trained recommender, on any device; it is put into evaluation mode.
         folder: where; an older bundle there is replaced, anything else is refused.
         recipe: ``class_path`` and ``init_args`` that build the same recommender from its catalog.
         config: the complete config of the run, kept for the record.
@@ -68,7 +68,7 @@ def write_bundle(
         users: what the recommender remembers of some users, so that their past need not be read again.
     """
     with torch.no_grad():
-        index = KeyIndex(recommender.item_keys())
+        index = KeyIndex(recommender.eval().item_keys())
     with whole_folder(folder, mark=INDEX) as fresh:
         index.save(fresh / INDEX)
         torch.save({name: weight.detach().cpu() for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)

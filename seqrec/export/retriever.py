@@ -259,10 +259,15 @@ def recommend(
 ) -> None:
     """Say which items come next, for one history on the screen or for a file of histories.
 
+    seqrec recommend --bundle bundles/shop --history SKU-1,SKU-7 -k 5
+    seqrec recommend --bundle bundles/shop --histories users.parquet --out recommendations.parquet
+
+    Items that the bundle does not know are named and skipped.
+
     Args:
         bundle: folder that `seqrec export` wrote.
         history: raw item ids, oldest first, with commas between them.
-        k: how many items to recommend.
+        k: how many items to recommend; also -k.
         exclude_seen: whether items of the history are left out.
         histories: Parquet file with the columns user_id and item_id, one line per event, ordered by timestamp where
             that column exists and by line where it does not; or one line per user with a list in item_id.

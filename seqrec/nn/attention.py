@@ -127,7 +127,7 @@ class CausalAttention(nn.Module):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.position = Nowhere() if position is None else position
+        self.position = nowhere() if position is None else position
         self.dropout, self.weigh, self.scale = dropout, weigh, scale
 
     def forward(
@@ -255,8 +255,13 @@ class BidirectionalSelfAttention(_Heads):
         return self.output(mixed.flatten(-2))
 
 
-class Nowhere(TurningPosition):
+class _Nowhere(TurningPosition):
     """No position."""
 
     def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:
         return x
+
+
+def nowhere() -> AttentionPosition:
+    """The position of attention that does not know where events stand."""
+    return _Nowhere()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.nn.attention import Nowhere, PositionFactory
+from seqrec.nn.attention import PositionFactory, nowhere
 from seqrec.nn.feed_forward import perceptron
 from seqrec.ops.adjusted_attention import Pairs, Stand, softmax
 from seqrec.ops.attention import events_of, octave
@@ -55,7 +55,7 @@ class TargetAttention(nn.Module):
             raise ValueError("hidden is empty; the network of target attention needs an inner layer, e.g. hidden=[64].")
         self.dim, self.max_length = dim, max_length
         self.mlp = perceptron(4 * dim, *hidden, 1)
-        self.position = Nowhere() if position is None else position(dim)
+        self.position = nowhere() if position is None else position(dim)
         if self.position.reads_clock or self.position.reads_asked_at:
             raise ValueError(
                 f"{type(self.position).__name__} reads times, but target attention tells a position places alone; "

@@ -40,4 +40,5 @@ class KeyLength(Auxiliary):
         self.weight = weight
 
     def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
-        return encoded.keys(encoded.batch.history.items).norm(dim=-1).mean()
+        lengths = encoded.keys(encoded.batch.history.items).norm(dim=-1)
+        return lengths.sum() / max(1, lengths.numel())  # no histories, no length

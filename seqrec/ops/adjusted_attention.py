@@ -112,9 +112,9 @@ def adjusted_attention(
         if end > start:
             asks, keys = _part(asking, (None, slice(start, end))), _part(asked, (None, slice(first, last)))
             n_visible = torch.arange(last - first - (end - start), last - first, device=q.device)[None] + 1
-            heads = [x.transpose(0, 1)[None] for x in (q[start:end], k[first:last], v[first:last])]
-            pairs = Pairs(heads[0], asks, keys, n_visible, last - first - n_visible)
-            out.append(_attend(*heads, pairs, adjust, weigh, scale, dropout)[0].transpose(0, 1))
+            wants, has, told = (x.transpose(0, 1)[None] for x in (q[start:end], k[first:last], v[first:last]))
+            pairs = Pairs(wants, asks, keys, n_visible, last - first - n_visible)
+            out.append(_attend(wants, has, told, pairs, adjust, weigh, scale, dropout)[0].transpose(0, 1))
     return torch.cat(out)
 
 
@@ -175,9 +175,7 @@ def _rectangle(
 
     heads = [wide(*each).transpose(1, 2) for each in ((q, queries, most), (k, keys, longest), (v, keys, longest))]
     stands = [
-        Stand(
-            *(None if x is None else _wide_numbers(x, cells, n_histories, width) for x in (stand.places, stand.times))
-        )
+        _wide_stand(stand, cells, n_histories, width)
         for stand, cells, width in ((asking, queries, most), (asked, keys, longest))
     ]
     n_visible = (key_lengths - lengths)[:, None] + torch.arange(1, most + 1, device=q.device)
@@ -220,8 +218,11 @@ def _attend(
     return (drop(weights, dropout) if dropout else weights).to(v.dtype) @ v
 
 
-def _wide_numbers(x: Tensor, cells: Tensor, n_histories: int, width: int) -> Tensor:
-    return x.new_zeros(n_histories * width).index_copy(0, cells, x).view(n_histories, width)
+def _wide_stand(stand: Stand, cells: Tensor, n_histories: int, width: int) -> Stand:
+    def wide(x: Tensor) -> Tensor:
+        return x.new_zeros(n_histories * width).index_copy(0, cells, x).view(n_histories, width)
+
+    return Stand(wide(stand.places), None if stand.times is None else wide(stand.times))
 
 
 def _part(stand: Stand, at: object) -> Stand:

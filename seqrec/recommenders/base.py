@@ -86,6 +86,14 @@ class Recommender(nn.Module, ABC):
     def encode(self, batch: Batch) -> Encoded:
         """Read the histories of a batch, with gradients."""
 
+    def informed(self, batch: Batch) -> Batch:
+        """The batch, whose histories say when a prediction is asked for where, and only where, a part reads it.
+
+        Raises:
+            ValueError: a part reads it, and the batch does not say.
+        """
+        return batch
+
     @abstractmethod
     def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
         """How many *other* unseen items score at least as high as each target: 0 is best, ties count against the model.
@@ -96,4 +104,9 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
-        """The k best items after the newest event of each history, leaving out what ``seen`` lists for it."""
+        """The k best items after the newest event of each history, leaving out what ``seen`` lists for it.
+
+        Raises:
+            FloatingPointError: a score is not finite.
+            ValueError: k is below 1, or a history has no event and the recommender cannot do without.
+        """

@@ -86,23 +86,7 @@ class KeyedRecommender(Recommender):
         with torch.autocast(history.items.device.type, enabled=False):
             return self.scorer.queries(self.next_states(history, at))
 
-    @torch.no_grad()
-    def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
-        queries = self.queries(self._informed(batch).history, batch.predict_at)
-        seen = (None, None) if batch.seen is None else (batch.seen.items, batch.seen.offsets)
-        return ranking.target_ranks(queries, self.item_keys(), batch.targets, *seen)
-
-    @torch.no_grad()
-    def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
-        left_out = (None, None) if seen is None else (seen.items, seen.offsets)
-        return TopK(*ranking.top_k(self.queries(history, history.newest), self.item_keys(), k, *left_out))
-
-    def _informed(self, batch: Batch) -> Batch:
-        """The batch, whose histories say when a prediction is asked for where, and only where, a part reads it.
-
-        Raises:
-            ValueError: a part reads it, and the batch does not say.
-        """
+    def informed(self, batch: Batch) -> Batch:
         if not self.reads_asked_at:
             return batch
         if batch.asked_at is None or batch.history.times is None:
@@ -111,6 +95,25 @@ class KeyedRecommender(Recommender):
                 "asked_at and the times of the histories."
             )
         return replace(batch, history=batch.history.asking(batch.predict_at, batch.asked_at))
+
+    @torch.no_grad()
+    def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
+        seen = (None, None) if batch.seen is None else (batch.seen.items, batch.seen.offsets)
+        with torch.autocast(batch.targets.device.type, enabled=False):
+            queries, keys = self.queries(self.informed(batch).history, batch.predict_at), self.item_keys()
+        return ranking.target_ranks(queries, keys, batch.targets, *seen)
+
+    @torch.no_grad()
+    def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
+        if not bool((history.lengths > 0).all()):
+            raise ValueError(
+                "A history has no event, so there is none that the next item could follow; leave out histories without "
+                "events, or answer them with Popularity."
+            )
+        left_out = (None, None) if seen is None else (seen.items, seen.offsets)
+        with torch.autocast(history.items.device.type, enabled=False):
+            queries, keys = self.queries(history, history.newest), self.item_keys()
+        return TopK(*ranking.top_k(queries, keys, k, *left_out))
 
     def _read(self, vectors: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         """One state per event of these item vectors."""

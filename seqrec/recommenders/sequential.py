@@ -42,7 +42,7 @@ class SequentialRecommender(KeyedRecommender):
         return self.states(history)[at]
 
     def encode(self, batch: Batch) -> Encoded:
-        informed = self._informed(batch)
+        informed = self.informed(batch)
         return self._encoded(informed, self.states(whole(informed)))
 
     @property

@@ -53,4 +53,5 @@ class CountingTask(RankingTask):
     def on_train_end(self) -> None:
         # Lightning's own checkpoints wait for a step of an optimiser, and counting has none.
         for kept in self.trainer.checkpoint_callbacks:
-            self.trainer.save_checkpoint(Path(getattr(kept, "dirpath", None) or ".") / "best.ckpt")
+            folder = Path(getattr(kept, "dirpath", None) or ".")
+            self.trainer.save_checkpoint(folder / "best.ckpt", weights_only=False)

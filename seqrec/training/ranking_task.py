@@ -62,7 +62,8 @@ class RankingTask(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._rank(batch)
         with torch.autocast(self.device.type, enabled=False):
-            best = self.recommender.recommend(batch.history, max(self.cutoffs), batch.seen)
+            known = self.recommender.informed(batch)
+            best = self.recommender.recommend(known.history, max(self.cutoffs), batch.seen)
         self.meter.update_lists(best.items)
 
     def _rank(self, batch: Batch) -> None:

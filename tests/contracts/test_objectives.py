@@ -5,6 +5,7 @@ import torch
 
 from seqrec.batch import Batch
 from seqrec.objectives.binary import GBCE, BinaryCrossEntropy
+from seqrec.objectives.info_nce import InfoNCE
 from seqrec.objectives.negatives import InBatch, Mixed, Popularity, Uniform
 from seqrec.objectives.sampled import IndependentSampledSoftmax, SampledSoftmax
 from seqrec.objectives.scored import ScoredSoftmax
@@ -32,6 +33,9 @@ CASES = [
     ),
     pytest.param(BinaryCrossEntropy, {"n_negatives": 2}, id="BinaryCrossEntropy"),
     pytest.param(GBCE, {"n_negatives": 8}, id="GBCE"),
+    pytest.param(InfoNCE, {}, id="InfoNCE"),
+    pytest.param(InfoNCE, {"negatives": Uniform(), "n_negatives": 8}, id="InfoNCE-Uniform"),
+    pytest.param(InfoNCE, {"learns_temperature": False}, id="InfoNCE-fixed"),
 ]
 each_objective = pytest.mark.parametrize(("build", "arguments"), CASES)
 

@@ -105,7 +105,10 @@ def test_a_missing_file_or_card_is_named(folder):
 
 
 def test_a_missing_column_is_named(refusal):
-    assert "user_id" in refusal(GOOD.replace("user_id", "uid"))
+    assert "'user_id' (the nearest is 'uid')" in refusal(GOOD.replace("user_id", "uid"))
+    message = refusal(GOOD.replace("item_id", "sku"))
+    assert "(there are 'sku')" in message  # a column that is another id already is not proposed
+    assert "--item_column" in message
     assert "stars" in refusal(GOOD, rating_column="stars", min_rating=4.0)
     assert "--rating_column" in refusal(GOOD, min_rating=4.0)
 
@@ -268,6 +271,22 @@ def test_a_disk_that_fills_up_leaves_the_old_data_set_as_it_was(folder):
     assert errors.count("\n") == 1
     assert len(Log.open("data/prepared/log").items) == 3
     assert [path.name for path in (folder / "data/prepared").iterdir()] == ["log"]
+
+
+def test_a_full_disk_of_temporary_files_is_named_with_the_file_that_was_unpacked(folder):
+    (folder / "log.csv.gz").write_bytes(gzip.compress((HEADER + "user,item,1000000000\n" * 20_000).encode()))
+    code = "from seqrec.cli import main\nraise SystemExit(main(['prepare', 'log.csv.gz']))"
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = run(code, preexec_fn=small_disk)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert "no room for an unpacked copy of log.csv.gz" in errors
+    assert "TMPDIR" in errors
+    assert errors.count("\n") == 1
+    assert [path.name for path in folder.iterdir()] == ["log.csv.gz"]
 
 
 def test_a_killed_run_leaves_no_data_set_and_the_next_run_clears_up(folder):

@@ -30,7 +30,10 @@ def written(folder: Path, **changes: object) -> Path:
 
 
 def test_the_promised_sets_have_cards():
-    assert set(known()) >= SHARED | {"ml-20m", "ml-25m", "ml-32m", "gowalla", "retailrocket", "amazon-2023-beauty"}
+    assert set(known()) >= SHARED | {"ml-20m", "ml-25m", "ml-32m", "gowalla", "retailrocket"} | {
+        "amazon-2018-games",
+        "amazon-2023-beauty",
+    }
 
 
 @pytest.mark.parametrize("name", known())
@@ -43,6 +46,7 @@ def test_a_card_is_complete_and_its_source_can_be_made(name, tmp_path):
     assert card.citation
     assert {"user_id", "item_id", "timestamp"} <= set(card.columns)
     assert all(address.startswith("http") for address in (card.url, card.homepage) if address)
+    assert card.sha256 is None or (len(card.sha256) == 64 and int(card.sha256, 16))
     assert set(card.preparation or {}) <= {"min_rating", "duplicates", "user_core", "item_core", "min_length"}
 
 

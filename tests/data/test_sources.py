@@ -1,4 +1,4 @@
-"""Every source gives strings for ids, file order, and one sentence for input that is broken."""
+"""Each format is read as its publisher wrote it. What all sources must obey stands in tests/contracts."""
 
 import gzip
 import json
@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 from seqrec.data.errors import InputError
 from seqrec.data.sources import CheckIns, RetailRocket, Table
 from seqrec.data.sources_reviews import AmazonReviews, MovieLens, Yelp
-
-BASE = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
-RATED = {**BASE, "rating": pl.Float32}
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -41,9 +38,7 @@ def refused(source, *words: str) -> str:
 
 
 def read(source) -> list[tuple]:
-    table = source.read()
-    assert dict(table.collect_schema()) in (BASE, RATED)
-    return table.collect().rows()
+    return source.read().collect().rows()
 
 
 def test_the_hundred_thousand_ratings_of_movielens_are_read_with_their_genres(tmp_path):
@@ -81,10 +76,6 @@ def test_newer_movielens_releases_are_read_from_csv(tmp_path, is_zip):
     assert read(MovieLens(raw)) == [("1", "31", 1260759144, 2.5), ("1", "1029", 1260759179, 3.0)]
     items = MovieLens(raw).items().collect().rows()
     assert items == [("31", "American, The (1995)", ["Comedy", "Drama"]), ("7", "Odd", [])]
-
-
-def test_a_folder_without_ratings_is_refused(tmp_path):
-    refused(MovieLens(tmp_path), str(tmp_path), "ratings.csv")
 
 
 def test_amazon_reviews_of_2014_come_with_metadata_written_by_python(tmp_path):
@@ -245,23 +236,19 @@ def test_a_line_with_too_many_fields_is_named_in_files_without_header(tmp_path):
 
 
 def test_lists_are_neither_ids_nor_times(tmp_path):
-    for column in BASE:
+    for column in ("user_id", "item_id", "timestamp"):
         cells = {"user_id": ["u"], "item_id": ["i"], "timestamp": [1]} | {column: [["a", "b"]]}
         pl.DataFrame(cells).write_parquet(tmp_path / "log.parquet")
         refused(Table(tmp_path / "log.parquet"), "log.parquet", f"'{column}'", "List(String)")
 
 
-def test_archives_cut_short_are_refused(tmp_path):
-    whole = gzip.compress(b"user_id,item_id,timestamp\n" + b"".join(b"u%d,i,1\n" % n for n in range(1000)))
-    (tmp_path / "log.csv.gz").write_bytes(whole[: len(whole) // 2])
-    refused(Table(tmp_path / "log.csv.gz"), "log.csv.gz", "cut short")
+def test_archives_that_are_none_are_refused(tmp_path):
     (tmp_path / "log.csv.gz").write_bytes(b"not gzip at all")
     refused(Table(tmp_path / "log.csv.gz"), "log.csv.gz")
     (tmp_path / "ml.zip").write_bytes(b"PK nonsense")
     refused(MovieLens(tmp_path / "ml.zip"), "ml.zip", "zip")
     (tmp_path / "log.parquet").write_bytes(b"PAR1 nonsense")
     refused(Table(tmp_path / "log.parquet"), "log.parquet", "Parquet")
-    refused(Table(tmp_path / "absent.csv"), "absent.csv", "does not exist")
 
 
 @pytest.mark.real

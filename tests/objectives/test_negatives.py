@@ -1,4 +1,4 @@
-"""Negatives come from where they say, as often as they say."""
+"""Each sampler draws from where it says. What all must obey stands in tests/contracts."""
 
 import pytest
 import torch
@@ -9,14 +9,6 @@ from seqrec.batch import Batch
 from seqrec.objectives.negatives import InBatch, Mixed, Popularity, Uniform, draw_unseen, score_each
 from seqrec.recommenders.base import Encoded
 from seqrec.sequences import Sequences
-
-SAMPLERS = [
-    pytest.param(Uniform(), id="Uniform"),
-    pytest.param(Popularity(), id="Popularity"),
-    pytest.param(Popularity(0.5), id="Popularity-0.5"),
-    pytest.param(InBatch(), id="InBatch"),
-    pytest.param(Mixed(InBatch(), Uniform(), share=0.25), id="Mixed"),
-]
 
 
 def encoded_of(histories, predict_at, targets, counts):
@@ -32,38 +24,9 @@ def encoded_of(histories, predict_at, targets, counts):
     )
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_items_are_drawn_as_often_as_the_sampler_says(sampler):
-    # The targets of the batch occur in proportion to the counts, as they do over many batches.
-    targets = [0] * 5 + [1] * 3 + [2] * 2
-    encoded = encoded_of([targets], list(range(10)), targets, counts=[5, 3, 2])
-    drawn = sampler.draw(encoded, 40_000, torch.Generator().manual_seed(0))
-    shares = drawn.bincount(minlength=3) / drawn.numel()
-    expected = sampler.log_probability(encoded, torch.arange(3)).exp()
-    torch.testing.assert_close(expected.sum(), torch.tensor(1.0))
-    torch.testing.assert_close(shares, expected, atol=0.015, rtol=0)
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_generator_with_the_same_seed_draws_the_same_items(sampler):
-    encoded = encoded_of([[0, 1, 2, 3]], [0, 1], [1, 2], counts=[1, 2, 3, 4])
-    one, other = (sampler.draw(encoded, 50, torch.Generator().manual_seed(7)) for _ in range(2))
-    assert one.tolist() == other.tolist()
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_without_a_generator_the_global_seed_decides(sampler):
-    encoded = encoded_of([[0, 1, 2, 3]], [0, 1], [1, 2], counts=[1, 2, 3, 4])
-    torch.manual_seed(3)
-    one = sampler.draw(encoded, 50)
-    torch.manual_seed(3)
-    assert one.tolist() == sampler.draw(encoded, 50).tolist()
-
-
-def test_an_item_never_seen_in_training_can_still_be_drawn_and_has_a_finite_probability():
+def test_an_item_never_seen_in_training_can_still_be_drawn():
     encoded = encoded_of([[0]], [0], [0], counts=[3, 0])
     assert set(Popularity().draw(encoded, 200, torch.Generator().manual_seed(0)).tolist()) == {0, 1}
-    assert Popularity().log_probability(encoded, torch.arange(2)).isfinite().all()
 
 
 def test_in_batch_negatives_are_targets_of_the_batch():

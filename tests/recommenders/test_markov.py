@@ -1,6 +1,5 @@
 """First-order transitions against counting pairs one by one."""
 
-import io
 import itertools
 from collections import Counter
 
@@ -84,17 +83,6 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
 def test_a_history_without_events_gets_the_popular_items():
     histories = [[2, 2, 1, 2, 1]]
     assert taught(histories).recommend(Sequences.pack([[2], [], [1]]), 2).items.tolist() == [[1, 2], [2, 1], [2, 1]]
-
-
-def test_transitions_travel_with_the_checkpoint():
-    histories = [[0, 1, 2], [1, 3], [0, 1]]
-    model, file = taught(histories), io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    again = Markov(catalog_of(histories))
-    again.load_state_dict(torch.load(file, weights_only=True))
-    batch = every_event(histories)
-    assert torch.equal(again.ranks(batch), model.ranks(batch))
 
 
 def test_objectives_are_told_what_to_do_instead():

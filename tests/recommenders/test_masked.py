@@ -70,16 +70,6 @@ def test_an_event_in_the_middle_is_asked_about_as_if_it_were_the_newest(position
     torch.testing.assert_close(found, model.queries(prefixes, prefixes.newest))
 
 
-def test_an_item_is_in_the_top_k_exactly_if_its_rank_is_below_k():
-    model, history = recommender(), Sequences.pack(HISTORIES)
-    batch = Batch(torch.arange(3), history, history.newest, torch.tensor([7, 8, 11]), seen=history)
-    best = model.recommend(history, 10, history)
-    inside = (best.items == batch.targets[:, None]).any(1)
-    assert torch.equal(inside, model.ranks(batch) < 10)
-    for row, seen in zip(best.items.tolist(), HISTORIES, strict=True):
-        assert not set(row) & set(seen)
-
-
 def test_views_are_read_whole_in_the_same_pass():
     model, view = recommender(), Sequences.pack([[2, 2], [7]])
     batch = hiding([[3, 1, 4], [1, 5]], [0, 4])
@@ -88,7 +78,7 @@ def test_views_are_read_whole_in_the_same_pass():
     torch.testing.assert_close(encoded.views["other"], model.states(view, torch.tensor([], dtype=torch.long)))
 
 
-def test_evaluation_is_float32_whatever_the_precision_of_training():
+def test_queries_are_float32_whatever_the_precision_of_training():
     model, history = recommender(), Sequences.pack(HISTORIES)
     exact = model.queries(history, history.newest)
     with torch.autocast("cpu", dtype=torch.bfloat16):

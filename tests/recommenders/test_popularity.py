@@ -1,6 +1,5 @@
 """The same list for everyone, ever or lately."""
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -65,14 +64,6 @@ def test_recent_popularity_counts_the_last_days_whatever_the_order_of_batches(or
     model.finish()
     assert model.item_scores.tolist() == [0, 1, 2, 0]
     assert model.recommend(Sequences.pack([[0]]), 4).items.tolist() == [[2, 1, 0, 3]]
-
-
-def test_what_was_counted_travels_with_the_checkpoint():
-    model, again = (RecentPopularity(catalog_of([1, 1, 1])) for _ in range(2))
-    model.count(batch_of([1, 1, 2], [5, 6, 7]))
-    model.finish()
-    again.load_state_dict(model.state_dict())
-    assert np.array_equal(again.item_scores, [0, 2, 1])
 
 
 def test_recent_popularity_asks_for_times_by_name():
