@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from prepare_scale import record
 from quality import seqrec
@@ -35,12 +36,25 @@ def main() -> None:
     seqrec("prepare", DATA)
     entry: dict[str, object] = {"epochs": options.epochs, "learning_rate": options.learning_rate}
     for part, length in (("all events", source.older + source.recent), ("recent events", source.recent)):
-        entry[part] = {"oracle": oracle(source, length > source.recent), "model": trained(options, length)}
+        knows_old = length > source.recent
+        entry[part] = {
+            "expected of the oracle": expected(source, knows_old),
+            "oracle": oracle(source, knows_old),
+            "model": trained(options, length),
+        }
     record(options.results, options.config.stem, entry)
     print(json.dumps(entry, indent=2))
 
 
+def expected(source: SimulatedLongTaste, knows_old: bool) -> dict[str, float]:
+    """What the best possible ranking reaches on average over all targets that might have been drawn."""
+    best = -np.sort(-source.oracle_distributions(knows_old=knows_old), axis=1)[:, :10]
+    gains = best / np.log2(np.arange(10) + 2)
+    return {name: float(values.sum(axis=1).mean()) for name, values in zip(SHOWN, (best, gains), strict=True)}
+
+
 def oracle(source: SimulatedLongTaste, knows_old: bool) -> dict[str, float]:
+    """What the best possible ranking reaches on the targets that were drawn."""
     meter = Meter((10,))
     meter.update(torch.from_numpy(source.oracle_ranks(knows_old=knows_old)["rank"].to_numpy()).long())
     reached = meter.compute()

@@ -13,33 +13,31 @@ from seqrec.data.errors import InputError
 from seqrec.data.simulated import LEAVES, LOOKS, MAKERS, OPENING_DAY, TREE
 from seqrec.data.sources import Source
 
-MODEL_SHARES = (0.6, 0.3, 0.1)
+FAITH = 0.8
 GROCERIES = ("Bread", "Milk", "Apples", "Rice", "Soap", "Coffee", "Onions", "Eggs", "Candles", "Tea")
 # What an event is, as a number: a product of leaf 0 … 24, or a grocery.
 GROCERY = len(LEAVES)
 DEPARTMENTS = np.arange(len(LEAVES)).reshape(len(TREE), -1)
-N_OF_LEAF = len(MAKERS) * len(MODEL_SHARES)
-N_PRODUCTS = len(LEAVES) * N_OF_LEAF
 
 
 class SimulatedLongTaste(Source):
-    """Users who once had time for their hobbies, now run errands, and still want what their favourite makers make.
+    """Users who once had time for their hobbies, now run errands, and still want their old favourites.
 
-    Every user has a favourite maker in each leaf of the simulated shop's category tree, all makers equally likely and
-    all leaves independent: that is the taste. A visit to a department goes round its leaves in the order of the tree,
-    from any of them to the one before it, with one product of the favourite maker each; which of the maker's three
-    models is drawn by ``MODEL_SHARES``. The ``older`` events are visits to every department in turn, and at most four
-    groceries after them. The newest ``recent + 2`` events are groceries, drawn by Zipf's law for everyone alike, and
-    visits, each to another department. The last visit breaks off with the history, after three products or more.
+    Every user has a favourite product in each leaf of the simulated shop's category tree, all products of a leaf
+    equally likely and all leaves independent: that is the taste. A visit to a department goes round its leaves in the
+    order of the tree, from any of them to the one before it, with one product each: the favourite with probability
+    ``FAITH``, else any product of the leaf. The ``older`` events are visits to every department in turn, and at most
+    four groceries after them. The newest ``recent + 2`` events are groceries, drawn by Zipf's law for everyone alike,
+    and visits, each to another department. The last visit breaks off with the history, after three products or more.
 
     So the targets of leave-one-out, the two newest events, are products of leaves that the ``recent`` events before
-    them say nothing of. From these follow the leaf and no more: thirty products, of ten makers and three models. One
-    older event of the leaf says which maker. Both distributions are exact. Products come again and again, so a protocol
-    that excludes what a user already has would drop nearly all targets.
+    them say nothing of. From these follows the leaf, and all its products are equally likely; the older events of the
+    leaf tell which one is the favourite. Both distributions are exact, by Bayes' rule. Products come again and again,
+    so a protocol that excludes what a user already has would drop most targets.
 
     Args:
         users: how many users, at least 1.
-        items: how many items, at least 751: 750 products and a grocery.
+        items: how many items, at least 100: three in four are products, as many in each leaf; the rest are groceries.
         older: events of a user that show the taste, at least 29: a visit to each department and the groceries.
         recent: events before a target that say nothing of what it asks for, at least 3. From 10 on they hold a visit
             besides the last one, from 20 on two, up to four.
@@ -53,7 +51,7 @@ class SimulatedLongTaste(Source):
         longest = DEPARTMENTS.shape[1]
         for name, value, least in (
             ("users", users, 1),
-            ("items", items, N_PRODUCTS + 1),
+            ("items", items, 4 * len(LEAVES)),
             ("older", older, DEPARTMENTS.size + longest - 1),
             ("recent", recent, longest - 2),
             ("seed", seed, 0),
@@ -62,6 +60,8 @@ class SimulatedLongTaste(Source):
                 raise InputError(f"A simulated long taste cannot have {name} = {value}; choose {least} or more.")
         self.n_users = users
         self.n_items = items
+        self.n_of_leaf = 3 * items // (4 * len(LEAVES))
+        self.n_products = self.n_of_leaf * len(LEAVES)
         self.older = older
         self.recent = recent
         streams = np.random.SeedSequence(seed).spawn(3)
@@ -81,14 +81,14 @@ class SimulatedLongTaste(Source):
         )
 
     def items(self) -> pl.LazyFrame:
-        """Titles and descriptions, which carry the maker and the leaf; ``categories`` is department, then leaf."""
-        about = [
-            (f"{maker} {look} {leaf}", f"{look} {leaf.lower()} made by {maker}.", [department, leaf])
-            for department, leaf in LEAVES
-            for maker in MAKERS
-            for look in LOOKS[: len(MODEL_SHARES)]
-        ]
-        for number in range(self.n_items - len(about)):
+        """Titles and descriptions, which carry the leaf; ``categories`` is department, then leaf."""
+        about = []
+        for department, leaf in LEAVES:
+            for number in range(self.n_of_leaf):
+                maker, look = MAKERS[number % len(MAKERS)], LOOKS[number // len(MAKERS) % len(LOOKS)]
+                text = f"{look} {leaf.lower()} made by {maker}."
+                about.append((f"{maker} {look} {leaf}, model {number + 1}", text, [department, leaf]))
+        for number in range(self.n_items - self.n_products):
             name = GROCERIES[number % len(GROCERIES)]
             about.append((f"{name} no. {number // len(GROCERIES) + 1}", f"{name}, a grocery.", ["Groceries", name]))
         schema = {"title": pl.String, "text": pl.String, "categories": pl.List(pl.String)}
@@ -98,9 +98,9 @@ class SimulatedLongTaste(Source):
 
     @cached_property
     def taste(self) -> Int[np.ndarray, "U L"]:
-        """The favourite maker of each user in each leaf."""
+        """Which product of each leaf is the favourite of each user, from 0."""
         random = np.random.default_rng(self._seeds["taste"])
-        return random.integers(len(MAKERS), size=(self.n_users, len(LEAVES)))
+        return random.integers(self.n_of_leaf, size=(self.n_users, len(LEAVES)))
 
     def next_item_distribution(self, history: Sequence[str], knows_old: bool = True) -> Float[np.ndarray, "N"]:
         """The exact probability of each item, in the order of ``items()``, to come next, if the visit goes on.
@@ -130,8 +130,8 @@ class SimulatedLongTaste(Source):
     def oracle_ranks(self, place: int = -1, knows_old: bool = True) -> pl.DataFrame:
         """Where the best possible ranking puts each user's event at ``place``: user_id, item_id, rank (0 = best).
 
-        Items that are equally likely, as those of makers that nothing is known of, stand in the order of ``items()``:
-        any order is as good on average. No item is excluded.
+        Items that are equally likely stand in the order of ``items()``: any other is as good on average. No item is
+        excluded.
         """
         chances = self.oracle_distributions(place, knows_old)
         target = self._rows[:, place]
@@ -141,18 +141,20 @@ class SimulatedLongTaste(Source):
         return pl.DataFrame({"user_id": self._user_ids, "item_id": items, "rank": ahead.sum(axis=1)})
 
     def _chances(self, history: Int[np.ndarray, "T"], knows_old: bool) -> Float[np.ndarray, "N"]:
-        if history[-1] >= N_PRODUCTS:
+        if history[-1] >= self.n_products:
             raise ValueError(
-                f"{self._item_ids[int(history[-1])]} is a grocery, which no visit follows; end with another."
+                f"{self._item_ids[int(history[-1])]} is a grocery, no part of a visit; end with a product."
             )
-        department, place = divmod(int(history[-1]) // N_OF_LEAF, DEPARTMENTS.shape[1])
+        department, place = divmod(int(history[-1]) // self.n_of_leaf, DEPARTMENTS.shape[1])
         leaf = np.roll(DEPARTMENTS[department], -1)[place]
         known = history if knows_old else history[-self.recent :]
-        bought = known[known // N_OF_LEAF == leaf]
-        makers = bought[:1] // len(MODEL_SHARES) % len(MAKERS) if bought.size else np.arange(len(MAKERS))
+        bought = known[known // self.n_of_leaf == leaf] % self.n_of_leaf
+        times = np.bincount(bought, minlength=self.n_of_leaf)
+        # Every time that a product was bought makes it so much likelier to be the favourite: Bayes' rule.
+        others = (1 - FAITH) / self.n_of_leaf
+        favourite = ((FAITH + others) / others) ** (times - times.max())
         chances = np.zeros(self.n_items)
-        of_leaf = chances[leaf * N_OF_LEAF :][:N_OF_LEAF].reshape(len(MAKERS), len(MODEL_SHARES))
-        of_leaf[makers] = np.array(MODEL_SHARES) / makers.size
+        chances[leaf * self.n_of_leaf :][: self.n_of_leaf] = FAITH * favourite / favourite.sum() + others
         return chances
 
     # How it comes about
@@ -169,17 +171,18 @@ class SimulatedLongTaste(Source):
     def _rows(self) -> Int[np.ndarray, "U E"]:
         """The item of every event. Taste, lives and draws have generators of their own: none depends on another.
 
-        Rows are products by leaf, maker and model, then groceries.
+        Rows are products by leaf, then groceries.
         """
         lives = np.random.default_rng(self._seeds["lives"])
         kinds = np.stack([self._life(lives) for _ in range(self.n_users)])
         random = np.random.default_rng(self._seeds["draws"])
-        model = random.choice(len(MODEL_SHARES), size=kinds.shape, p=MODEL_SHARES)
-        demand = 1 / np.arange(1, self.n_items - N_PRODUCTS + 1)
-        grocery = N_PRODUCTS + random.choice(demand.size, size=kinds.shape, p=demand / demand.sum())
+        is_faithful = random.random(kinds.shape) < FAITH
+        product = random.integers(self.n_of_leaf, size=kinds.shape)
+        demand = 1 / np.arange(1, self.n_items - self.n_products + 1)
+        grocery = self.n_products + random.choice(demand.size, size=kinds.shape, p=demand / demand.sum())
         leaf = np.minimum(kinds, GROCERY - 1)
-        maker = np.take_along_axis(self.taste, leaf, axis=1)
-        return np.where(kinds == GROCERY, grocery, leaf * N_OF_LEAF + maker * len(MODEL_SHARES) + model)
+        product = np.where(is_faithful, np.take_along_axis(self.taste, leaf, axis=1), product)
+        return np.where(kinds == GROCERY, grocery, leaf * self.n_of_leaf + product)
 
     def _life(self, random: np.random.Generator) -> Int[np.ndarray, "E"]:
         """What each event of one user is; the taste has no part in it."""
