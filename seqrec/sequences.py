@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -33,6 +33,7 @@ class Sequences:
         times: when each event happened, in seconds since 1970, or None where nobody needs it.
         asked_at: when what follows each event is asked for, in seconds since 1970; None where nobody said.
         past: what came before these events; None is nothing.
+        vectors: what is known of each history as a whole from elsewhere, say a vector of a text about it.
     """
 
     items: Int[Tensor, "T"]
@@ -40,6 +41,7 @@ class Sequences:
     times: Int[Tensor, "T"] | None = None
     asked_at: Int[Tensor, "T"] | None = None
     past: Past | None = None
+    vectors: Float[Tensor, "B S"] | None = None
 
     def __len__(self) -> int:
         return self.offsets.numel() - 1
@@ -82,7 +84,7 @@ class Sequences:
 
     @staticmethod
     def concat(parts: Sequence[Sequences]) -> Sequences:
-        """The histories of every part, in order. Times survive where all parts have them, a past does not."""
+        """The histories of every part, in order. Times and vectors survive where all parts have them, a past does not."""
 
         def together(values: list[Tensor | None]) -> Tensor | None:
             known = [each for each in values if each is not None]
@@ -93,6 +95,7 @@ class Sequences:
             bounds(torch.cat([part.lengths for part in parts])),
             together([part.times for part in parts]),
             together([part.asked_at for part in parts]),
+            vectors=together([part.vectors for part in parts]),
         )
 
     def asking(self, at: Int[Tensor, "M"], asked_at: Int[Tensor, "M"]) -> Sequences:
@@ -115,7 +118,14 @@ class Sequences:
             return None if values is None else change(values)
 
         past = None if self.past is None else Past(change(self.past.counts), changed(self.past.times))
-        return Sequences(change(self.items), change(self.offsets), changed(self.times), changed(self.asked_at), past)
+        return Sequences(
+            change(self.items),
+            change(self.offsets),
+            changed(self.times),
+            changed(self.asked_at),
+            past,
+            changed(self.vectors),
+        )
 
 
 def bounds(lengths: Int[Tensor, "B"]) -> Int[Tensor, "bounds"]:

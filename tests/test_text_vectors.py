@@ -55,9 +55,9 @@ def test_a_run_goes_on_as_if_nothing_had_happened_even_without_the_file(shop):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     # The temperature is trained and stored, the vectors are stored and not trained.
     assert not torch.equal(halfway["objective.log_scale"], resumed["objective.log_scale"])
-    assert torch.equal(halfway["recommender.embedding.vectors"], resumed["recommender.embedding.vectors"])
+    assert torch.equal(halfway["recommender.embedding.texts.vectors"], resumed["recommender.embedding.texts.vectors"])
     (optimiser,) = checkpoint(straight)["optimizer_states"]
-    trained = [name for name in whole if name != "recommender.embedding.vectors"]
+    trained = [name for name in whole if name != "recommender.embedding.texts.vectors"]
     assert len(optimiser["state"]) == len(trained)
 
 
@@ -103,7 +103,7 @@ def test_a_few_steps_on_real_vectors_beat_chance(real_data, tmp_path):
     few = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=20", "--trainer.limit_val_batches=2"]
     assert main(["fit", *stack, f"{FILE}={raw / 'minilm.parquet'}", *few, *QUIET]) == 0
     weights = checkpoint(run)["state_dict"]
-    assert weights["recommender.embedding.vectors"].shape == (12_101, 384)
+    assert weights["recommender.embedding.texts.vectors"].shape == (12_101, 384)
     assert main(["test", f"--run={run}", "--verbose=false"]) == 0
     # Chance is 10 of 12,101 items.
     assert json.loads((run / "result.json").read_text())["metrics"]["recall@10"] > 10 * 10 / 12_101

@@ -179,7 +179,8 @@ class TrainingBatches(Dataset[Batch]):
     def __getitem__(self, batch: Rows) -> Batch:
         generator = seeded(self.seed, batch.epoch, batch.number)
         plain = _gather(self.arrays, self.rows, batch.rows, self.supervision, generator)
-        views = {view.name: view(plain.history, plain.users, generator) for view in self.views}
+        ends = self.rows.ends[batch.rows] - self.supervision.target_lag
+        views = {view.name: view(plain.history, self.rows.users[batch.rows], ends, generator) for view in self.views}
         if self.negatives is None:
             return replace(plain, views=views)
         asking = plain.users[plain.history.owners[plain.predict_at]]

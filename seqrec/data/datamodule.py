@@ -19,7 +19,7 @@ from seqrec.data.log import Log
 from seqrec.data.negatives import Negatives
 from seqrec.data.protocol import LeaveOneOut, Part, Protocol, Split
 from seqrec.data.supervision import EveryEvent, Supervision
-from seqrec.data.views import View
+from seqrec.data.views import TrainingData, View
 
 
 class SequenceDataModule(LightningDataModule):
@@ -34,7 +34,7 @@ class SequenceDataModule(LightningDataModule):
         max_length: most input events of a history, the newest ones, at least 1; None reads all.
         events_per_batch: most input events of a training batch, over all ranks together, at least 1.
         evaluation_events_per_batch: most input events of an evaluation batch, over all ranks together, at least 1.
-        views: other versions of the histories to make for training.
+        views: build, from what the data hold for training, what makes other versions of the histories.
         negatives: builds, from the log and the catalog with its training counts, what draws items that did not follow:
             anew in every epoch of training, always the same for validation and test. None draws none.
         mixes_lengths: whether chance alone says which histories share a training batch, as in most papers. Otherwise
@@ -54,7 +54,7 @@ class SequenceDataModule(LightningDataModule):
         max_length: int | None = 50,
         events_per_batch: int = 2048,
         evaluation_events_per_batch: int = 16384,
-        views: list[View] | None = None,
+        views: list[Callable[[TrainingData], View]] | None = None,
         negatives: Callable[[Log, Catalog], Negatives] | None = None,
         mixes_lengths: bool = False,
         seed: int = 0,
@@ -77,7 +77,7 @@ class SequenceDataModule(LightningDataModule):
         self.max_length = max_length
         self.events_per_batch = events_per_batch
         self.evaluation_events_per_batch = evaluation_events_per_batch
-        self.views = [] if views is None else views
+        self._views = [] if views is None else views
         self._negatives = negatives
         self.mixes_lengths = mixes_lengths
         self.seed = seed
@@ -105,6 +105,16 @@ class SequenceDataModule(LightningDataModule):
     def negatives(self) -> Negatives | None:
         """What draws items that did not follow."""
         return None if self._negatives is None else self._negatives(self.log, self.catalog)
+
+    @cached_property
+    def views(self) -> list[View]:
+        """What makes other versions of the histories."""
+        data = TrainingData(self.log, self.catalog, self.split.train, self.max_length)
+        views = [build(data) for build in self._views]
+        names = [view.name for view in views]
+        if len(set(names)) < len(names):
+            raise ValueError(f"The views are named {names}; give each under data.views a `name` of its own.")
+        return views
 
     @property
     def has_clock(self) -> bool:

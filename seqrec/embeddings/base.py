@@ -22,3 +22,15 @@ class ItemEmbedding(nn.Module, ABC):
     @abstractmethod
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
         """Vectors of these items, ``[*n, D]``; of the whole catalog, ``[N, D]``, when ``rows`` is None."""
+
+    def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
+        """Vectors of items that training never saw, from vectors of their texts, made by the same encoder.
+
+        Raises:
+            TypeError: this embedding makes nothing of texts.
+            ValueError: text vectors have more or fewer numbers than those it was trained with.
+        """
+        raise TypeError(
+            f"{type(self).__name__} learns its vectors from interactions alone, so it has none for an item that nobody "
+            "touched; train with an embedding that reads texts (configs/plugin/text-*.yaml)."
+        )

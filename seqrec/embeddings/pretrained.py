@@ -1,16 +1,10 @@
-"""Item vectors that an encoder of texts made beforehand, read through a small trainable tower."""
+"""Item vectors that an encoder of texts made beforehand: read as they are, through a small tower, or to begin from."""
 
 from __future__ import annotations
 
-from collections import Counter
-from enum import Enum, member
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -18,34 +12,56 @@ from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
 from seqrec.embeddings.base import ItemEmbedding
+from seqrec.embeddings.reduction import PCA
+from seqrec.embeddings.texts import Missing, TextTable
 from seqrec.ops.dropout import drop
 
-_NAMED = 5
+_SAMPLED = 4096
 
 
-def _zero(known: Float[np.ndarray, "V T"]) -> Float[np.ndarray, "T"]:
-    return np.zeros_like(known[0])
+class FrozenText(ItemEmbedding):
+    """Text vectors and nothing else: their principal components, never trained.
 
+    Args:
+        catalog: the items; raw ids alone say which vector is whose.
+        dim: width D, at most the numbers of a text vector.
+        vectors: file or folder of vectors, see ``semantics.vector_files.read_vectors``; it may hold other items, too.
+        whitens: whether all directions are scaled to the same variance.
+        init_std: what all numbers together deviate by, above 0.
+        missing: what becomes of items of the catalog that have no vector in the file.
 
-def _mean(known: Float[np.ndarray, "V T"]) -> Float[np.ndarray, "T"]:
-    return known.mean(0, dtype=np.float32)
+    Raises:
+        ValueError: the file cannot be used, or has no vector for some items.
+    """
 
+    scale: Tensor
 
-class Missing(Enum):
-    """What an item without a vector gets: nothing, so that its catalog is refused, or ``zero`` in every place, or the
-    ``mean`` of the items of the catalog that have one."""
+    def __init__(
+        self,
+        catalog: Catalog,
+        dim: int,
+        vectors: str,
+        whitens: bool = True,
+        init_std: float = 0.02,
+        missing: Missing = Missing.refuse,
+    ) -> None:
+        super().__init__(dim)
+        self.texts = TextTable(catalog, Path(vectors), PCA(dim, whitens), missing)
+        scale = torch.ones(()) if self.texts.vectors is None else init_std / _deviation(self.texts.vectors)
+        self.register_buffer("scale", scale)
 
-    refuse = None
-    zero = member(_zero)
-    mean = member(_mean)
+    def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
+        return self.texts(rows) * self.scale
+
+    def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
+        return self.texts.reduced(vectors) * self.scale
 
 
 class TextTower(ItemEmbedding):
     """Frozen text vectors, each normalised and sent through two linear maps with a GELU between them.
 
     The vectors are a buffer: they are never trained, and checkpoints and bundles carry them in the precision of the
-    file. So a stored model is opened where the file is absent; a new one cannot be trained there, which its first use
-    says. Given all items, the forward pass costs about N · H · (T + D) multiplications, anew in every step.
+    file. Given all items, the forward pass costs about N · H · (T + D) multiplications, anew in every step.
 
     Source: the item side of Chen et al., "HLLM: Enhancing Sequential Recommendations via Hierarchical Large Language
     Models for Item and User Modeling", 2024 (arXiv 2409.12740). Differs from it: the language model stays outside and
@@ -53,117 +69,116 @@ class TextTower(ItemEmbedding):
 
     Args:
         catalog: the items; raw ids alone say which vector is whose.
-        vectors: Parquet file, see ``read_vectors``; it may hold other items, too.
         dim: width D of what the tower makes.
+        vectors: file or folder of vectors, see ``semantics.vector_files.read_vectors``; it may hold other items, too.
         hidden_dim: width H between its two maps, at least 1.
         dropout: share of the numbers between the two maps that is dropped in training, in [0, 1).
         missing: what becomes of items of the catalog that have no vector in the file.
+        reduction: makes text vectors narrower before the tower; None leaves them as they are.
+        init_std: what the tower's numbers deviate by before training, above 0, so that they can stand beside a table
+            that begins so; None leaves them as the maps' own initialisation makes them.
 
     Raises:
-        ValueError: the file is not as ``read_vectors`` wants it, or has no vector for some items.
+        ValueError: the file cannot be used, or has no vector for some items.
     """
-
-    vectors: Tensor | None
 
     def __init__(
         self,
         catalog: Catalog,
-        vectors: str,
         dim: int,
+        vectors: str,
         hidden_dim: int = 128,
         dropout: float = 0.2,
         missing: Missing = Missing.refuse,
+        reduction: PCA | None = None,
+        init_std: float | None = None,
     ) -> None:
         super().__init__(dim)
         if hidden_dim < 1:
             raise ValueError(f"hidden_dim is {hidden_dim}; it must be at least 1, e.g. 128.")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1, e.g. 0.2.")
-        self.path = Path(vectors)
-        self.n_items = len(catalog)
         self.dropout = dropout
         self.narrow = nn.Linear(hidden_dim, dim)
-        self.register_buffer("vectors", None)
-        self.register_load_state_dict_pre_hook(_make_room)
-        if self.path.is_file():
-            self._hold(_aligned(self.path, catalog, missing))
+        self.texts = TextTable(catalog, Path(vectors), reduction, missing)
+        self.register_load_state_dict_pre_hook(_widen_as_stored)
+        if self.texts.dim is not None:
+            self._widen(self.texts.dim)
+            if init_std is not None:
+                self._deviate_by(init_std)
 
-    def _hold(self, vectors: Float[Tensor, "N T"]) -> None:
-        """Take these vectors, and a fresh first map that is as wide as they are."""
-        self.vectors = vectors.to(self.narrow.weight.device)
-        self.widen = nn.Linear(vectors.shape[1], self.narrow.in_features).to(self.narrow.weight)
+    def _widen(self, text_dim: int) -> None:
+        """Take a fresh first map for vectors of so many numbers."""
+        self.widen = nn.Linear(text_dim, self.narrow.in_features).to(self.narrow.weight)
+
+    @torch.no_grad()
+    def _deviate_by(self, std: float) -> None:
+        rows = torch.arange(min(self.texts.n_items, _SAMPLED))
+        factor = std / _deviation(self.eval()._through(self.texts(rows)))  # dropout is for training
+        for part in (self.narrow.weight, self.narrow.bias):
+            part.mul_(factor)
+        self.train()
 
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
-        if self.vectors is None:
-            raise FileNotFoundError(
-                f"{self.path} does not exist, and no checkpoint brought the vectors; correct `vectors` of TextTower."
-            )
-        vectors = (self.vectors if rows is None else F.embedding(rows, self.vectors)).to(self.narrow.weight.dtype)
+        return self._through(self.texts(rows))
+
+    def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
+        return self._through(self.texts.reduced(vectors))
+
+    def _through(self, vectors: Float[Tensor, "*n Q"]) -> Float[Tensor, "*n D"]:
+        vectors = vectors.to(self.narrow.weight.dtype)
         # Without weights of its own: those of the map that follows do the same.
         hidden = F.gelu(self.widen(F.layer_norm(vectors, vectors.shape[-1:])))
         return self.narrow(drop(hidden, self.dropout) if self.training else hidden)
 
 
-def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
-    """Raw ids and vectors of a Parquet file with the columns ``item_id`` and ``vector``, a list of numbers.
+class TextInitialised(ItemEmbedding):
+    """One free vector per item, which begins as the principal components of its text and learns like any other.
 
-    Lines without a vector are left out. Half precision stays half, all else becomes float32.
+    Source: the start of the ID view in Liu et al., "LLM-ESR: Large Language Models Enhancement for Long-tailed
+    Sequential Recommendation", NeurIPS 2024 (arXiv 2405.20646). Differs from it: this is the only view of an item.
+
+    Args:
+        catalog: the items; raw ids alone say which vector is whose.
+        dim: width D, at most the numbers of a text vector.
+        vectors: file or folder of vectors, see ``semantics.vector_files.read_vectors``; where it is absent, the table
+            begins by chance, to be filled from a checkpoint.
+        init_std: what the numbers of the table deviate by in the beginning, above 0.
+        whitens: whether all directions are scaled to the same variance.
+        missing: what becomes of items of the catalog that have no vector in the file.
 
     Raises:
-        ValueError: the columns are not there, an id comes twice, vectors differ in length, or a number is not finite.
+        ValueError: the file cannot be used, or has no vector for some items.
     """
-    ids, vectors = _from_parquet(path)
-    name, lines = Counter(ids).most_common(1)[0] if ids else ("", 0)
-    if lines > 1:
-        raise ValueError(f"{path} has {lines} vectors of the item {name}; leave one line for each item_id.")
-    broken = np.flatnonzero(~np.isfinite(vectors).all(1))
-    if broken.size:
-        raise ValueError(
-            f"{path} has numbers that are not finite, first in the vector of {ids[broken[0]]}; correct them."
-        )
-    return ids, vectors
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        dim: int,
+        vectors: str,
+        init_std: float = 0.02,
+        whitens: bool = False,
+        missing: Missing = Missing.refuse,
+    ) -> None:
+        super().__init__(dim)
+        self.table = nn.Embedding(len(catalog), dim)
+        texts = TextTable(catalog, Path(vectors), PCA(dim, whitens), missing).vectors
+        with torch.no_grad():
+            if texts is None:
+                self.table.weight.normal_(std=init_std)
+            else:
+                self.table.weight.copy_(texts * (init_std / _deviation(texts)))
+
+    def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
+        return self.table.weight if rows is None else self.table(rows)
 
 
-def _from_parquet(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
-    found = "something else"
-    try:
-        found = ", ".join(f"{field.name} ({field.type})" for field in pq.read_schema(path))
-        table = pq.read_table(path, columns=["item_id", "vector"]).drop_null()
-        ids = table["item_id"].cast("string").to_pylist()
-        lists = table["vector"].combine_chunks()
-        lengths = sorted(pc.list_value_length(lists).unique().to_pylist())  # pyright: ignore[reportAttributeAccessIssue]
-        flat = lists.flatten()
-        numbers = flat.cast(flat.type if pa.types.is_float16(flat.type) else "float").to_numpy(zero_copy_only=False)
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"{path} must be a Parquet file with the columns item_id and vector, a list of numbers; found {found}."
-        ) from error
-    if len(lengths) > 1:
-        raise ValueError(f"{path} has vectors of {lengths[0]} to {lengths[-1]} numbers; give all the same length.")
-    return ids, numbers.reshape(len(ids), lengths[0] if lengths else 0)
+def _deviation(numbers: Tensor) -> Tensor:
+    return numbers.float().square().mean().sqrt().clamp(min=1e-12)
 
 
-def _aligned(path: Path, catalog: Catalog, missing: Missing) -> Float[Tensor, "N T"]:
-    """The vector of each item of the catalog, in row order."""
-    ids, vectors = read_vectors(path)
-    place_of = {raw: place for place, raw in enumerate(ids)}
-    places = np.array([place_of.get(raw, -1) for raw in catalog.ids])
-    without = places < 0
-    if without.all() or (missing is Missing.refuse and without.any()):
-        lacking = catalog.ids.filter(without.tolist()).to_list()
-        more = f" and {len(lacking) - _NAMED:,} more" if len(lacking) > _NAMED else ""
-        raise ValueError(
-            f"{path} has no vector for {len(lacking):,} of the {len(catalog):,} items of the catalog: "
-            f"{', '.join(lacking[:_NAMED])}{more}; add them by raw id, or set `missing` of TextTower to zero or mean."
-        )
-    aligned = vectors[places]
-    if missing is not Missing.refuse:
-        aligned[without] = missing.value(aligned[~without])
-    return torch.from_numpy(aligned)
-
-
-def _make_room(tower: TextTower, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Before weights are loaded: takes on the width of the vectors among them where the file was absent."""
-    stored = state_dict.get(f"{prefix}vectors")
-    if tower.vectors is None and stored is not None:
-        tower._hold(stored.new_empty(tower.n_items, stored.shape[1]))
+def _widen_as_stored(tower: TextTower, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before weights are loaded: a first map as wide as theirs where the file was absent."""
+    stored = state_dict.get(f"{prefix}widen.weight")
+    if tower.texts.vectors is None and stored is not None:
+        tower._widen(stored.shape[1])

@@ -10,23 +10,49 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec.catalog import Catalog
+from seqrec.embeddings.fusion import ConcatEmbedding, FadingEmbedding, GatedEmbedding, SumEmbedding
 from seqrec.embeddings.ids import IdEmbedding
-from seqrec.embeddings.pretrained import TextTower
+from seqrec.embeddings.pretrained import FrozenText, TextInitialised, TextTower
+from seqrec.embeddings.reduction import PCA
 
 
-def tower(catalog, dim):
-    """A tower over vectors that depend on the item alone."""
-    numbers = np.random.default_rng(0).standard_normal((len(catalog), 5)).astype("float32")
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/vectors.parquet"
-        pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(path)
-        return TextTower(catalog, path, dim)
+N_ITEMS, DIM, TEXT_DIM = 12, 8, 9
 
 
-CASES = [pytest.param(IdEmbedding, {}, id="IdEmbedding"), pytest.param(tower, {}, id="TextTower")]
+def vectors_file(folder, catalog):
+    """Text vectors that depend on the item alone."""
+    numbers = np.random.default_rng(0).standard_normal((len(catalog), TEXT_DIM)).astype("float32")
+    path = f"{folder}/vectors.parquet"
+    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(path)
+    return path
+
+
+def of_text(kind, **arguments):
+    def build(catalog, dim):
+        with tempfile.TemporaryDirectory() as folder:
+            return kind(catalog, dim, vectors_file(folder, catalog), **arguments)
+
+    return build
+
+
+def fused(kind, **arguments):
+    return lambda catalog, dim: kind(catalog, dim, of_text(TextTower, init_std=0.02), **arguments)
+
+
+CASES = [
+    pytest.param(IdEmbedding, {}, id="IdEmbedding"),
+    pytest.param(of_text(TextTower), {}, id="TextTower"),
+    pytest.param(of_text(TextTower, reduction=PCA(5, whitens=True), init_std=0.5), {}, id="TextTower-reduced"),
+    pytest.param(of_text(FrozenText), {}, id="FrozenText"),
+    pytest.param(of_text(TextInitialised), {}, id="TextInitialised"),
+    pytest.param(fused(SumEmbedding), {}, id="SumEmbedding"),
+    pytest.param(fused(ConcatEmbedding), {}, id="ConcatEmbedding"),
+    pytest.param(fused(ConcatEmbedding, gelu=True), {}, id="ConcatEmbedding-gelu"),
+    pytest.param(fused(GatedEmbedding), {}, id="GatedEmbedding"),
+    pytest.param(fused(FadingEmbedding, n_bins=3), {}, id="FadingEmbedding"),
+]
 each_embedding = pytest.mark.parametrize(("build", "arguments"), CASES)
 
-N_ITEMS, DIM = 12, 8
 TABLE = pl.DataFrame(
     {
         "item_id": [f"i{row}" for row in range(N_ITEMS)],
@@ -66,7 +92,7 @@ def test_rows_of_any_shape_give_one_vector_each_whatever_stands_beside_them(buil
 @each_embedding
 def test_no_two_items_look_alike(build, arguments):
     vectors = ready(build, arguments)(None)
-    assert (torch.cdist(vectors, vectors) + torch.eye(N_ITEMS) > 1e-3).all()
+    assert (torch.cdist(vectors, vectors) / vectors.norm(dim=1).mean() + torch.eye(N_ITEMS) > 1e-3).all()
 
 
 @each_embedding
@@ -81,6 +107,9 @@ def test_gradients_are_finite_reach_every_parameter_and_do_not_depend_on_how_row
     embedding = ready(build, arguments)
     rows, weights = torch.tensor([[3, 3], [0, 11]]), torch.randn(2, 2, DIM)
     parameters = dict(embedding.named_parameters())
+    if not parameters:
+        assert not embedding(rows).requires_grad
+        return
     some = torch.autograd.grad((embedding(rows) * weights).sum(), list(parameters.values()))
     whole = torch.autograd.grad((embedding(None)[rows] * weights).sum(), list(parameters.values()))
     for name, gradient, other in zip(parameters, some, whole, strict=True):
@@ -100,3 +129,19 @@ def test_what_it_learned_travels_with_the_checkpoint(build, arguments):
 def test_evaluation_is_repeatable(build, arguments):
     embedding = ready(build, arguments)
     assert torch.equal(embedding(None), embedding(None))
+
+
+@each_embedding
+def test_a_new_item_gets_a_vector_from_its_text_alone_or_a_sentence_says_why_not(build, arguments):
+    embedding = ready(build, arguments)
+    texts = torch.from_numpy(np.random.default_rng(1).standard_normal((3, TEXT_DIM)).astype("float32"))
+    try:
+        vectors = embedding.vectors_of(texts)
+    except TypeError as refusal:
+        assert type(embedding).__name__ in str(refusal)  # noqa: PT017
+        return
+    assert vectors.shape == (3, DIM)
+    assert vectors.isfinite().all()
+    torch.testing.assert_close(embedding.vectors_of(texts[1:2]), vectors[1:2])
+    with pytest.raises(ValueError, match=rf"have {TEXT_DIM - 1} numbers"):
+        embedding.vectors_of(texts[:, 1:])

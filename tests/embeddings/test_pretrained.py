@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from seqrec.catalog import Catalog
-from seqrec.embeddings.pretrained import Missing, TextTower, read_vectors
+from seqrec.embeddings.pretrained import TextTower
+from seqrec.embeddings.texts import Missing
+from seqrec.semantics.vector_files import read_vectors
 
 IDS = ["a", "b", "c", "007"]
 CATALOG = Catalog(pl.DataFrame({"item_id": IDS, "count": [1] * 4}))
@@ -32,13 +34,13 @@ def file(tmp_path):
 
 def tower(path, **arguments):
     torch.manual_seed(0)
-    return TextTower(CATALOG, path, dim=3, hidden_dim=5, **arguments)
+    return TextTower(CATALOG, dim=3, vectors=path, hidden_dim=5, **arguments)
 
 
 def test_raw_ids_say_whose_a_vector_is_and_the_order_of_lines_nothing(tmp_path, file):
     shuffled = {raw: VECTORS[raw] for raw in ("c", "elsewhere", "007", "b", "a")}
     one, other = tower(file).eval(), tower(written(tmp_path / "shuffled.parquet", shuffled)).eval()
-    torch.testing.assert_close(one.vectors, torch.tensor([VECTORS[raw] for raw in IDS], dtype=torch.float16))
+    torch.testing.assert_close(one.texts.vectors, torch.tensor([VECTORS[raw] for raw in IDS], dtype=torch.float16))
     assert torch.equal(one(), other())
 
 
@@ -52,14 +54,14 @@ def test_rows_are_looked_up_in_any_shape_and_none_is_the_whole_catalog(file):
 
 def test_the_tower_is_trained_and_the_vectors_are_not(file):
     made = tower(file)
-    before = made.vectors.clone()
+    before = made.texts.vectors.clone()
     trained = dict(made.named_parameters())
     assert set(trained) == {"widen.weight", "widen.bias", "narrow.weight", "narrow.bias"}
     optimiser = torch.optim.AdamW(made.parameters(), weight_decay=0.1)
     made(torch.tensor([0, 3])).square().sum().backward()
     assert all(weight.grad.abs().sum() > 0 for weight in trained.values())
     optimiser.step()
-    assert torch.equal(made.vectors, before)
+    assert torch.equal(made.texts.vectors, before)
 
 
 def test_dropout_is_for_training_alone(file):
@@ -76,9 +78,9 @@ def test_a_rescaled_and_shifted_vector_is_read_alike(tmp_path, file):
 
 
 def test_half_precision_stays_half_and_all_else_is_single(tmp_path, file):
-    assert tower(file).vectors.dtype == torch.float16
+    assert tower(file).texts.vectors.dtype == torch.float16
     for kind in (pa.float32(), pa.float64()):
-        assert tower(written(tmp_path / "other.parquet", VECTORS, kind)).vectors.dtype == torch.float32
+        assert tower(written(tmp_path / "other.parquet", VECTORS, kind)).texts.vectors.dtype == torch.float32
 
 
 def test_numbers_may_be_ids_and_lists_may_be_of_a_fixed_size(tmp_path):
@@ -98,7 +100,7 @@ def test_items_without_a_vector_are_counted_and_named(tmp_path):
 def test_items_without_a_vector_get_zeros_or_the_mean_where_it_is_asked_for(tmp_path):
     some = written(tmp_path / "some.parquet", {raw: VECTORS[raw] for raw in ("b", "007", "elsewhere")}, pa.float32())
     known = torch.tensor([VECTORS["b"], VECTORS["007"]])
-    zero, mean = (tower(some, missing=missing).vectors for missing in (Missing.zero, Missing.mean))
+    zero, mean = (tower(some, missing=missing).texts.vectors for missing in (Missing.zero, Missing.mean))
     for vectors in (zero, mean):
         torch.testing.assert_close(vectors[[1, 3]], known)
     assert (zero[[0, 2]] == 0).all()
@@ -142,7 +144,7 @@ def test_weights_bring_the_vectors_where_the_file_is_absent(tmp_path, file):
     stored = tower(file).eval()
     opened = tower(str(tmp_path / "absent.parquet")).eval()
     opened.load_state_dict(stored.state_dict())
-    assert opened.vectors.dtype == torch.float16
+    assert opened.texts.vectors.dtype == torch.float16
     assert torch.equal(opened(), stored())
 
 
@@ -155,12 +157,12 @@ def test_without_file_and_weights_the_first_use_names_the_file(tmp_path):
 def test_weights_of_another_number_of_items_are_refused_with_and_without_the_file(tmp_path, file):
     fewer = Catalog(CATALOG.table[:3])
     for path in (file, str(tmp_path / "absent.parquet")):
-        with pytest.raises(RuntimeError, match="size mismatch for vectors"):
-            TextTower(fewer, path, dim=3, hidden_dim=5).load_state_dict(tower(file).state_dict())
+        with pytest.raises(RuntimeError, match="size mismatch for .*vectors"):
+            TextTower(fewer, 3, path, hidden_dim=5).load_state_dict(tower(file).state_dict())
 
 
 @pytest.mark.parametrize("arguments", [{"hidden_dim": 0}, {"dropout": 1.0}])
 def test_settings_out_of_range_are_refused(file, arguments):
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"{name} is {value}"):
-        TextTower(CATALOG, file, **{"dim": 3, **arguments})
+        TextTower(CATALOG, 3, file, **arguments)

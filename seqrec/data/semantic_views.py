@@ -1,0 +1,187 @@
+"""Views that follow meaning: items swapped for others with a similar text, and the histories most alike in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Int
+
+from seqrec.data.views import TrainingData, View
+from seqrec.semantics.neighbours import Neighbours
+from seqrec.semantics.vectors import Vectors
+from seqrec.sequences import Sequences, bounds
+
+
+class SemanticSubstitutes(View):
+    """The same history, with a share of its items each swapped for one of the nearest items by text.
+
+    Source: the intra-user view of Cui et al., "Semantic Retrieval Augmented Contrastive Learning for Sequential
+    Recommendation", NeurIPS 2025 (arXiv 2503.04162), after its released code: every event is swapped by a coin of its
+    own, where the paper swaps an exact share, so a short history often stays as it is. Differs from the code: there is
+    no padding that could be drawn, and an item is never its own neighbour.
+
+    Args:
+        data: what the view may draw from.
+        vectors: folder of ``seqrec embed items`` in which ``seqrec neighbours`` has run.
+        name: the key of the view; a batch of several such views needs one for each.
+        share: probability that an event is swapped, in [0, 1].
+        k: nearest items that a substitute is drawn from, at least 1; items without so many stay as they are.
+    """
+
+    def __init__(
+        self, data: TrainingData, vectors: str, name: str = "substitutes", share: float = 0.2, k: int = 10
+    ) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share is {share}; a probability lies between 0 and 1, e.g. 0.2.")
+        self.name, self.share = name, share
+        described = _opened(vectors, "items")
+        known = pl.DataFrame({"item_id": data.catalog.ids, "row": np.arange(len(data.catalog))})
+        row_of = described.ids.join(known, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1)
+        rows = row_of.to_numpy()
+        near = np.append(rows, -1)[_nearest(vectors)]  # -1 is nobody here as there
+        near = np.take_along_axis(near, np.argsort(near < 0, axis=1, kind="stable"), 1)[:, :k]
+        self.substitutes = torch.full((len(data.catalog), k), -1)
+        self.substitutes[rows[rows >= 0], : near.shape[1]] = torch.from_numpy(near[rows >= 0])
+        if not bool((self.substitutes[:, -1] >= 0).any()):
+            raise ValueError(
+                f"No item of the catalog has {k} neighbours in {vectors}; embed the items of this data set, and find "
+                f"at least {k} neighbours of each with `seqrec neighbours --vectors {vectors} -k {k}`."
+            )
+
+    def __call__(
+        self,
+        histories: Sequences,
+        users: Int[np.ndarray, "B"],
+        ends: Int[np.ndarray, "B"],
+        generator: torch.Generator,
+    ) -> Sequences:
+        items = histories.items.cpu()
+        coins = torch.rand(items.numel(), generator=generator)
+        drawn = torch.randint(self.substitutes.shape[1], (items.numel(),), generator=generator)
+        substitutes = self.substitutes[items, drawn]
+        swapped = torch.where((coins < self.share) & (self.substitutes[items, -1] >= 0), substitutes, items)
+        return Sequences(swapped.to(histories.items.device), histories.offsets, histories.times)
+
+
+class SemanticNeighbours(View):
+    """Each history once more, then the k training prefixes of other users whose texts are most alike, best first.
+
+    All carry the vectors of their texts. So one pass reads, per history, itself with dropout of its own and its k
+    neighbours.
+
+    Source: the retrieval of Cui et al., "Semantic Retrieval Augmented Contrastive Learning for Sequential
+    Recommendation", NeurIPS 2025 (arXiv 2503.04162). Differs from its code: the pool holds training prefixes alone and
+    leaves out all of the same user, as the paper says; the code's pool, which holds the validation items, is used only
+    where ``allows_leak`` says so.
+
+    Args:
+        data: what the view may draw from.
+        vectors: folder of ``seqrec embed histories`` in which ``seqrec neighbours`` has run.
+        name: the key of the view.
+        k: neighbours of each history, at least 1.
+        allows_leak: whether vectors made of more than the training part are accepted, to compare with published code.
+
+    Raises:
+        ValueError: the vectors are of other data, tell of more than the training part, or there are too few of them.
+    """
+
+    def __init__(
+        self, data: TrainingData, vectors: str, name: str = "neighbours", k: int = 10, allows_leak: bool = False
+    ) -> None:
+        self.name, self.k, self.folder = name, k, vectors
+        self.log, self.max_length = data.log, data.max_length
+        described = _opened(vectors, "histories")
+        if described.manifest.get("dataset") != data.log.manifest.get("fingerprint"):
+            raise ValueError(
+                f"{vectors} holds vectors of another data set, or of another preparation of it; run "
+                "`seqrec embed histories` for the data that are trained on."
+            )
+        self.vectors = described.vectors
+        users = pl.DataFrame({"user_id": data.log.users, "user": np.arange(len(data.log.users))})
+        ids = described.ids.join(users, on="user_id", how="left", maintain_order="left")
+        self.users, self.counts = ids["user"].to_numpy(), ids["n_events"].to_numpy()
+        trained = np.zeros(len(data.log.users), dtype=np.int64)
+        trained[data.part.users] = data.part.lengths
+        beyond = int((self.counts > trained[self.users]).sum())
+        if beyond and not allows_leak:
+            raise ValueError(
+                f"{vectors} is leaky: {beyond:,} of its {len(self.counts):,} prefixes reach beyond the training part; "
+                "embed training prefixes alone, or set allows_leak to compare with code that does the same."
+            )
+        self.neighbours = _nearest(vectors, k)
+        # With one text per user, all prefixes of a user share it.
+        self.per_user = described.manifest.get("granularity") == "user"
+        keys = self._keys(self.users, self.counts)
+        self.order = np.argsort(keys, kind="stable")
+        self.sorted_keys = keys[self.order]
+
+    def _keys(self, users: Int[np.ndarray, "P"], counts: Int[np.ndarray, "P"]) -> Int[np.ndarray, "P"]:
+        longest = int(np.diff(self.log.offsets).max(initial=0)) + 1
+        return users * longest + (0 if self.per_user else counts)
+
+    def _rows(self, users: Int[np.ndarray, "B"], ends: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+        """Which vectors belong to the histories of these users up to these places in the log."""
+        counts = ends - self.log.offsets[users]
+        keys = self._keys(users, counts)
+        places = np.searchsorted(self.sorted_keys, keys).clip(max=len(self.sorted_keys) - 1)
+        lacking = np.flatnonzero(self.sorted_keys[places] != keys)
+        if lacking.size:
+            user, count = self.log.users[int(users[lacking[0]])], counts[lacking[0]]
+            raise ValueError(
+                f"{self.folder} has no vector of the first {count} events of the user {user}; run "
+                "`seqrec embed histories` for all training prefixes of this data set."
+            )
+        return self.order[places]
+
+    def __call__(
+        self,
+        histories: Sequences,
+        users: Int[np.ndarray, "B"],
+        ends: Int[np.ndarray, "B"],
+        generator: torch.Generator,
+    ) -> Sequences:
+        own = self._rows(users, ends)
+        rows = np.concatenate([own[:, None], self.neighbours[own, : self.k]], 1)
+        until = self.log.offsets[self.users[rows]] + self.counts[rows]
+        until[:, 0] = ends
+        lengths = until - self.log.offsets[self.users[rows]]
+        kept = lengths if self.max_length is None else lengths.clip(max=self.max_length)
+        offsets = bounds(torch.from_numpy(kept.reshape(-1)))
+        at = _ranges((until - kept).reshape(-1), kept.reshape(-1))
+        device = histories.items.device
+        return Sequences(
+            torch.from_numpy(self.log.items[at].astype(np.int64)).to(device),
+            offsets.to(device),
+            torch.from_numpy(self.log.times[at]).to(device),
+            vectors=torch.from_numpy(self.vectors[rows.reshape(-1)].astype(np.float32)).to(device),
+        )
+
+
+def _opened(folder: str, kind: str) -> Vectors:
+    described = Vectors.open(Path(folder))
+    if described.manifest.get("kind") != kind:
+        raise ValueError(
+            f"{folder} holds vectors of {described.manifest.get('kind')}, not of {kind}; name a folder of "
+            f"`seqrec embed {kind}`."
+        )
+    return described
+
+
+def _nearest(folder: str, k: int | None = None) -> Int[np.ndarray, "V K"]:
+    """The nearest rows of each vector, all that are known or, of every vector, exactly ``k``."""
+    rows = Neighbours.open(Path(folder)).rows
+    if k is not None and (rows.shape[1] < k or (rows[:, k - 1] < 0).any()):
+        raise ValueError(
+            f"Some vectors of {folder} have fewer than {k} neighbours; run `seqrec neighbours --vectors {folder} "
+            f"-k {k}`, or set a smaller k."
+        )
+    return rows
+
+
+def _ranges(starts: Int[np.ndarray, "R"], lengths: Int[np.ndarray, "R"]) -> Int[np.ndarray, "T"]:
+    """The places from each start on, as many as its length, end to end."""
+    first = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - first, lengths)

@@ -1,0 +1,133 @@
+"""The frozen text vectors of a catalog, aligned by raw id, with the map that made them narrower."""
+
+from __future__ import annotations
+
+from enum import Enum, member
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqrec.catalog import Catalog
+from seqrec.embeddings.reduction import PCA
+from seqrec.semantics.vector_files import read_vectors
+
+_NAMED = 5
+
+
+def _zero(known: Float[np.ndarray, "V T"]) -> Float[np.ndarray, "T"]:
+    return np.zeros_like(known[0])
+
+
+def _mean(known: Float[np.ndarray, "V T"]) -> Float[np.ndarray, "T"]:
+    return known.mean(0, dtype=np.float32)
+
+
+class Missing(Enum):
+    """What an item without a vector gets: nothing, so that its catalog is refused, or ``zero`` in every place, or the
+    ``mean`` of the items of the catalog that have one."""
+
+    refuse = None
+    zero = member(_zero)
+    mean = member(_mean)
+
+
+class TextTable(nn.Module):
+    """One frozen vector per item: never trained, and carried by checkpoints and bundles.
+
+    A stored model is thus opened where the file is absent; a new one cannot be trained there, which its first use says.
+
+    Args:
+        catalog: the items; raw ids alone say which vector is whose.
+        path: file or folder of vectors, see ``semantics.vector_files.read_vectors``; it may hold other items, too.
+        reduction: makes vectors narrower, fitted to the items of the catalog; None leaves them as they are, in the
+            precision of the file.
+        missing: what becomes of items of the catalog that have no vector in the file.
+
+    Attributes:
+        vectors: what stands for each item; None as long as neither file nor checkpoint brought it.
+
+    Raises:
+        ValueError: the file cannot be used, or has no vector for some items.
+    """
+
+    vectors: Tensor | None
+    mean: Tensor | None
+    map: Tensor | None
+
+    def __init__(
+        self, catalog: Catalog, path: Path, reduction: PCA | None = None, missing: Missing = Missing.refuse
+    ) -> None:
+        super().__init__()
+        self.path, self.n_items = path, len(catalog)
+        for name in ("vectors", "mean", "map"):
+            self.register_buffer(name, None)
+        self.register_load_state_dict_pre_hook(_make_room)
+        if path.exists():
+            vectors = _aligned(path, catalog, missing)
+            if reduction is not None:
+                self.mean, self.map = reduction.fit(vectors)
+            self.vectors = self.reduced(vectors)
+
+    @property
+    def dim(self) -> int | None:
+        """How many numbers stand for an item; None as long as nobody knows."""
+        return None if self.vectors is None else self.vectors.shape[1]
+
+    def reduced(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n Q"]:
+        """What stands for items with these text vectors.
+
+        Raises:
+            ValueError: they have more or fewer numbers than those of the catalog.
+        """
+        wanted = self.dim if self.mean is None else len(self.mean)
+        if wanted is not None and vectors.shape[1] != wanted:
+            raise ValueError(
+                f"The vectors have {vectors.shape[1]} numbers, those the model was trained with {wanted}; use the same "
+                "encoder of texts."
+            )
+        if self.mean is None or self.map is None:
+            return vectors
+        return (vectors.float() - self.mean) @ self.map
+
+    def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows Q"]:
+        if self.vectors is None:
+            raise FileNotFoundError(
+                f"{self.path} does not exist, and no checkpoint brought the vectors; correct `vectors` of the "
+                "embedding, or make them with `seqrec embed items`."
+            )
+        return self.vectors if rows is None else F.embedding(rows, self.vectors)
+
+
+def _aligned(path: Path, catalog: Catalog, missing: Missing) -> Float[Tensor, "N T"]:
+    """The vector of each item of the catalog, in row order."""
+    ids, vectors = read_vectors(path)
+    place_of = {raw: place for place, raw in enumerate(ids)}
+    places = np.array([place_of.get(raw, -1) for raw in catalog.ids])
+    without = places < 0
+    if without.all() or (missing is Missing.refuse and without.any()):
+        lacking = catalog.ids.filter(without.tolist()).to_list()
+        more = f" and {len(lacking) - _NAMED:,} more" if len(lacking) > _NAMED else ""
+        raise ValueError(
+            f"{path} has no vector for {len(lacking):,} of the {len(catalog):,} items of the catalog: "
+            f"{', '.join(lacking[:_NAMED])}{more}; add them by raw id, or set `missing` of the embedding to zero or "
+            "mean."
+        )
+    aligned = vectors[places]
+    if missing is not Missing.refuse:
+        aligned[without] = missing.value(aligned[~without])
+    return torch.from_numpy(aligned)
+
+
+def _make_room(table: TextTable, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before weights are loaded: takes on the widths of those among them where the file was absent."""
+    stored = state_dict.get(f"{prefix}vectors")
+    if table.vectors is None and stored is not None:
+        table.vectors = stored.new_empty(table.n_items, stored.shape[1])
+        for name in ("mean", "map"):
+            part = state_dict.get(f"{prefix}{name}")
+            setattr(table, name, None if part is None else torch.empty_like(part))

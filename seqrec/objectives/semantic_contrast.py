@@ -1,0 +1,201 @@
+"""SRA-CL: histories drawn towards those alike in words, and towards themselves with items swapped for like ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, member
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqrec.objectives.base import Auxiliary
+from seqrec.objectives.contrast import one_sided_contrast, symmetric_contrast
+from seqrec.recommenders.base import Encoded
+
+
+class Negatives(Enum):
+    """What a history must tell its synthetic partner from: ``both`` kinds of vectors of all other histories (released
+    code), or their ``synthetic`` ones alone (the paper)."""
+
+    both = member(symmetric_contrast)
+    synthetic = member(one_sided_contrast)
+
+
+def _static(pairs: Float[Tensor, "B k P"], direction: Float[Tensor, "P"], slope: float) -> Float[Tensor, "B k"]:
+    return F.leaky_relu(pairs @ direction, slope)
+
+
+def _dynamic(pairs: Float[Tensor, "B k P"], direction: Float[Tensor, "P"], slope: float) -> Float[Tensor, "B k"]:
+    return F.leaky_relu(pairs, slope) @ direction
+
+
+class Attention(Enum):
+    """Where the kink of a neighbour's logit lies: behind the inner product (``static``, the paper: the history itself
+    moves all its neighbours' logits alike), or before it (``dynamic``, as in GATv2)."""
+
+    static = member(_static)
+    dynamic = member(_dynamic)
+
+
+class Synthesis(nn.Module):
+    """One partner for each history: a mixture of its neighbours' states, weighed by their texts and its own.
+
+    Args:
+        text_dim: numbers S of a text vector.
+        dim: width P / 2 that texts are compared in.
+        dropout: share of the weights dropped in training, in [0, 1); what is left is scaled up, so their sum is 1 only
+            on average.
+        attention: where the kink of a logit lies.
+        slope: of the kink's other side.
+    """
+
+    def __init__(
+        self,
+        text_dim: int,
+        dim: int = 64,
+        dropout: float = 0.5,
+        attention: Attention = Attention.static,
+        slope: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.map = nn.Linear(text_dim, dim, bias=False)
+        self.direction = nn.Parameter(torch.empty(2 * dim, 1))
+        self.logits = partial(attention.value, slope=slope)
+        self.dropout = nn.Dropout(dropout)
+        for weight in (self.map.weight, self.direction):
+            nn.init.xavier_uniform_(weight, gain=1.414)
+
+    def weights(
+        self, text: Float[Tensor, "B S"], neighbour_texts: Float[Tensor, "B k S"]
+    ) -> Float[Tensor, "B k"]:
+        """How much each neighbour counts; of one history they add up to 1."""
+        own, theirs = self.map(text)[:, None], self.map(neighbour_texts)
+        pairs = torch.cat([own.expand_as(theirs), theirs], dim=-1)
+        return self.logits(pairs, self.direction.squeeze(1)).softmax(-1)
+
+    def forward(
+        self,
+        text: Float[Tensor, "B S"],
+        neighbour_texts: Float[Tensor, "B k S"],
+        neighbour_states: Float[Tensor, "B k D"],
+    ) -> Float[Tensor, "B D"]:
+        weights = self.dropout(self.weights(text, neighbour_texts))
+        return (weights[..., None] * neighbour_states).sum(1)
+
+
+class NeighbourContrast(Auxiliary):
+    """Each history is drawn towards a learned mixture of those whose texts are most like its own.
+
+    Source: the inter-user loss of Cui et al., "Semantic Retrieval Augmented Contrastive Learning for Sequential
+    Recommendation", NeurIPS 2025 (arXiv 2503.04162), after its released code: inner products without normalisation,
+    all gradients flow through the neighbours, the history itself is read once more with dropout of its own. Differs
+    from the code: histories, neighbours and other views are one pass of the backbone. ``negatives=synthetic`` with
+    ``dropout=0`` is the paper. The texts' vectors are constants.
+
+    Args:
+        text_dim: numbers S of a text vector.
+        weight: how much the loss counts beside the objective; 0.1 in the code, 0.05 to 0.1 was best.
+        view: name of the view that brings, for each history, itself and its neighbours with vectors.
+        dim: width that texts are compared in.
+        temperature: divides the inner products, above 0.
+        dropout: share of the mixture's weights dropped in training, in [0, 1).
+        negatives: what a history must tell its partner from.
+        attention: how neighbours are weighed.
+        same_user_repels: whether other histories of the same user are negatives, as in the code.
+    """
+
+    name = "neighbour_contrast"
+
+    def __init__(
+        self,
+        text_dim: int,
+        weight: float = 0.1,
+        view: str = "neighbours",
+        dim: int = 64,
+        temperature: float = 1.0,
+        dropout: float = 0.5,
+        negatives: Negatives = Negatives.both,
+        attention: Attention = Attention.static,
+        same_user_repels: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight, self.view, self.temperature = weight, view, _above_zero(temperature)
+        self.contrast = negatives.value
+        self.synthesis = Synthesis(text_dim, dim, dropout, attention)
+        self.text_dim, self.same_user_repels = text_dim, same_user_repels
+
+    def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
+        newest = _newest(self, encoded, self.view)
+        texts = encoded.batch.views[self.view].vectors
+        if texts is None or texts.shape[-1] != self.text_dim:
+            found = "no vectors" if texts is None else f"vectors of {texts.shape[-1]} numbers"
+            raise ValueError(
+                f"NeighbourContrast compares text vectors of {self.text_dim} numbers, and the view '{self.view}' "
+                f"brings {found}; set text_dim to what `seqrec embed histories` made."
+            )
+        n = len(encoded.batch.history)
+        with torch.autocast(newest.device.type, enabled=False):
+            per_history = newest.float().view(n, -1, newest.shape[-1]) if n else newest.float()[:, None]
+            texts = texts.view(n, -1, self.text_dim) if n else texts[:, None]
+            partners = self.synthesis(texts[:, 0], texts[:, 1:], per_history[:, 1:])
+            left_out = None if self.same_user_repels else _same(encoded.batch.users)
+            return self.contrast(per_history[:, 0], partners, self.temperature, left_out)
+
+
+class SubstituteContrast(Auxiliary):
+    """Two versions of a history, whose items were swapped here and there, are drawn together.
+
+    Source: the intra-user loss of Cui et al., "Semantic Retrieval Augmented Contrastive Learning for Sequential
+    Recommendation", NeurIPS 2025 (arXiv 2503.04162): NT-Xent of inner products. Any two views with one version of each
+    history will do.
+
+    Args:
+        weight: how much the loss counts beside the objective; 0.1 in the code, 0.05 to 0.1 was best.
+        views: names of the two views.
+        temperature: divides the inner products, above 0.
+        same_user_repels: whether other histories of the same user are negatives, as in the code.
+    """
+
+    name = "substitute_contrast"
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        views: Sequence[str] = ("substitutes", "other_substitutes"),
+        temperature: float = 1.0,
+        same_user_repels: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(views) != 2:
+            raise ValueError(f"views is {list(views)}; SubstituteContrast draws two views together, name two.")
+        self.weight, self.views, self.temperature = weight, tuple(views), _above_zero(temperature)
+        self.same_user_repels = same_user_repels
+
+    def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
+        ones, others = (_newest(self, encoded, view) for view in self.views)
+        with torch.autocast(ones.device.type, enabled=False):
+            left_out = None if self.same_user_repels else _same(encoded.batch.users)
+            return symmetric_contrast(ones, others, self.temperature, left_out)
+
+
+def _newest(auxiliary: Auxiliary, encoded: Encoded, view: str) -> Float[Tensor, "V D"]:
+    """The newest state of each history of a view."""
+    if view not in encoded.views:
+        raise ValueError(
+            f"{type(auxiliary).__name__} reads the view '{view}', the batch carries {sorted(encoded.views)}. "
+            "Add a view of that name under data.views."
+        )
+    return encoded.views[view][encoded.batch.views[view].newest]
+
+
+def _same(users: Tensor) -> Bool[Tensor, "B B"]:
+    return users[:, None] == users
+
+
+def _above_zero(temperature: float) -> float:
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; it must be above 0, e.g. 1.0.")
+    return temperature

@@ -1,0 +1,134 @@
+"""What is made of a free vector and a text: equal to either where the other has no say, and fading with frequency."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch.nn import functional as F
+
+from seqrec.catalog import Catalog
+from seqrec.embeddings.fusion import ConcatEmbedding, FadingEmbedding, GatedEmbedding, SumEmbedding
+from seqrec.embeddings.pretrained import FrozenText, TextInitialised, TextTower
+from seqrec.embeddings.reduction import PCA
+
+COUNTS = [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
+CATALOG = Catalog(pl.DataFrame({"item_id": [f"i{row}" for row in range(10)], "count": COUNTS}))
+NUMBERS = np.random.default_rng(0).standard_normal((10, 6)).astype("float32") * np.arange(1, 7, dtype="float32")
+DIM = 4
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "vectors.parquet"
+    pl.DataFrame({"item_id": CATALOG.ids, "vector": NUMBERS.tolist()}).write_parquet(path)
+    return str(path)
+
+
+def made(kind, file, **arguments):
+    torch.manual_seed(0)
+    return kind(CATALOG, DIM, lambda catalog, dim: TextTower(catalog, dim, file, init_std=0.02), **arguments).eval()
+
+
+def test_a_sum_adds(file):
+    both = made(SumEmbedding, file)
+    torch.testing.assert_close(both(), both.ids() + both.text())
+
+
+def test_a_concatenation_whose_map_reads_one_half_is_that_half(file):
+    both = made(ConcatEmbedding, file)
+    with torch.no_grad():
+        both.join.weight.copy_(torch.cat([torch.eye(DIM), torch.zeros(DIM, DIM)], 1))
+        both.join.bias.zero_()
+    torch.testing.assert_close(both(), both.ids())
+    bent = made(ConcatEmbedding, file, gelu=True)
+    bent.join.load_state_dict(both.join.state_dict())
+    torch.testing.assert_close(bent(), F.gelu(bent.ids()))
+
+
+@pytest.mark.parametrize(("bias", "part"), [(50.0, "ids"), (-50.0, "text")])
+def test_a_gate_that_is_open_to_one_side_gives_that_side_exactly(file, bias, part):
+    both = made(GatedEmbedding, file)
+    with torch.no_grad():
+        both.gate.weight.zero_()
+        both.gate.bias.fill_(bias)
+    assert torch.equal(both(), getattr(both, part)())
+
+
+def test_text_fades_as_items_grow_frequent(file):
+    both = made(FadingEmbedding, file, n_bins=3)
+    assert both.bins[0] == 0
+    assert both.bins[1:].tolist() == sorted(both.bins[1:].tolist())
+    assert set(both.bins[1:].tolist()) == {1, 2, 3}
+    share = ((both() - both.text()) / (both.ids() - both.text())).mean(1)
+    torch.testing.assert_close(share, both.logits[both.bins].sigmoid(), rtol=1e-3, atol=1e-3)
+    assert (share[1:].diff() >= -1e-3).all()
+    assert share[0] < share[1] < share[9]
+
+
+@pytest.mark.parametrize("kind", [SumEmbedding, ConcatEmbedding, GatedEmbedding, FadingEmbedding])
+def test_a_new_item_is_one_of_the_catalog_whose_free_vector_says_nothing(file, kind):
+    both = made(kind, file)
+    with torch.no_grad():
+        both.ids.table.weight[0] = 0  # counted 0 times in training, as any new item
+    torch.testing.assert_close(both.vectors_of(torch.from_numpy(NUMBERS[:1])), both(torch.tensor([0])))
+
+
+def test_a_tower_beside_a_table_begins_as_wide_as_the_table(file):
+    tower = TextTower(CATALOG, DIM, file, init_std=0.02).eval()
+    assert tower().square().mean().sqrt().item() == pytest.approx(0.02, rel=1e-4)
+
+
+def test_a_new_text_goes_the_way_of_those_that_training_knew(file):
+    for text in (
+        TextTower(CATALOG, DIM, file, reduction=PCA(3, whitens=True)).eval(),
+        FrozenText(CATALOG, DIM, file),
+    ):
+        torch.testing.assert_close(text.vectors_of(torch.from_numpy(NUMBERS)), text())
+
+
+def test_whitened_components_have_the_identity_as_their_covariance():
+    vectors = torch.from_numpy(np.random.default_rng(1).standard_normal((500, 6)) * np.arange(1, 7))
+    mean, directions = PCA(4, whitens=True, floor=0.0).fit(vectors)
+    z = (vectors.float() - mean) @ directions
+    torch.testing.assert_close(z.T @ z / len(z), torch.eye(4), atol=1e-4, rtol=0)
+
+
+def test_plain_components_are_those_of_the_singular_values_in_order():
+    vectors = torch.from_numpy(NUMBERS)
+    mean, directions = PCA(3).fit(vectors)
+    _, _, expected = torch.linalg.svd((vectors - vectors.mean(0)).double())
+    torch.testing.assert_close((directions.T.double() @ expected[:3].T).abs(), torch.eye(3).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mean, vectors.mean(0))
+
+
+def test_more_components_than_numbers_are_refused(file):
+    with pytest.raises(ValueError, match="keep 7 directions of vectors of 6 numbers"):
+        FrozenText(CATALOG, 7, file)
+
+
+def test_a_table_begins_as_its_texts_and_is_trained(file):
+    table = TextInitialised(CATALOG, DIM, file, init_std=0.5)
+    frozen = FrozenText(CATALOG, DIM, file, whitens=False, init_std=0.5)
+    torch.testing.assert_close(table().detach(), frozen())
+    assert table().requires_grad
+    assert not frozen().requires_grad
+
+
+def test_a_frozen_table_is_bit_for_bit_the_same_after_training(file):
+    both = made(SumEmbedding, file).train()
+    before = both.text.texts.vectors.clone()
+    optimiser = torch.optim.AdamW(both.parameters(), lr=0.1, weight_decay=0.1)
+    both().square().sum().backward()
+    optimiser.step()
+    assert torch.equal(both.text.texts.vectors, before)
+
+
+def test_a_text_part_of_another_width_is_refused(file):
+    with pytest.raises(ValueError, match="vectors of width 5, the table of 4"):
+        SumEmbedding(CATALOG, DIM, lambda catalog, dim: TextTower(catalog, dim + 1, file))
+
+
+@pytest.mark.parametrize("arguments", [{"n_bins": 1}, {"spread": -1.0}])
+def test_settings_of_fading_that_fade_nothing_are_refused(file, arguments):
+    with pytest.raises(ValueError, match="at least 2 bins"):
+        made(FadingEmbedding, file, **arguments)
