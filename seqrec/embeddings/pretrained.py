@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from enum import Enum, member
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -19,6 +15,7 @@ from torch.nn import functional as F
 from seqrec.catalog import Catalog
 from seqrec.embeddings.base import ItemEmbedding
 from seqrec.ops.dropout import drop
+from seqrec.semantics.vector_files import read_vectors
 
 _NAMED = 5
 
@@ -53,7 +50,7 @@ class TextTower(ItemEmbedding):
 
     Args:
         catalog: the items; raw ids alone say which vector is whose.
-        vectors: Parquet file, see ``read_vectors``; it may hold other items, too.
+        vectors: file or folder of item vectors, see ``read_vectors``; it may hold other items, too.
         dim: width D of what the tower makes.
         hidden_dim: width H between its two maps, at least 1.
         dropout: share of the numbers between the two maps that is dropped in training, in [0, 1).
@@ -85,7 +82,7 @@ class TextTower(ItemEmbedding):
         self.narrow = nn.Linear(hidden_dim, dim)
         self.register_buffer("vectors", None)
         self.register_load_state_dict_pre_hook(_make_room)
-        if self.path.is_file():
+        if self.path.exists():
             self._hold(_aligned(self.path, catalog, missing))
 
     def _hold(self, vectors: Float[Tensor, "N T"]) -> None:
@@ -102,45 +99,6 @@ class TextTower(ItemEmbedding):
         # Without weights of its own: those of the map that follows do the same.
         hidden = F.gelu(self.widen(F.layer_norm(vectors, vectors.shape[-1:])))
         return self.narrow(drop(hidden, self.dropout) if self.training else hidden)
-
-
-def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
-    """Raw ids and vectors of a Parquet file with the columns ``item_id`` and ``vector``, a list of numbers.
-
-    Lines without a vector are left out. Half precision stays half, all else becomes float32.
-
-    Raises:
-        ValueError: the columns are not there, an id comes twice, vectors differ in length, or a number is not finite.
-    """
-    ids, vectors = _from_parquet(path)
-    name, lines = Counter(ids).most_common(1)[0] if ids else ("", 0)
-    if lines > 1:
-        raise ValueError(f"{path} has {lines} vectors of the item {name}; leave one line for each item_id.")
-    broken = np.flatnonzero(~np.isfinite(vectors).all(1))
-    if broken.size:
-        raise ValueError(
-            f"{path} has numbers that are not finite, first in the vector of {ids[broken[0]]}; correct them."
-        )
-    return ids, vectors
-
-
-def _from_parquet(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
-    found = "something else"
-    try:
-        found = ", ".join(f"{field.name} ({field.type})" for field in pq.read_schema(path))
-        table = pq.read_table(path, columns=["item_id", "vector"]).drop_null()
-        ids = table["item_id"].cast("string").to_pylist()
-        lists = table["vector"].combine_chunks()
-        lengths = sorted(pc.list_value_length(lists).unique().to_pylist())  # pyright: ignore[reportAttributeAccessIssue]
-        flat = lists.flatten()
-        numbers = flat.cast(flat.type if pa.types.is_float16(flat.type) else "float").to_numpy(zero_copy_only=False)
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"{path} must be a Parquet file with the columns item_id and vector, a list of numbers; found {found}."
-        ) from error
-    if len(lengths) > 1:
-        raise ValueError(f"{path} has vectors of {lengths[0]} to {lengths[-1]} numbers; give all the same length.")
-    return ids, numbers.reshape(len(ids), lengths[0] if lengths else 0)
 
 
 def _aligned(path: Path, catalog: Catalog, missing: Missing) -> Float[Tensor, "N T"]:
