@@ -28,12 +28,13 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 COMMON = ("sequences", "catalog", "batch")
 # What a room may know besides itself and the common nouns: a room, or one module of it. A room that is not listed may
 # know all that is below it.
-BELOW_THE_MODELS = ("ops", "positions", "semantics.store")
+TEXTS_AS_VECTORS = ("semantics.vectors", "semantics.vector_files", "semantics.neighbours")
+BELOW_THE_MODELS = ("ops", "positions", *TEXTS_AS_VECTORS)
 KNOWS = {
     "training": ("recommenders", "objectives", "evaluation", "ops"),
-    "objectives": ("recommenders", "semantics.store", "ops"),
+    "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops"),
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
-    "export": ("recommenders", "semantics.store", "ops", "data.errors", "data.folders"),
+    "export": ("recommenders", "ops", "data.errors", "data.folders"),
     "serving": ("export",),
     "recommenders": (
         *("embeddings.base", "backbones.base", "positions.base", "scorers", "ops.ranking"),
