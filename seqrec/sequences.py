@@ -84,7 +84,7 @@ class Sequences:
 
     @staticmethod
     def concat(parts: Sequence[Sequences]) -> Sequences:
-        """The histories of every part, in order. Times and vectors survive where all parts have them, a past does not."""
+        """The histories of every part, in order. Times and vectors survive where all have them, a past does not."""
 
         def together(values: list[Tensor | None]) -> Tensor | None:
             known = [each for each in values if each is not None]

@@ -38,7 +38,9 @@ class _Fusion(ItemEmbedding):
         self.ids = IdEmbedding(catalog, dim, init_std)
         self.text = text(catalog, dim)
         if self.text.dim != dim:
-            raise ValueError(f"The text part makes vectors of width {self.text.dim}, the table of {dim}; give both one.")
+            raise ValueError(
+                f"The text part makes vectors of width {self.text.dim}, the table of {dim}; give both one."
+            )
 
     @abstractmethod
     def _fused(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, member
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,17 +23,18 @@ class Negatives(Enum):
     synthetic = member(one_sided_contrast)
 
 
-def _static(pairs: Float[Tensor, "B k P"], direction: Float[Tensor, "P"], slope: float) -> Float[Tensor, "B k"]:
-    return F.leaky_relu(pairs @ direction, slope)
+def _static(own: Float[Tensor, "B 1 P"], theirs: Float[Tensor, "B k P"], slope: float) -> Float[Tensor, "B k two_P"]:
+    return torch.cat([own.expand_as(theirs), theirs], dim=-1)
 
 
-def _dynamic(pairs: Float[Tensor, "B k P"], direction: Float[Tensor, "P"], slope: float) -> Float[Tensor, "B k"]:
-    return F.leaky_relu(pairs, slope) @ direction
+def _dynamic(own: Float[Tensor, "B 1 P"], theirs: Float[Tensor, "B k P"], slope: float) -> Float[Tensor, "B k two_P"]:
+    return F.leaky_relu(torch.cat([own + theirs, own - theirs], dim=-1), slope)
 
 
 class Attention(Enum):
-    """Where the kink of a neighbour's logit lies: behind the inner product (``static``, the paper: the history itself
-    moves all its neighbours' logits alike), or before it (``dynamic``, as in GATv2)."""
+    """What a neighbour's logit is made of: both texts side by side (``static``, the paper), so that a history moves all
+    its neighbours' logits alike, or their sum and their difference behind a kink (``dynamic``, in the manner of GATv2),
+    so that it says which neighbour is best."""
 
     static = member(_static)
     dynamic = member(_dynamic)
@@ -48,8 +48,8 @@ class Synthesis(nn.Module):
         dim: width P / 2 that texts are compared in.
         dropout: share of the weights dropped in training, in [0, 1); what is left is scaled up, so their sum is 1 only
             on average.
-        attention: where the kink of a logit lies.
-        slope: of the kink's other side.
+        attention: what a logit is made of.
+        slope: of the other side of a kink.
     """
 
     def __init__(
@@ -63,18 +63,17 @@ class Synthesis(nn.Module):
         super().__init__()
         self.map = nn.Linear(text_dim, dim, bias=False)
         self.direction = nn.Parameter(torch.empty(2 * dim, 1))
-        self.logits = partial(attention.value, slope=slope)
+        self.compared = attention.value
+        self.slope = slope
         self.dropout = nn.Dropout(dropout)
         for weight in (self.map.weight, self.direction):
             nn.init.xavier_uniform_(weight, gain=1.414)
 
-    def weights(
-        self, text: Float[Tensor, "B S"], neighbour_texts: Float[Tensor, "B k S"]
-    ) -> Float[Tensor, "B k"]:
+    def weights(self, text: Float[Tensor, "B S"], neighbour_texts: Float[Tensor, "B k S"]) -> Float[Tensor, "B k"]:
         """How much each neighbour counts; of one history they add up to 1."""
         own, theirs = self.map(text)[:, None], self.map(neighbour_texts)
-        pairs = torch.cat([own.expand_as(theirs), theirs], dim=-1)
-        return self.logits(pairs, self.direction.squeeze(1)).softmax(-1)
+        logits = self.compared(own, theirs, self.slope) @ self.direction.squeeze(1)
+        return F.leaky_relu(logits, self.slope).softmax(-1)
 
     def forward(
         self,

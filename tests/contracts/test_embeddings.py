@@ -15,7 +15,6 @@ from seqrec.embeddings.ids import IdEmbedding
 from seqrec.embeddings.pretrained import FrozenText, TextInitialised, TextTower
 from seqrec.embeddings.reduction import PCA
 
-
 N_ITEMS, DIM, TEXT_DIM = 12, 8, 9
 
 

@@ -157,7 +157,7 @@ def test_without_file_and_weights_the_first_use_names_the_file(tmp_path):
 def test_weights_of_another_number_of_items_are_refused_with_and_without_the_file(tmp_path, file):
     fewer = Catalog(CATALOG.table[:3])
     for path in (file, str(tmp_path / "absent.parquet")):
-        with pytest.raises(RuntimeError, match="size mismatch for .*vectors"):
+        with pytest.raises(RuntimeError, match=r"size mismatch for .*vectors"):
             TextTower(fewer, 3, path, hidden_dim=5).load_state_dict(tower(file).state_dict())
 
 
