@@ -23,18 +23,22 @@ class Negatives(Enum):
     synthetic = member(one_sided_contrast)
 
 
-def _static(own: Float[Tensor, "B 1 P"], theirs: Float[Tensor, "B k P"], slope: float) -> Float[Tensor, "B k two_P"]:
-    return torch.cat([own.expand_as(theirs), theirs], dim=-1)
+def _static(
+    own: Float[Tensor, "B 1 P"], theirs: Float[Tensor, "B k P"], direction: Float[Tensor, "two_P"], slope: float
+) -> Float[Tensor, "B k"]:
+    return F.leaky_relu(torch.cat([own.expand_as(theirs), theirs], dim=-1) @ direction, slope)
 
 
-def _dynamic(own: Float[Tensor, "B 1 P"], theirs: Float[Tensor, "B k P"], slope: float) -> Float[Tensor, "B k two_P"]:
-    return F.leaky_relu(torch.cat([own + theirs, own - theirs], dim=-1), slope)
+def _dynamic(
+    own: Float[Tensor, "B 1 P"], theirs: Float[Tensor, "B k P"], direction: Float[Tensor, "two_P"], slope: float
+) -> Float[Tensor, "B k"]:
+    return F.leaky_relu(torch.cat([own + theirs, own - theirs], dim=-1), slope) @ direction
 
 
 class Attention(Enum):
     """What a neighbour's logit is made of: both texts side by side (``static``, the paper), so that a history moves all
     its neighbours' logits alike, or their sum and their difference behind a kink (``dynamic``, in the manner of GATv2),
-    so that it says which neighbour is best."""
+    so that it says which neighbour counts more."""
 
     static = member(_static)
     dynamic = member(_dynamic)
@@ -63,7 +67,7 @@ class Synthesis(nn.Module):
         super().__init__()
         self.map = nn.Linear(text_dim, dim, bias=False)
         self.direction = nn.Parameter(torch.empty(2 * dim, 1))
-        self.compared = attention.value
+        self.logits = attention.value
         self.slope = slope
         self.dropout = nn.Dropout(dropout)
         for weight in (self.map.weight, self.direction):
@@ -72,8 +76,7 @@ class Synthesis(nn.Module):
     def weights(self, text: Float[Tensor, "B S"], neighbour_texts: Float[Tensor, "B k S"]) -> Float[Tensor, "B k"]:
         """How much each neighbour counts; of one history they add up to 1."""
         own, theirs = self.map(text)[:, None], self.map(neighbour_texts)
-        logits = self.compared(own, theirs, self.slope) @ self.direction.squeeze(1)
-        return F.leaky_relu(logits, self.slope).softmax(-1)
+        return self.logits(own, theirs, self.direction.squeeze(1), self.slope).softmax(-1)
 
     def forward(
         self,
