@@ -3,12 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+import torch
 import yaml
 
 from seqrec.cli import main
+from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
+from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
+from seqrec.data.supervision import EveryPrefix
+from seqrec.semantics.neighbours import nearest, write_neighbours
+from seqrec.semantics.vectors import Vectors, write_vectors
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WHOLE = sorted(
@@ -65,3 +73,65 @@ def test_positions_stack_on_every_attention_backbone(shop, tmp_path, model, plug
         assert config["init_args"]["backbone"]["class_path"].lower().endswith(model)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["reads_asked_at"] is (plugin.stem == "attention-time")
+
+
+def text_vectors(folder, shop):
+    """Vectors of items and of training prefixes of the shop, with their neighbours, from a hash of raw ids."""
+    log = Log.open(shop)
+    prefixes = EveryPrefix().rows(LeaveOneOut().split(log).train, None)
+    counts = pl.Series(prefixes.ends - prefixes.starts - 1)
+    described = {
+        "items": (log.catalog.table.select("item_id"), None),
+        "histories": (pl.DataFrame({"user_id": log.users.gather(prefixes.users), "n_events": counts}), prefixes.users),
+    }
+    for kind, (ids, groups) in described.items():
+        vectors = np.random.default_rng(0).standard_normal((len(ids), 8)).astype(np.float32)
+        write_vectors(folder / kind, ids, vectors, {"kind": kind, "dataset": log.manifest["fingerprint"]})
+        made = Vectors.open(folder / kind)
+        write_neighbours(folder / kind, nearest(vectors, 10, groups), {"fingerprint": made.manifest["fingerprint"]})
+    return folder
+
+
+@pytest.mark.parametrize("model", ["sasrec", "gru4rec", "mamba4rec", "sigma"])
+def test_semantic_contrast_stacks_on_every_kind_of_backbone_by_one_file(shop, tmp_path, model):
+    vectors = text_vectors(tmp_path / "vectors", shop)
+    plugin = tmp_path / "sra_cl.yaml"
+    text = (CONFIGS / "plugin" / "sra_cl.yaml").read_text()
+    plugin.write_text(text.replace("data/vectors/amazon-beauty", str(vectors)).replace("384", "8"))
+    stack = [f"--config={CONFIGS / 'model' / model}.yaml", f"--config={plugin}"]
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    run = f"--run={tmp_path / 'run'}"
+    assert main(["fit", *stack, run, *data, *QUICK]) == 0
+    assert main(["test", run, "--verbose=false"]) == 0
+    plain = f"--run={tmp_path / 'plain'}"
+    assert main(["fit", stack[0], plain, *data, *QUICK]) == 0
+    weights, others = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("run", "plain")
+    )
+    assert {name for name in weights if not name.startswith("auxiliaries.")} == set(others)
+    assert any(name.startswith("auxiliaries.") for name in weights)
+    assert any(not torch.equal(weights[name], others[name]) for name in others)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [view["name"] for view in result["views"]] == ["substitutes", "other_substitutes", "neighbours"]
+
+
+FUSIONS = sorted((CONFIGS / "plugin").glob("text-*.yaml"))
+
+
+@pytest.mark.parametrize("plugin", FUSIONS, ids=lambda path: path.stem)
+def test_every_embedding_of_texts_stacks_on_a_model_by_one_file(shop, tmp_path, plugin):
+    catalog = Log.open(shop).catalog
+    numbers = np.random.default_rng(0).standard_normal((len(catalog), 160)).astype("float32")
+    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(tmp_path / "vectors.parquet")
+    stacked = tmp_path / plugin.name
+    stacked.write_text(
+        plugin.read_text().replace("data/raw/amazon-beauty/minilm.parquet", f"{tmp_path}/vectors.parquet")
+    )
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    run = f"--run={tmp_path / 'run'}"
+    assert (
+        main(["fit", f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={stacked}", run, *data, *QUICK]) == 0
+    )
+    assert main(["test", run, "--verbose=false"]) == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["ndcg@10"] > 0

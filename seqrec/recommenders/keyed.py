@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqrec.backbones.base import Backbone
 from seqrec.batch import Batch
@@ -36,6 +36,7 @@ class KeyedRecommender(Recommender):
         position: adds to each event what its place means; None adds nothing.
         dropout: share of the event vectors' entries dropped before the backbone, in [0, 1).
         scales_input: whether item vectors are multiplied by sqrt(D) when read as events (never when scored).
+        normalises_input: whether events are normalised once they know their position, as in BERT.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class KeyedRecommender(Recommender):
         position: InputPosition | None = None,
         dropout: float = 0.0,
         scales_input: bool = False,
+        normalises_input: bool = False,
     ) -> None:
         super().__init__(catalog)
         self.embedding = embedding(catalog)
@@ -58,6 +60,7 @@ class KeyedRecommender(Recommender):
         self.backbone = backbone
         self.scorer = scorer or Dot()
         self.position = position
+        self.norm = nn.LayerNorm(backbone.dim, eps=1e-12) if normalises_input else nn.Identity()
         self.dropout = Dropout(dropout)
         self.input_scale = math.sqrt(backbone.dim) if scales_input else 1.0
 
@@ -124,7 +127,7 @@ class KeyedRecommender(Recommender):
         events = vectors * self.input_scale
         if self.position is not None:
             events = self.position(events, history)
-        return self.dropout(events)
+        return self.dropout(self.norm(events))
 
     def _encoded(self, batch: Batch, states: Float[Tensor, "T D"]) -> Encoded:
         """A batch whose histories and views, laid end to end, have these states."""

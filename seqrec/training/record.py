@@ -106,6 +106,7 @@ class RunRecord(Callback):
             "validation": fitted.get("validation"),
             "passport": data.passport,
             "reads_asked_at": task.recommender.reads_asked_at,
+            "views": [{"name": view.name, **view.made_of} for view in data.views],
             "seed": self.config.get("seed_everything"),
             "commit": commit(),
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "lightning": __version__},

@@ -131,7 +131,9 @@ def test_vectors_of_another_kind_are_refused(build, vectors, arguments, n_versio
 
 
 @each_view
-def test_a_view_is_named(build, vectors, arguments, n_versions, tmp_path):
+def test_a_view_is_named_and_says_what_it_is_made_of(build, vectors, arguments, n_versions, tmp_path):
     data = TrainingData(LOG, LOG.catalog, SPLIT.train, None)
     folder = vectors(tmp_path)
-    assert build(data, folder, name="mine", **arguments).name == "mine"
+    view = build(data, folder, name="mine", **arguments)
+    assert view.name == "mine"
+    assert "fingerprint" in view.made_of
