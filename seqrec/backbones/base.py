@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.positions.base import AttentionPosition
@@ -31,6 +31,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]: ...
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        """The states of the events at these places. A backbone that need not finish the others says so here."""
+        return self(events, history)[at]
 
     @property
     def reads_clock(self) -> bool:

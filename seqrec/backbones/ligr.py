@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed, restored, stored
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import SwiGLU
-from seqrec.nn.layers import through
+from seqrec.nn.layers import MixingLayer, through, through_to
 from seqrec.sequences import Sequences
 
 
-class Block(nn.Module):
+class Block(MixingLayer[AttentionMemory]):
     """``h += σ(G1 h) ⊙ drop(attention(LN h)); h += σ(G2 h) ⊙ drop(swiglu(LN h))``."""
 
     def __init__(self, attention: SelfAttention, feed_forward: SwiGLU, dim: int, dropout: float) -> None:
@@ -24,14 +24,17 @@ class Block(nn.Module):
         self.attention_gate, self.feed_forward_gate = (nn.Linear(dim, dim) for _ in range(2))
         self.dropout = Dropout(dropout)
 
-    def forward(
+    def mix(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
         q = self.attention_norm(h)
         mixed, newest = self.attention(q, q, history, memory)
-        h = h + torch.sigmoid(self.attention_gate(h)) * self.dropout(mixed)
+        return h, mixed, newest
+
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        h = kept + torch.sigmoid(self.attention_gate(kept)) * self.dropout(mixed)
         z = self.feed_forward(self.feed_forward_norm(h))
-        return h + torch.sigmoid(self.feed_forward_gate(h)) * self.dropout(z), newest
+        return h + torch.sigmoid(self.feed_forward_gate(h)) * self.dropout(z)
 
 
 class LiGR(ContinuingBackbone[list[AttentionMemory]]):
@@ -76,6 +79,9 @@ class LiGR(ContinuingBackbone[list[AttentionMemory]]):
     ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
         """The memory is that of every layer."""
         return through(self.blocks, events, history, memory)
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return through_to(self.blocks, events, history, at)
 
     def condense(
         self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int

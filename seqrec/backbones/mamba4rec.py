@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqrec.backbones.base import ContinuingBackbone
@@ -63,3 +63,6 @@ class Mamba4Rec(ContinuingBackbone[list[MambaMemory]]):
         self, events: Float[Tensor, "T D"], history: Sequences, memory: list[MambaMemory] | None
     ) -> tuple[Float[Tensor, "T D"], list[MambaMemory]]:
         return self.shell(events, history, memory)
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return self.shell.states_at(events, history, at)

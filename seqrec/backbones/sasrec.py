@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed, restored, stored
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
-from seqrec.nn.layers import through
+from seqrec.nn.layers import MixingLayer, through, through_to
 from seqrec.sequences import Sequences
 
 
@@ -22,7 +22,7 @@ class Activation(Enum):
     gelu = nn.GELU
 
 
-class Block(nn.Module):
+class Block(MixingLayer[AttentionMemory]):
     """One layer in the original layout: only queries are normalised, and residuals start from normalised vectors.
 
     ``q = LN(h); u = q + attention(q, h); z = LN(u); h = z + ffn(z)``. No dropout on the attention's output.
@@ -34,36 +34,45 @@ class Block(nn.Module):
         self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=1e-8) for _ in range(2))
         self.dropout = Dropout(dropout)
 
-    def forward(
+    def mix(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
         q = self.attention_norm(h)
         mixed, newest = self.attention(q, h, history, memory)
-        z = self.feed_forward_norm(q + mixed)
-        return z + self.feed_forward(z), newest
+        return q, mixed, newest
+
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        z = self.feed_forward_norm(kept + mixed)
+        return z + self.feed_forward(z)
 
 
 class PreNormBlock(Block):
     """``h = h + attention(LN(h)); h = h + ffn(LN(h))``: residuals carry un-normalised vectors."""
 
-    def forward(
+    def mix(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
         q = self.attention_norm(h)
         mixed, newest = self.attention(q, q, history, memory)
-        h = h + self.dropout(mixed)
-        return h + self.feed_forward(self.feed_forward_norm(h)), newest
+        return h, mixed, newest
+
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        h = kept + self.dropout(mixed)
+        return h + self.feed_forward(self.feed_forward_norm(h))
 
 
 class PostNormBlock(Block):
     """``h = LN(h + attention(h)); h = LN(h + ffn(h))``, as in BERT."""
 
-    def forward(
+    def mix(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
         mixed, newest = self.attention(h, h, history, memory)
-        h = self.attention_norm(h + self.dropout(mixed))
-        return self.feed_forward_norm(h + self.feed_forward(h)), newest
+        return h, mixed, newest
+
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        h = self.attention_norm(kept + self.dropout(mixed))
+        return self.feed_forward_norm(h + self.feed_forward(h))
 
 
 class Norm(Enum):
@@ -134,6 +143,9 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
         """The memory is that of every layer."""
         states, newest = through(self.blocks, events, history, memory)
         return self.final_norm(states), newest
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return self.final_norm(through_to(self.blocks, events, history, at))
 
     def condense(
         self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int

@@ -284,6 +284,9 @@ class SIGMA(Backbone):
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         return self.shell(events, history, None)[0]
 
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return self.shell.states_at(events, history, at)
+
 
 class CausalSIGMA(ContinuingBackbone[list[CausalMemory]]):
     """SIGMA without its flip and with a causal convolution, so that every event may be trained and streamed.
@@ -331,3 +334,6 @@ class CausalSIGMA(ContinuingBackbone[list[CausalMemory]]):
         self, events: Float[Tensor, "T D"], history: Sequences, memory: list[CausalMemory] | None
     ) -> tuple[Float[Tensor, "T D"], list[CausalMemory]]:
         return self.shell(events, history, memory)
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return self.shell.states_at(events, history, at)

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Generic, TypeVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.sequences import Sequences
 
 Memory = TypeVar("Memory")
+
+
+class MixingLayer(nn.Module, ABC, Generic[Memory]):
+    """A layer in two halves: events learn of one another, then each is refined by itself."""
+
+    @abstractmethod
+    def mix(
+        self, h: Float[Tensor, "T D"], history: Sequences, memory: Memory | None
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Memory]:
+        """What goes past the mixing, what was mixed, and what to remember next."""
+
+    @abstractmethod
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        """What the layer makes of each event; the same whatever stands beside it."""
+
+    def forward(
+        self, h: Float[Tensor, "T D"], history: Sequences, memory: Memory | None
+    ) -> tuple[Float[Tensor, "T D"], Memory]:
+        kept, mixed, newest = self.mix(h, history, memory)
+        return self.refine(kept, mixed), newest
 
 
 def through(
@@ -28,3 +50,15 @@ def through(
         events, left = layer(events, history, None if memory is None else memory[place])
         newest.append(left)
     return events, newest
+
+
+def through_to(
+    layers: Iterable[nn.Module], events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]
+) -> Float[Tensor, "M D"]:
+    """What the last of several ``MixingLayer`` makes of the events at these places, without refining any other."""
+    *before, last = layers
+    assert isinstance(last, MixingLayer), "only such a layer can be left half done"
+    for layer in before:
+        events, _ = layer(events, history, None)
+    kept, mixed, _ = last.mix(events, history, None)
+    return last.refine(kept[at], mixed[at])

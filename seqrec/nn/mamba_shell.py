@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
-from seqrec.nn.layers import through
+from seqrec.nn.layers import MixingLayer, through, through_to
 from seqrec.nn.mamba import Mamba, StepInit
 from seqrec.sequences import Sequences
 
@@ -20,7 +20,7 @@ _EPS = 1e-12
 Memory = TypeVar("Memory")
 
 
-class Layer(nn.Module, Generic[Memory]):
+class Layer(MixingLayer[Memory]):
     """A mixer and a feed-forward, each followed by a norm.
 
     Args:
@@ -37,13 +37,16 @@ class Layer(nn.Module, Generic[Memory]):
         self.feed_forward = FeedForward(dim, 4, dropout, F.gelu)
         self.dropout = Dropout(dropout)
 
-    def forward(
+    def mix(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: Memory | None
-    ) -> tuple[Float[Tensor, "T D"], Memory]:
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Memory]:
         mixed, newest = self.mixer(h, history, memory)
+        return h, mixed, newest
+
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         mixed = self.dropout(mixed)
-        h = self.mixer_norm(mixed + h if self.has_residual else mixed)
-        return self.feed_forward_norm(self.feed_forward(h) + h), newest
+        h = self.mixer_norm(mixed + kept if self.has_residual else mixed)
+        return self.feed_forward_norm(self.feed_forward(h) + h)
 
 
 class MambaShell(nn.Module, Generic[Memory]):
@@ -80,3 +83,7 @@ class MambaShell(nn.Module, Generic[Memory]):
         self, events: Float[Tensor, "T D"], history: Sequences, memory: list[Memory] | None
     ) -> tuple[Float[Tensor, "T D"], list[Memory]]:
         return through(self.layers, self.norm(events), history, memory)
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        """What the last layer makes of the events at these places."""
+        return through_to(self.layers, self.norm(events), history, at)

@@ -190,7 +190,7 @@ def _newest(auxiliary: Auxiliary, encoded: Encoded, view: str) -> Float[Tensor, 
             f"{type(auxiliary).__name__} reads the view '{view}', the batch carries {sorted(encoded.views)}. "
             "Add a view of that name under data.views."
         )
-    return encoded.views[view][encoded.batch.views[view].newest]
+    return encoded.views[view]
 
 
 def _same(users: Tensor) -> Bool[Tensor, "B B"]:

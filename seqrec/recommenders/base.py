@@ -26,16 +26,16 @@ class Encoded:
 
     Attributes:
         batch: what was encoded.
-        states: one per event of the histories.
+        states: one per prediction.
         queries: one per prediction.
         keys: item rows to keys; the whole catalog when called with None.
         counts: how often each item of the catalog occurs in training.
-        views: states of each view, by name.
+        views: the newest state of each history of each view, by name.
         scores: inner products of queries and keys to scores, each by itself.
     """
 
     batch: Batch
-    states: Float[Tensor, "T D"]
+    states: Float[Tensor, "M D"]
     queries: Float[Tensor, "M K"]
     keys: Callable[[Tensor | None], Tensor]
     counts: Int[Tensor, "N"]

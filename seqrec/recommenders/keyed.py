@@ -118,9 +118,9 @@ class KeyedRecommender(Recommender):
             queries, keys = self.queries(history, history.newest), self.item_keys()
         return TopK(*ranking.top_k(queries, keys, k, *left_out))
 
-    def _read(self, vectors: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
-        """One state per event of these item vectors."""
-        return self.backbone(self._events(vectors, history), history)
+    def _read(self, vectors: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        """The states at these places of events with these item vectors."""
+        return self.backbone.states_at(self._events(vectors, history), history, at)
 
     def _events(self, vectors: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         """What the backbone reads of these item vectors."""
@@ -129,13 +129,13 @@ class KeyedRecommender(Recommender):
             events = self.position(events, history)
         return self.dropout(self.norm(events))
 
-    def _encoded(self, batch: Batch, states: Float[Tensor, "T D"]) -> Encoded:
-        """A batch whose histories and views, laid end to end, have these states."""
-        own, *others = states.split([part.items.numel() for part in (batch.history, *batch.views.values())])
+    def _encoded(self, batch: Batch, states: Float[Tensor, "V D"]) -> Encoded:
+        """A batch that has these states at the places that ``wanted`` names."""
+        own, *others = states.split([batch.predict_at.numel(), *(len(view) for view in batch.views.values())])
         return Encoded(
             batch=batch,
             states=own,
-            queries=self.scorer.queries(own[batch.predict_at]),
+            queries=self.scorer.queries(own),
             keys=self.item_keys,
             counts=self.counts,
             views=dict(zip(batch.views, others, strict=True)),
@@ -146,3 +146,12 @@ class KeyedRecommender(Recommender):
 def whole(batch: Batch) -> Sequences:
     """Histories and views of a batch, laid end to end, so that one pass reads all."""
     return Sequences.concat([batch.history, *batch.views.values()]) if batch.views else batch.history
+
+
+def wanted(batch: Batch) -> Int[Tensor, "V"]:
+    """Where, in ``whole``, the events stand that predict, and then the newest of each history of each view."""
+    at, n_events = [batch.predict_at], batch.history.items.numel()
+    for view in batch.views.values():
+        at.append(n_events + view.newest)
+        n_events += view.items.numel()
+    return torch.cat(at)

@@ -14,7 +14,7 @@ from seqrec.catalog import Catalog
 from seqrec.embeddings.base import ItemEmbedding
 from seqrec.positions.base import InputPosition
 from seqrec.recommenders.base import Encoded
-from seqrec.recommenders.keyed import KeyedRecommender, whole
+from seqrec.recommenders.keyed import KeyedRecommender, wanted, whole
 from seqrec.scorers import Scorer
 from seqrec.sequences import Sequences, bounds
 
@@ -56,19 +56,19 @@ class MaskedRecommender(KeyedRecommender):
         super().__init__(catalog, embedding, backbone, scorer, position, dropout, scales_input)
         self.mask = nn.Parameter(init_std * torch.randn(backbone.dim))
 
-    def states(self, history: Sequences, hidden: Int[Tensor, "hidden"]) -> Float[Tensor, "T D"]:
-        """One state per event; the items at the hidden places are not read."""
+    def states(self, history: Sequences, hidden: Int[Tensor, "hidden"], at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        """The states at these places; the items at the hidden ones are not read."""
         vectors = self.embedding(history.items)
         masks = self.mask.to(vectors.dtype).expand(hidden.numel(), -1)
-        return self._read(vectors.index_copy(0, hidden, masks), history)
+        return self._read(vectors.index_copy(0, hidden, masks), history, at)
 
     def next_states(self, history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
         asking, masks = _asking(history, at)
-        return self.states(asking, masks)[masks]
+        return self.states(asking, masks, masks)
 
     def encode(self, batch: Batch) -> Encoded:
         assert batch.hidden is not None, "the task lets only a supervision that hides events train this recommender"
-        return self._encoded(batch, self.states(whole(batch), batch.hidden))
+        return self._encoded(batch, self.states(whole(batch), batch.hidden, wanted(batch)))
 
 
 def _asking(history: Sequences, at: Int[Tensor, "M"]) -> tuple[Sequences, Int[Tensor, "M"]]:

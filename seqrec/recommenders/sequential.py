@@ -12,7 +12,7 @@ from torch import Tensor
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.batch import Batch
 from seqrec.recommenders.base import Encoded
-from seqrec.recommenders.keyed import KeyedRecommender, whole
+from seqrec.recommenders.keyed import KeyedRecommender, wanted, whole
 from seqrec.sequences import Past, Sequences
 
 
@@ -36,14 +36,14 @@ class SequentialRecommender(KeyedRecommender):
 
     def states(self, history: Sequences) -> Float[Tensor, "T D"]:
         """One state per event."""
-        return self._read(self.embedding(history.items), history)
+        return self.backbone(self._events(self.embedding(history.items), history), history)
 
     def next_states(self, history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return self.states(history)[at]
+        return self._read(self.embedding(history.items), history, at)
 
     def encode(self, batch: Batch) -> Encoded:
         informed = self.informed(batch)
-        return self._encoded(informed, self.states(whole(informed)))
+        return self._encoded(informed, self.next_states(whole(informed), wanted(informed)))
 
     @property
     def leaves_room(self) -> int:

@@ -56,9 +56,9 @@ def encoded_from(batch, leaves, dtype=torch.float32):
     def keys(rows):
         return (table if rows is None else table[rows]).to(dtype)
 
-    queries = states[batch.predict_at].to(dtype)
-    named = {name: view.to(dtype) for name, view in zip(batch.views, views, strict=True)}
-    return Encoded(batch, states, queries, keys, torch.arange(12), named)
+    at = states[batch.predict_at]
+    named = {name: leaf[view.newest].to(dtype) for (name, view), leaf in zip(batch.views.items(), views, strict=True)}
+    return Encoded(batch, at, at.to(dtype), keys, torch.arange(12), named)
 
 
 @each_auxiliary

@@ -90,6 +90,21 @@ def test_a_history_never_sees_its_neighbours(build, arguments):
 
 
 @each_backbone
+def test_states_at_some_places_are_those_of_all_places_with_the_same_gradients(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    packed = Sequences.pack(HISTORIES, times=[[60 * place for place in range(len(each))] for each in HISTORIES])
+    at = torch.cat([packed.newest[packed.lengths > 0], torch.tensor([0, 5, 5])])
+    whole, some = (vectors[packed.items].requires_grad_() for _ in range(2))
+    of_whole, of_some = backbone(whole, packed)[at], backbone.states_at(some, packed, at)
+    torch.testing.assert_close(of_some, of_whole)
+    weights = torch.randn_like(of_some)
+    inside = list(backbone.parameters())
+    expected = torch.autograd.grad((weights * of_whole).sum(), [whole, *inside], allow_unused=True)
+    found = torch.autograd.grad((weights * of_some).sum(), [some, *inside], allow_unused=True)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@each_backbone
 def test_no_gradient_flows_between_histories(build, arguments):
     backbone, vectors = ready(build, arguments)
     packed = Sequences.pack(HISTORIES)

@@ -60,7 +60,8 @@ def encoded_of(predict_at, targets, dtype=torch.float32):
         return (table if rows is None else table[rows]).to(dtype)
 
     counts = torch.arange(N_ITEMS)
-    return Encoded(batch, states, states[batch.predict_at].to(dtype), keys, counts), states, table
+    at = states[batch.predict_at]
+    return Encoded(batch, at, at.to(dtype), keys, counts), states, table
 
 
 @each_objective
@@ -102,7 +103,12 @@ def test_a_step_down_the_gradient_lowers_the_loss(build, arguments):
     def loss():
         torch.manual_seed(9)
         fresh = Encoded(
-            encoded.batch, states, states[encoded.batch.predict_at], encoded.keys, encoded.counts, encoded.views
+            encoded.batch,
+            states[encoded.batch.predict_at],
+            states[encoded.batch.predict_at],
+            encoded.keys,
+            encoded.counts,
+            encoded.views,
         )
         return objective(fresh).mean()
 

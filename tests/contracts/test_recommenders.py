@@ -268,7 +268,7 @@ def test_what_is_trained_is_what_is_ranked(build, arguments):
     except TypeError as refusal:
         pytest.skip(str(refusal))
     keys, rows = encoded.keys(None), torch.tensor([7, 0, 7])
-    assert encoded.states.shape[0] == batch.history.items.numel()
+    assert encoded.states.shape[0] == batch.predict_at.numel()
     assert encoded.queries.shape == (4, keys.shape[1])
     assert keys.shape[0] == N_ITEMS
     torch.testing.assert_close(encoded.keys(rows), keys[rows])

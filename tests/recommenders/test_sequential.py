@@ -39,8 +39,8 @@ def test_views_are_read_in_the_same_pass_as_histories():
     recommender, batch = _recommender(), _batch()
     view = Sequences.pack([[2, 2], [7]])
     encoded = recommender.encode(Batch(**{**vars(batch), "views": {"other": view}}))
-    torch.testing.assert_close(encoded.states, recommender.states(batch.history))
-    torch.testing.assert_close(encoded.views["other"], recommender.states(view))
+    torch.testing.assert_close(encoded.states, recommender.states(batch.history)[batch.predict_at])
+    torch.testing.assert_close(encoded.views["other"], recommender.states(view)[view.newest])
 
 
 def test_queries_are_float32_whatever_the_precision_of_training():
