@@ -1,8 +1,8 @@
 """Measures what a step of training costs with SRA-CL stacked on a model, beside the same step without it.
 
-Both train the same prefixes in turns; the figure is the ratio of their events per second, the median over the turns. By
-passes of the encoder alone it would be 14 (history, history once more, 10 neighbours, 2 views), and more where neighbours
-are longer than histories. See experiments/README.md.
+Both train the same prefixes in turns; the figure is the ratio of their events per second, the median over the turns.
+By passes of the encoder alone it would be 14 (history, history once more, 10 neighbours, 2 views), and more where
+neighbours are longer than histories. See experiments/README.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One program for the whole journey: ``seqrec prepare | fit | validate | test | export | recommend | leaderboard``."""
+"""One program for the whole journey: ``seqrec prepare | fit | test | export | recommend | …``."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ COMMANDS = {
     "recommend": Command(
         "seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
     ),
+    "withhold": Command(
+        "seqrec.data.withhold:withhold", "a prepared data set without some items, to ask for them later"
+    ),
+    "cold": Command("seqrec.run_cold:cold", "rank items that training never saw, by their texts", extra="cpu"),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
-ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard")
+ORDER = ("prepare", "withhold", "fit", "validate", "test", "cold", "export", "recommend", "leaderboard")
 
 
 def overview() -> str:

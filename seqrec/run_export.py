@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
-from seqrec.catalog import Catalog
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError
-from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.bundle import write_bundle
 from seqrec.export.users import Users, remember_users
 from seqrec.recommenders.keyed import KeyedRecommender
 from seqrec.recommenders.sequential import SequentialRecommender
+from seqrec.runs import open_run
 from seqrec.sequences import Sequences
-from seqrec.training.ranking_task import check_catalog
 
 
 def export(run: Path, out: Path, users: bool = False) -> None:
@@ -38,19 +33,15 @@ def export(run: Path, out: Path, users: bool = False) -> None:
             large for everyone.
     """
     run, out = Path(run), Path(out)
-    config = _config(run)
-    recipe = config["model"]["init_args"]["recommender"]
-    data = _from_config(SequenceDataModule, config["data"])
-    weights = _weights(run, data.catalog)
-    recommender = build_recommender(recipe, data.catalog)
-    recommender.load_state_dict(weights)
+    opened = open_run(run)
+    recommender, data = opened.recommender, opened.data
     result = run / "result.json"
     metrics = json.loads(result.read_text())["metrics"] if result.is_file() else {}
     write_bundle(
         recommender,
         out,
-        recipe=recipe,
-        config=config,
+        recipe=opened.recipe,
+        config=opened.config,
         max_length=data.max_length,
         metrics=metrics,
         users=_remembered(recommender, data) if users else None,
@@ -80,27 +71,3 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> User
         return remember_users(recommender.eval(), batches())
     except TypeError as refusal:
         raise InputError(f"{refusal} Or export without --users.") from refusal
-
-
-def _from_config(kind: type[SequenceDataModule], arguments: Mapping[str, Any]) -> SequenceDataModule:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "data")
-    return parser.instantiate_classes(parser.parse_object({"data": dict(arguments)}))["data"]
-
-
-def _config(run: Path) -> dict[str, Any]:
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist, so {run} is not the folder of a run. Run `seqrec fit` first.")
-    return yaml.safe_load(path.read_text())
-
-
-def _weights(run: Path, catalog: Catalog) -> dict[str, Tensor]:
-    checkpoints = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    found = next((path for path in checkpoints if path.is_file()), None)
-    if found is None:
-        raise InputError(f"{checkpoints[0]} does not exist. Run `seqrec fit --run {run}` first.")
-    checkpoint = torch.load(found, map_location="cpu", weights_only=True)
-    check_catalog(checkpoint, catalog.fingerprint)
-    prefix, state = "recommender.", checkpoint["state_dict"]
-    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}

@@ -10,7 +10,17 @@ PACKAGE = Path(__file__).parents[1] / "seqrec"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # One room in several files: the only place where data meets models.
-FRONT = ("cli", "lightning_cli", "help_text", "suggestions", "leaderboard", "quickstart", "run_export")
+FRONT = (
+    "cli",
+    "lightning_cli",
+    "help_text",
+    "suggestions",
+    "leaderboard",
+    "quickstart",
+    "run_export",
+    "run_cold",
+    "runs",
+)
 FLOORS = {
     8: FRONT,
     7: ("training",),

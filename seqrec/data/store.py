@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,13 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def write(events: Events, catalog: pl.DataFrame, folder: Path, manifest: dict[str, Any]) -> None:
+def write(
+    events: Events,
+    catalog: pl.DataFrame,
+    folder: Path,
+    manifest: dict[str, Any],
+    beside: Mapping[str, pl.DataFrame] | None = None,
+) -> None:
     """Writes the folder that ``Log.open`` reads, whole or not at all.
 
     Args:
@@ -48,10 +55,11 @@ def write(events: Events, catalog: pl.DataFrame, folder: Path, manifest: dict[st
         catalog: one line per item in row order.
         folder: its final place.
         manifest: what it says of itself; schema version, fingerprint and sizes of the files are added here.
+        beside: further tables to keep in the folder, by name.
     """
     ends = np.cumsum(np.bincount(events.users, minlength=len(events.user_ids)))
     arrays = {"items": events.items, "times": events.times, "offsets": np.append(0, ends).astype(np.int64)}
-    tables = {"users": pl.DataFrame({"user_id": events.user_ids}), "catalog": catalog}
+    tables = {"users": pl.DataFrame({"user_id": events.user_ids}), "catalog": catalog, **(beside or {})}
     with whole_folder(folder, _MANIFEST) as fresh:
         for name, array in arrays.items():
             _write_array(fresh / f"{name}.npy", array)

@@ -1,0 +1,138 @@
+"""Items are withheld whole, and what is asked of a run about them is what their texts say and nothing else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from seqrec.cli import main
+from seqrec.data.errors import InputError
+from seqrec.data.log import Log
+from seqrec.data.prepare import prepare_log
+from seqrec.data.protocol import LeaveOneOut
+from seqrec.data.simulated import SimulatedShop
+from seqrec.data.withhold import withhold
+from seqrec.run_cold import cold_keys
+from seqrec.runs import open_run
+from seqrec.sequences import Sequences
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+QUICK = [
+    *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    *("--trainer.max_epochs=2", "--data.max_length=20", "--data.events_per_batch=200"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cold")
+    prepare_log(SimulatedShop(users=150, items=80, mean_events=12.0), folder / "shop")
+    withhold(folder / "shop", folder / "cold", share=0.2, seed=3)
+    catalog = Log.open(folder / "shop").catalog
+    numbers = np.random.default_rng(0).standard_normal((len(catalog), 16)).astype("float32")
+    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(folder / "vectors.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder) -> Path:
+    plugin = folder / "text-sum.yaml"
+    text = (CONFIGS / "plugin" / "text-sum.yaml").read_text()
+    plugin.write_text(text.replace("data/raw/amazon-beauty/minilm.parquet", str(folder / "vectors.parquet")))
+    stack = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={plugin}"]
+    assert main(["fit", *stack, f"--data.prepared={folder / 'cold'}", f"--run={folder / 'run'}", *QUICK]) == 0
+    return folder / "run"
+
+
+def test_a_withheld_item_is_nowhere_and_all_else_is_as_it_was(folder):
+    before, after = Log.open(folder / "shop"), Log.open(folder / "cold")
+    withheld = set(pl.read_parquet(folder / "cold" / "withheld_items.parquet")["item_id"])
+    assert len(withheld) == 16
+    assert not withheld & set(after.catalog.ids)
+    assert withheld | set(after.catalog.ids) == set(before.catalog.ids)
+
+    def histories(log):
+        return {
+            user: [
+                (log.catalog.ids[int(row)], int(time)) for row, time in zip(log.items[a:b], log.times[a:b], strict=True)
+            ]
+            for user, a, b in zip(log.users, log.offsets[:-1], log.offsets[1:], strict=True)
+        }
+
+    left = {user: [each for each in events if each[0] not in withheld] for user, events in histories(before).items()}
+    assert histories(after) == {user: events for user, events in left.items() if events}
+    assert after.catalog.table.drop("count").equals(
+        before.catalog.table.drop("count").filter(~pl.col("item_id").is_in(list(withheld)))
+    )
+
+
+def test_targets_are_newest_items_and_their_histories_all_that_is_left_before(folder):
+    before = Log.open(folder / "shop")
+    targets = pl.read_parquet(folder / "cold" / "withheld_targets.parquet")
+    withheld = set(pl.read_parquet(folder / "cold" / "withheld_items.parquet")["item_id"])
+    expected = {}
+    for user, start, end in zip(before.users, before.offsets[:-1], before.offsets[1:], strict=True):
+        items = [before.catalog.ids[int(row)] for row in before.items[start:end]]
+        history = [item for item in items[:-1] if item not in withheld]
+        if items[-1] in withheld and history:
+            expected[user] = (history, items[-1])
+    found = {line["user_id"]: (line["history"], line["item_id"]) for line in targets.iter_rows(named=True)}
+    assert found == expected
+    assert all(len(line["times"]) == len(line["history"]) for line in targets.iter_rows(named=True))
+
+
+def test_what_is_left_is_a_prepared_data_set_with_the_same_result_every_time(folder, tmp_path):
+    withhold(folder / "shop", tmp_path / "again", share=0.2, seed=3)
+    withhold(folder / "shop", tmp_path / "other", share=0.2, seed=4)
+    fingerprints = [Log.open(each).manifest["fingerprint"] for each in (folder / "cold", tmp_path / "again")]
+    assert fingerprints[0] == fingerprints[1] != Log.open(tmp_path / "other").manifest["fingerprint"]
+    assert len(LeaveOneOut().split(Log.open(tmp_path / "again")).test)
+
+
+@pytest.mark.parametrize(("share", "seed"), [(0.0, 0), (1.0, 0), (0.1, -1)])
+def test_a_share_that_makes_no_sense_is_refused(folder, tmp_path, share, seed):
+    with pytest.raises(InputError, match="Withhold between 0 and 1"):
+        withhold(folder / "shop", tmp_path / "out", share, seed)
+
+
+def test_the_figures_are_those_of_scores_computed_one_by_one(folder, run, capsys):
+    assert main(["cold", f"--run={run}", f"--vectors={folder / 'vectors.parquet'}"]) == 0
+    assert "withheld targets" in capsys.readouterr().out
+    result = json.loads((run / "cold.json").read_text())
+    opened = open_run(run)
+    items = pl.read_parquet(folder / "cold" / "withheld_items.parquet")["item_id"].to_list()
+    targets = pl.read_parquet(folder / "cold" / "withheld_targets.parquet")
+    model, catalog = opened.recommender, opened.data.catalog
+    keys = torch.cat([model.item_keys(), cold_keys(model, folder / "vectors.parquet", pl.Series(items))]).detach()
+    hits = {"among_all": 0, "among_themselves": 0}
+    for line in targets.iter_rows(named=True):
+        rows = catalog.rows(line["history"])[0]
+        window = Sequences.pack([rows[-20:]], [line["times"][-20:]])
+        scores = (model.queries(window, window.newest) @ keys.T).detach()[0]
+        scores[rows] = -torch.inf
+        at = len(catalog) + items.index(line["item_id"])
+        hits["among_all"] += int((scores > scores[at]).sum() < 10)
+        hits["among_themselves"] += int((scores[len(catalog) :] > scores[at]).sum() < 10)
+    for name, count in hits.items():
+        assert result[name]["recall@10"] == pytest.approx(count / len(targets), abs=1e-6)
+    assert result["targets"] == len(targets)
+
+
+def test_a_model_of_ids_alone_says_why_it_cannot(folder, tmp_path, capsys):
+    run = f"--run={tmp_path / 'run'}"
+    config = f"--config={CONFIGS / 'model' / 'sasrec.yaml'}"
+    assert main(["fit", config, f"--data.prepared={folder / 'cold'}", run, *QUICK]) == 0
+    capsys.readouterr()
+    assert main(["cold", run, f"--vectors={folder / 'vectors.parquet'}"]) == 2
+    assert "IdEmbedding learns its vectors from interactions alone" in capsys.readouterr().err
+
+
+def test_data_that_withhold_nothing_are_refused(folder, tmp_path, capsys):
+    run = f"--run={tmp_path / 'run'}"
+    config = f"--config={CONFIGS / 'model' / 'sasrec.yaml'}"
+    assert main(["fit", config, f"--data.prepared={folder / 'shop'}", run, *QUICK]) == 0
+    assert main(["cold", run, f"--vectors={folder / 'vectors.parquet'}"]) == 2
+    assert "withholds no items. Run `seqrec withhold" in capsys.readouterr().err
