@@ -1,7 +1,7 @@
 """Trains a config on whole histories, on their recent part alone, and on tokens that compress what is older.
 
-What tokens are worth is the share of the NDCG@10 between recent events alone and whole histories that they win back. One
-file per run is kept; a run that was stopped goes on where it was. See experiments/README.md.
+What tokens are worth is the share of the NDCG@10 between recent events alone and whole histories that they win back.
+One file per run is kept; a run that was stopped goes on where it was. See experiments/README.md.
 """
 
 from __future__ import annotations
