@@ -39,7 +39,7 @@ COMMANDS = {
         "seqrec.run_export:export", "a run to a folder that serves: FAISS index and encoder", extra="cpu"
     ),
     "recommend": Command(
-        "seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
+        "seqrec.export.answers:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
     ),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }

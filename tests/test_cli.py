@@ -247,7 +247,7 @@ def test_the_help_of_a_command_shows_its_use_and_an_example_on_a_line_of_its_own
 
 def test_options_may_be_spelt_as_people_spell_them():
     from seqrec.cli import _as_declared
-    from seqrec.export.retriever import recommend
+    from seqrec.export.answers import recommend
 
     given = ["--bundle", "b", "-k", "3", "--exclude-seen", "--history=-1,2"]
     assert _as_declared(recommend, given) == ["--bundle", "b", "--k", "3", "--exclude_seen=true", "--history=-1,2"]

@@ -94,11 +94,27 @@ class TextTower(ItemEmbedding):
         self.widen = nn.Linear(vectors.shape[1], self.narrow.in_features).to(self.narrow.weight)
 
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
+        held = self._held()
+        return self._through(held if rows is None else F.embedding(rows, held))
+
+    def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
+        held = self._held()
+        if vectors.shape[1] != held.shape[1]:
+            raise ValueError(
+                f"The new items have vectors of {vectors.shape[1]} numbers, the model was trained on vectors of "
+                f"{held.shape[1]}; make them with the same encoder."
+            )
+        return self._through(vectors.to(held.dtype))
+
+    def _held(self) -> Float[Tensor, "N T"]:
         if self.vectors is None:
             raise FileNotFoundError(
                 f"{self.path} does not exist, and no checkpoint brought the vectors; correct `vectors` of TextTower."
             )
-        vectors = (self.vectors if rows is None else F.embedding(rows, self.vectors)).to(self.narrow.weight.dtype)
+        return self.vectors
+
+    def _through(self, vectors: Float[Tensor, "*n T"]) -> Float[Tensor, "*n D"]:
+        vectors = vectors.to(self.narrow.weight.dtype)
         # Without weights of its own: those of the map that follows do the same.
         hidden = F.gelu(self.widen(F.layer_norm(vectors, vectors.shape[-1:])))
         return self.narrow(drop(hidden, self.dropout) if self.training else hidden)
