@@ -41,9 +41,17 @@ COMMANDS = {
     "recommend": Command(
         "seqrec.export.answers:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
     ),
+    "add-items": Command("seqrec.export.changes:add_items", "new items into a bundle, from their texts", extra="cpu"),
+    "block-items": Command("seqrec.export.changes:block_items", "never recommend some items of a bundle", extra="cpu"),
+    "remove-items": Command("seqrec.export.changes:remove_items", "items out of a bundle for good", extra="cpu"),
+    "push": Command("seqrec.export.hub:push", "a bundle to a model hub", extra="hub"),
+    "pull": Command("seqrec.export.hub:pull", "a bundle from a model hub", extra="hub"),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
-ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard")
+ORDER = (
+    *("prepare", "fit", "validate", "test", "export", "recommend"),
+    *("add-items", "block-items", "remove-items", "push", "pull", "leaderboard"),
+)
 
 
 def overview() -> str:

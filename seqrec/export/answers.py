@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -57,15 +58,24 @@ def recommend(
     if (histories is None) != (out is None):
         raise InputError("--histories and --out belong together: give both, or --history alone.")
     retriever = Retriever.load(bundle)
+    filters: dict[str, Any] = {
+        "allow": None if allow is None else _listed(allow),
+        "deny": _listed(deny or ""),
+        "categories": None if categories is None else _listed(categories),
+    }
     if histories is not None and out is not None:
-        _answer_file(retriever, Path(histories), Path(out), k, exclude_seen, asked_at)
+        _answer_file(retriever, Path(histories), Path(out), k, exclude_seen, asked_at, filters)
     else:
-        ids = [raw.strip() for raw in (history or "").split(",") if raw.strip()]
+        ids = _listed(history or "")
         clock = None if times is None else _numbers(times)
         if user is None:
-            _show(retriever.recommend(ids, k, exclude_seen, clock, asked_at))
+            _show(retriever.recommend(ids, k, exclude_seen, clock, asked_at, **filters))
         else:
-            _show(retriever.recommend_user(str(user), ids, k, exclude_seen, clock, asked_at))
+            _show(retriever.recommend_user(str(user), ids, k, exclude_seen, clock, asked_at, **filters))
+
+
+def _listed(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]
 
 
 def _numbers(times: str) -> list[int]:
@@ -76,7 +86,13 @@ def _numbers(times: str) -> list[int]:
 
 
 def _answer_file(
-    retriever: Retriever, histories: Path, out: Path, k: int, exclude_seen: bool, asked_at: int | None
+    retriever: Retriever,
+    histories: Path,
+    out: Path,
+    k: int,
+    exclude_seen: bool,
+    asked_at: int | None,
+    filters: dict[str, Any],
 ) -> None:
     source = HistoryFile(histories, with_times=retriever.recommender.reads_clock)
     answered = 0
@@ -84,7 +100,7 @@ def _answer_file(
         warnings.simplefilter("once")
         for part in track(source, description="recommending", console=Console(stderr=True)):
             clocks = part["timestamp"].to_list() if "timestamp" in part.columns else None
-            best = retriever.top_k(part["item_id"].to_list(), k, exclude_seen, clocks, asked_at)
+            best = retriever.top_k(part["item_id"].to_list(), k, exclude_seen, clocks, asked_at, **filters)
             answered += int((best.items[:, 0] >= 0).sum())
             write(part["user_id"], retriever.catalog, best)
     print(f"{out}: recommendations for {answered:,} of {source.n_users:,} histories.")

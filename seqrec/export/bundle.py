@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ def write_bundle(
     metrics: Mapping[str, float] | None = None,
     users: Users | None = None,
     index: IndexKind = IndexKind.flat,
-    formats: tuple[Format, ...] = (),
+    formats: Iterable[Format] = (),
+    demanded: bool = True,
     samples: Sequences | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> None:
@@ -81,6 +82,7 @@ def write_bundle(
         users: what the recommender remembers of some users, so that their past need not be read again.
         index: how the best items are found.
         formats: the forms in which the query encoder is also written for other programs.
+        demanded: False warns of a form that cannot be written, instead of refusing.
         samples: histories to measure the index and to check the programs with; None draws some from the catalog.
         about: ``passport``, ``data`` and ``licence`` for the model card, as far as they are known.
 
@@ -100,7 +102,6 @@ def write_bundle(
         "metrics": dict(metrics or {}),
         "about": dict(about or {}),
         "index": {"asked": index.name, **as_fields(report)},
-        "programs": [each.name for each in formats],
         "config": dict(config),
     }
     with whole_folder(folder, mark=MANIFEST) as fresh:
@@ -111,9 +112,9 @@ def write_bundle(
         if users is not None:
             users.save(fresh / USERS)
             names.append(USERS)
-        names += write_programs(recommender, fresh, formats, max_length, samples)
-        (fresh / CARD).write_text(card(fields, recommender))
-        write_manifest(fresh, fields, names)
+        fields["programs"] = write_programs(recommender, fresh, formats, max_length, samples, demanded)
+        (fresh / CARD).write_text(card(fields))
+        write_manifest(fresh, fields, [*names, *fields["programs"]])
 
 
 def read_bundle(folder: Path) -> Bundle:
