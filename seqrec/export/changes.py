@@ -92,7 +92,7 @@ def block_items(bundle: Path, items: str, undo: bool = False) -> None:
 
 
 def remove_items(bundle: Path, items: str) -> None:
-    """Take items out for good: they are never recommended, and histories that name them are told that nobody knows them.
+    """Take items out for good: they are never recommended, and in histories nobody knows them any more.
 
     seqrec remove-items --bundle bundles/shop --items SKU-1,SKU-7
 

@@ -83,6 +83,6 @@ def _asking(repo: str) -> Iterator[Any]:
     except (HfHubHTTPError, HFValidationError, hub.errors.LocalEntryNotFoundError, ConnectionError) as refusal:
         first = str(refusal).strip().splitlines()[0].rstrip(".")
         raise InputError(
-            f"The hub did not answer for '{repo}' ({first}); see that the name is right, that you may use it, and that it "
-            "can be reached."
+            f"The hub did not answer for '{repo}' ({first}); see that the name is right, that you may use it, and that "
+            "it can be reached."
         ) from refusal

@@ -41,8 +41,8 @@ def _exported(
 ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "1 layers D"]]:
     """One history, event by event: the form that is written into exported programs."""
     newest = []
-    for weights, first in zip(cells.all_weights, before[0], strict=True):
-        of_input, of_state, input_bias, state_bias = (*weights, None, None)[:4]
+    for (of_input, of_state, *biases), first in zip(cells.all_weights, before[0], strict=True):
+        input_bias, state_bias = biases or (None, None)
         events, state = gated_loop(F.linear(events, of_input, input_bias), first, of_state, state_bias)
         newest.append(state)
     return events, torch.stack(newest)[None]

@@ -101,16 +101,15 @@ def join(
 
 @causal_attention.exported
 def _exported(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 0.0) -> Tensor:
-    heads = (x.transpose(0, 1)[None] for x in (q, k, v))
     places = torch.arange(q.shape[0], device=q.device)
-    visible = places <= places[:, None]
-    return F.scaled_dot_product_attention(*heads, attn_mask=visible)[0].transpose(0, 1)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=places <= places[:, None])[0].transpose(0, 1)
 
 
 @bidirectional_attention.exported
 def _bidirectional_exported(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 0.0) -> Tensor:
-    heads = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return F.scaled_dot_product_attention(*heads)[0].transpose(0, 1)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
 
 
 def _never(*_: Any, **__: Any) -> str | None:
