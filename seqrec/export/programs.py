@@ -140,11 +140,13 @@ def write_programs(
     """
     encoder, tried = QueryEncoder(recommender), _some(samples)
     own = [encoder(**encoder.inputs(history)) for history in tried]
-    written = []
+    program, written = None, []
     for form in formats:
         path = folder / form.value.file
         try:
-            form.value.save(torch_program(encoder, encoder.inputs(_example(tried[-1])), max_length), path)
+            if program is None:
+                program = torch_program(encoder, encoder.inputs(_example(tried[-1])), max_length)
+            form.value.save(program, path)
             run = form.value.run(path)
         except Exception as refusal:  # exporters raise whatever they meet
             told = _told(recommender, form, refusal)
