@@ -86,7 +86,7 @@ def auto(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[Key
     if len(keys) <= _FEW:
         return flat(keys, queries)
     index, report = (ivf if len(keys) <= _VERY_MANY else pq)(keys, queries)
-    if report.recall >= _RECALL and report.seconds < report.exact_seconds:
+    if report.recall >= _RECALL and _quicker(report):
         return index, report
     logger.warning(
         "%s finds %.3f of the %d best items in %.2f ms, an exact search takes %.2f ms, so the exact index is kept.",
@@ -133,6 +133,10 @@ def load_index(folder: Path, n_items: int, width: int, report: dict[str, Any]) -
 
 def as_fields(report: IndexReport) -> dict[str, Any]:
     return asdict(report)
+
+
+def _quicker(report: IndexReport) -> bool:
+    return report.seconds < report.exact_seconds
 
 
 def _n_lists(n_items: int) -> int:
