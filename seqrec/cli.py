@@ -18,12 +18,13 @@ from seqrec.suggestions import sentence
 @dataclass(frozen=True)
 class Command:
     """A command that is a plain function: where it lives, what it does, whether what it must have is named by place
-    or by option, and the extra it needs."""
+    or by option, the extra it needs, and the one option that may be given as a mere word at the end."""
 
     path: str
     summary: str
     by_place: bool = False
     extra: str | None = None
+    word: str | None = None
 
 
 RUNS = {
@@ -39,21 +40,31 @@ COMMANDS = {
         "seqrec.run_export:export", "a run to a folder that serves: FAISS index and encoder", extra="cpu"
     ),
     "recommend": Command(
-        "seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
+        "seqrec.export.answers:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
     ),
     "withhold": Command(
         "seqrec.data.withhold:withhold", "a prepared data set without some items, to ask for them later"
     ),
     "cold": Command("seqrec.run_cold:cold", "rank items that training never saw, by their texts", extra="cpu"),
+    "add-items": Command(
+        "seqrec.export.changes:add_items", "new items into a bundle, from their texts", extra="cpu", word="items"
+    ),
+    "block-items": Command("seqrec.export.changes:block_items", "never recommend some items of a bundle", extra="cpu"),
+    "remove-items": Command("seqrec.export.changes:remove_items", "items out of a bundle for good", extra="cpu"),
+    "push": Command("seqrec.export.hub:push", "a bundle to a model hub", extra="hub"),
+    "pull": Command("seqrec.export.hub:pull", "a bundle from a model hub", extra="hub"),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
-ORDER = ("prepare", "withhold", "fit", "validate", "test", "cold", "export", "recommend", "leaderboard")
+ORDER = (
+    *("prepare", "withhold", "fit", "validate", "test", "cold", "export", "recommend"),
+    *("add-items", "block-items", "remove-items", "push", "pull", "leaderboard"),
+)
 
 
 def overview() -> str:
     """What ``seqrec --help`` prints; it imports none of the commands, so it is quick."""
     summaries = RUNS | {name: command.summary for name, command in COMMANDS.items()}
-    lines = "\n".join(f"  {name:<12} {summaries[name]}" for name in ORDER)
+    lines = "\n".join(f"  {name:<13} {summaries[name]}" for name in ORDER)
     return f"""usage: seqrec COMMAND [options]
 
 Sequential recommendation: given what a person did so far, which item comes next?
@@ -92,7 +103,7 @@ def run(arguments: list[str]) -> None:
         from seqrec.help_text import HelpFormatter, explained
 
         function, by_place = load(name), COMMANDS[name].by_place
-        rest = _as_declared(function, _as_a_list(function, rest))
+        rest = _as_declared(function, _as_a_list(function, _with_last_word(COMMANDS[name].word, rest)))
         auto_cli(
             function,
             args=rest,
@@ -140,6 +151,13 @@ def _as_a_list(function: Callable[..., object], arguments: list[str]) -> list[st
     words = list(takewhile(lambda word: not word.startswith("-"), arguments))
     takes_several = str(first.annotation).startswith("list") and len(words) > 1
     return [f"[{','.join(words)}]", *arguments[len(words) :]] if takes_several else arguments
+
+
+def _with_last_word(option: str | None, arguments: list[str]) -> list[str]:
+    """A word at the end that belongs to no option before it as the value of this one."""
+    before, last = arguments[-2:] if len(arguments) > 1 else ("", *arguments) if arguments else ("", "-")
+    is_alone = not last.startswith("-") and (not before.startswith("-") or "=" in before)
+    return [*arguments[:-1], f"--{option}={last}"] if option is not None and is_alone else arguments
 
 
 def _as_declared(function: Callable[..., object], arguments: list[str]) -> list[str]:

@@ -10,9 +10,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from seqrec.data.card import Card, known
 from seqrec.data.datamodule import SequenceDataModule
-from seqrec.data.errors import InputError
+from seqrec.data.errors import InputError, nearest
 from seqrec.export.bundle import write_bundle
+from seqrec.export.index_kinds import IndexKind
+from seqrec.export.programs import Format
 from seqrec.export.users import Users, remember_users
 from seqrec.recommenders.keyed import KeyedRecommender
 from seqrec.recommenders.sequential import SequentialRecommender
@@ -20,10 +23,13 @@ from seqrec.runs import open_run
 from seqrec.sequences import Sequences
 
 
-def export(run: Path, out: Path, users: bool = False) -> None:
+def export(
+    run: Path, out: Path, users: bool = False, index: IndexKind = IndexKind.auto, format: str | None = None
+) -> None:
     """Write the best model of a run as a bundle that `seqrec recommend` answers from.
 
     seqrec export --run runs/shop --out bundles/shop
+    seqrec export --run runs/shop --out bundles/shop --index hnsw --format onnx
 
     Args:
         run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
@@ -31,22 +37,53 @@ def export(run: Path, out: Path, users: bool = False) -> None:
         users: whether the bundle also carries what the model remembers of every user of the data, all of their events
             included, so that `seqrec recommend --user` need not read their past again; for models whose memory is as
             large for everyone.
+        index: how the best items are found. flat is exact; ivf, hnsw and pq are quicker and miss a few; auto is exact
+            up to 50,000 items, then ivf or pq, and exact again where they miss more than 5 of the 100 best.
+        format: forms in which the query encoder is also written for other programs, with commas between them: torch,
+            onnx; or none. Without it, those that this model and this machine can write.
     """
     run, out = Path(run), Path(out)
+    formats = tuple(Format) if format is None else _formats(format)
     opened = open_run(run)
     recommender, data = opened.recommender, opened.data
     result = run / "result.json"
-    metrics = json.loads(result.read_text())["metrics"] if result.is_file() else {}
+    tested = json.loads(result.read_text()) if result.is_file() else {}
     write_bundle(
         recommender,
         out,
         recipe=opened.recipe,
         config=opened.config,
         max_length=data.max_length,
-        metrics=metrics,
+        metrics=tested.get("metrics"),
         users=_remembered(recommender, data) if users else None,
+        index=index,
+        formats=formats,
+        demanded=format is not None,
+        about=_about(recommender, data, tested),
     )
     print(f"{out}: {len(data.catalog):,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
+
+
+def _formats(words: str) -> tuple[Format, ...]:
+    names = [word.strip() for word in words.split(",") if word.strip() and word.strip() != "none"]
+    unknown = [name for name in names if name not in Format.__members__]
+    if unknown:
+        raise InputError(
+            f"--format is '{unknown[0]}', {nearest(unknown[0], [*Format.__members__, 'none'])}; choose one."
+        )
+    return tuple(Format[name] for name in dict.fromkeys(names))
+
+
+def _about(recommender: KeyedRecommender, data: SequenceDataModule, tested: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model card says of the model and its data."""
+    name = Path(data.prepared).name
+    return {
+        "model": type(recommender.backbone).__name__,
+        "data": name,
+        "licence": Card.load(name).licence if name in known() else None,
+        "passport": tested.get("passport"),
+        "commit": tested.get("commit"),
+    }
 
 
 def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> Users:

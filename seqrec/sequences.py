@@ -58,6 +58,8 @@ class Sequences:
     @property
     def owners(self) -> Int[Tensor, "T"]:
         """Which history each event belongs to."""
+        if torch.compiler.is_exporting():  # a program reads one history
+            return torch.zeros_like(self.items)
         histories = torch.arange(len(self), device=self.offsets.device)
         return torch.repeat_interleave(histories, self.lengths, output_size=self.items.numel())
 
@@ -104,7 +106,8 @@ class Sequences:
         What follows another event was asked for when it happened. The histories must carry times.
         """
         assert self.times is not None, "who knows when something is asked for knows when things happened"
-        followed = torch.cat([self.times[1:], self.times[:1]])
+        following = torch.arange(1, self.items.numel() + 1, device=self.times.device)
+        followed = self.times[following.clamp(max=self.items.numel() - 1)]
         return replace(self, asked_at=followed.index_copy(0, at, asked_at.to(followed.dtype)))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Sequences:

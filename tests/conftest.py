@@ -11,8 +11,9 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# numba and Triton compile functions as they are written, without checks; not every system has Triton.
+# numba, Triton and torch's exporter compile functions as they are written, without checks; not every system has Triton.
 import seqrec.ops.contextual_kernels
+import seqrec.ops.loops
 import seqrec.ops.scan_kernels
 
 with contextlib.suppress(ImportError):

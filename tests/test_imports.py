@@ -44,7 +44,7 @@ KNOWS = {
     "training": ("recommenders", "objectives", "evaluation", "ops"),
     "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops"),
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
-    "export": ("recommenders", "ops", "data.errors", "data.folders"),
+    "export": ("recommenders", "ops", "embeddings.extended", "data.errors", "data.folders"),
     "serving": ("export",),
     "recommenders": (
         *("embeddings.base", "backbones.base", "positions.base", "scorers", "ops.ranking"),

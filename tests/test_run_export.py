@@ -17,9 +17,9 @@ SMALL = {"embedding": "seqrec.embeddings.ids.IdEmbedding", "backbone": "seqrec.b
 QUIET = [f"--trainer.{each}" for each in ("accelerator=cpu", "enable_progress_bar=false", "enable_model_summary=false")]
 
 
-def fit(folder: Path) -> None:
+def fit(folder: Path, **others: str) -> None:
     model = "--model.recommender=seqrec.recommenders.sequential.SequentialRecommender"
-    parts = [f"--model.recommender.{name}={kind}" for name, kind in SMALL.items()]
+    parts = [f"--model.recommender.{name}={kind}" for name, kind in (SMALL | others).items()]
     widths = [f"--model.recommender.{name}.dim=8" for name in SMALL]
     rest = ["--model.objective=seqrec.objectives.softmax.FullSoftmax", "--trainer.max_epochs=1", *QUIET]
     data, run = f"--data.prepared={folder / 'shop'}", f"--run={folder / 'run'}"
@@ -114,8 +114,23 @@ def test_a_bundle_with_users_answers_for_them_in_raw_ids(tmp_path, capsys):
     assert "'nobody' is not among them" in capsys.readouterr().err
 
 
-def test_users_of_a_model_that_remembers_every_event_are_refused(trained, capsys):
+def test_users_of_a_model_that_remembers_every_event_are_refused(tmp_path, capsys):
     pytest.importorskip("faiss")
-    assert main(["export", f"--run={trained / 'run'}", f"--out={trained / 'bundle'}", "--users"]) == 2
-    assert "GRU4Rec remembers cannot be kept" in capsys.readouterr().err
-    assert not (trained / "bundle").exists()
+    prepare_log(SimulatedShop(users=60, items=60, mean_events=12.0), tmp_path / "shop")
+    fit(tmp_path, backbone="seqrec.backbones.sasrec.SASRec")
+    assert main(["export", f"--run={tmp_path / 'run'}", f"--out={tmp_path / 'bundle'}", "--users"]) == 2
+    assert "Attention remembers every event" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_users_of_a_recurrent_model_go_on_as_if_all_were_read(trained):
+    pytest.importorskip("faiss")
+    assert main(["export", f"--run={trained / 'run'}", f"--out={trained / 'bundle'}", "--users"]) == 0
+    log = Log.open(trained / "shop")
+    retriever = Retriever.load(trained / "bundle")
+    for row in (0, 1, 59):
+        history = [log.catalog.ids[int(item)] for item in log.items[log.offsets[row] : log.offsets[row + 1]]]
+        recent = [raw for raw in log.catalog.ids if raw not in history][:2]
+        found = retriever.recommend_user(log.users[row], recent, k=10)
+        expected = retriever.recommend([*history, *recent], k=10)
+        assert [each.item_id for each in found] == [each.item_id for each in expected]

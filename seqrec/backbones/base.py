@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seqrec.nn.memories import named, rebuilt
 from seqrec.positions.base import AttentionPosition
 from seqrec.sequences import Sequences
 
@@ -85,13 +86,15 @@ class ContinuingBackbone(Backbone, Generic[Memory]):
         """A memory as tensors whose first dimension counts histories, to be kept in a file.
 
         Raises:
-            TypeError: it cannot be kept, or holds more of one history than of another.
+            TypeError: it holds more of one history than of another.
         """
-        raise TypeError(f"What {type(self).__name__} remembers cannot be kept in a file yet.")
+        return named(memory)
 
     def restored(self, tensors: dict[str, Tensor]) -> Memory:
         """The memory that ``stored`` made tensors of, or of some of their histories."""
-        raise TypeError(f"What {type(self).__name__} remembers cannot be kept in a file yet.")
+        nobody = Sequences.pack([])
+        blank = next(self.parameters()).new_zeros(0, self.dim)
+        return rebuilt(self.proceed(blank, nobody, None)[1], tensors)
 
     def condense(self, before: Memory | None, after: Memory, n: int) -> Memory:
         """What is left when, of all events between two memories, only the newest ``n`` of each history are kept.

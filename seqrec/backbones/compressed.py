@@ -92,6 +92,11 @@ class Compressed(ContinuingBackbone[Any]):
         self, events: Float[Tensor, "T D"], history: Sequences, n_older: Int[Tensor, "B"]
     ) -> tuple[Float[Tensor, "T D"], Any]:
         """States of the older events, with zeros for the others, and what is left of them when they are forgotten."""
+        if torch.compiler.is_exporting():
+            raise TypeError(
+                "Compressed cuts a history where its length says, which a program for all lengths cannot express; "
+                "export it without programs (`--format none`)."
+            )
         n_tokens = self.tokens.shape[1]
         states, memory = torch.zeros_like(events), None
         for number, tokens in enumerate(self.tokens):

@@ -78,7 +78,7 @@ class ReleasedFlip(PartialFlip):
         at = _reversed_within(history, torch.full_like(history.lengths, self.n_slots))
         is_padding = at >= history.offsets[1:][history.owners]
         rows = torch.cat([events, self.padding.to(events.dtype)[None]])
-        return rows[torch.where(is_padding, len(events), at)]
+        return rows[torch.where(is_padding, events.shape[0], at)]
 
     def unflip(self, flipped: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         return flipped

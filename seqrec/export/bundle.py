@@ -1,30 +1,34 @@
-"""A trained recommender as a folder that serves: FAISS index, query encoder, catalog and a manifest with checksums."""
+"""A trained recommender as a folder that serves: index, query encoder, catalog and a manifest with checksums."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from safetensors.torch import load_file, save_file
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
+from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn
+from seqrec.export.card import CARD, card
 from seqrec.export.index import KeyIndex
-from seqrec.export.users import Users
+from seqrec.export.index_kinds import IndexKind, as_fields, load_index, save_index
+from seqrec.export.manifest import MANIFEST, read_manifest, write_manifest
+from seqrec.export.programs import Format, write_programs
+from seqrec.export.samples import some_histories
+from seqrec.export.users import Users, alone, fingerprint
 from seqrec.recommenders.base import Recommender
 from seqrec.recommenders.keyed import KeyedRecommender
+from seqrec.sequences import Sequences
 
-SCHEMA_VERSION = 1
-INDEX, WEIGHTS, RECIPE, CATALOG = PARTS = "index.faiss", "encoder.pt", "encoder.yaml", "catalog.parquet"
-USERS = "users.pt"
-MANIFEST = "manifest.json"
+WEIGHTS, RECIPE, CATALOG = "encoder.safetensors", "encoder.yaml", "catalog.parquet"
+USERS = "users.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,10 @@ class Bundle:
         recommender: the query encoder, in evaluation mode, with the catalog it knows.
         index: the keys of the catalog.
         max_length: most events of a history that the encoder reads, the newest ones; None reads all.
-        manifest: schema version, fingerprint, checksums, config and metrics.
+        manifest: schema version, fingerprints, checksums, config, metrics and what the index is.
         users: what the encoder remembers of some users; None where the bundle carries nobody.
+        blocked: raw ids that are never recommended.
+        removed: raw ids that are never recommended and not known any more.
     """
 
     recommender: KeyedRecommender
@@ -44,8 +50,11 @@ class Bundle:
     max_length: int | None
     manifest: dict[str, Any]
     users: Users | None = None
+    blocked: frozenset[str] = field(default_factory=frozenset)
+    removed: frozenset[str] = field(default_factory=frozenset)
 
 
+@torch.no_grad()
 def write_bundle(
     recommender: KeyedRecommender,
     folder: Path,
@@ -55,6 +64,11 @@ def write_bundle(
     max_length: int | None,
     metrics: Mapping[str, float] | None = None,
     users: Users | None = None,
+    index: IndexKind = IndexKind.flat,
+    formats: Iterable[Format] = (),
+    demanded: bool = True,
+    samples: Sequences | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a bundle; the folder appears whole or not at all.
 
@@ -66,49 +80,71 @@ def write_bundle(
         max_length: most events of a history that the encoder reads; None reads all.
         metrics: what the test said, kept for the record.
         users: what the recommender remembers of some users, so that their past need not be read again.
+        index: how the best items are found.
+        formats: the forms in which the query encoder is also written for other programs.
+        demanded: False warns of a form that cannot be written, instead of refusing.
+        samples: histories to measure the index and to check the programs with; None draws some from the catalog.
+        about: ``passport``, ``data`` and ``licence`` for the model card, as far as they are known.
+
+    Raises:
+        InputError: a program cannot be written, or does not answer as the recommender does.
     """
-    with torch.no_grad():
-        index = KeyIndex(recommender.eval().item_keys())
-    with whole_folder(folder, mark=INDEX) as fresh:
-        index.save(fresh / INDEX)
-        torch.save({name: weight.detach().cpu() for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)
+    recommender = recommender.eval().cpu()
+    samples = some_histories(recommender, max_length) if samples is None else samples
+    keys = recommender.item_keys()
+    built, report = index.value(keys, recommender.queries(samples, samples.newest))
+    fields = {
+        "catalog_fingerprint": recommender.catalog.fingerprint,
+        "model_fingerprint": fingerprint(recommender),
+        "items": len(recommender.catalog),
+        "trained_items": len(recommender.catalog),
+        "max_length": max_length,
+        "metrics": dict(metrics or {}),
+        "about": dict(about or {}),
+        "index": {"asked": index.name, **as_fields(report)},
+        "config": dict(config),
+    }
+    with whole_folder(folder, mark=MANIFEST) as fresh:
+        names = [WEIGHTS, RECIPE, CATALOG, CARD, *save_index(built, fresh)]
+        save_file({name: alone(weight) for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)
         (fresh / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
         recommender.catalog.save(fresh / CATALOG)
         if users is not None:
             users.save(fresh / USERS)
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "catalog_fingerprint": recommender.catalog.fingerprint,
-            "items": len(recommender.catalog),
-            "max_length": max_length,
-            "metrics": dict(metrics or {}),
-            "config": dict(config),
-            "files": {name: _digest(fresh / name) for name in (*PARTS, *([USERS] if users is not None else []))},
-        }
-        (fresh / MANIFEST).write_text(_sealed(manifest))
+            names.append(USERS)
+        fields["programs"] = write_programs(recommender, fresh, formats, max_length, samples, demanded)
+        (fresh / CARD).write_text(card(fields))
+        write_manifest(fresh, fields, [*names, *fields["programs"]])
 
 
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle after every file has been compared with its checksum.
 
-    The recipe names classes that are imported, so open only bundles from people you trust.
+    Nothing in it is a pickle. The recipe names classes that are imported, so a bundle chooses among the code that is
+    installed here.
 
     Raises:
-        InputError: a file is missing or differs from what was written, a newer seqrec wrote it, or it remembers users
+        InputError: a file is missing or differs from what was written, another seqrec wrote it, or it remembers users
             with other weights.
         ModuleNotFoundError: FAISS is not installed.
     """
-    manifest = _manifest(folder)
-    for name, digest in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing. Run `seqrec export` again.")
-        if _digest(folder / name) != digest:
-            raise InputError(f"{folder / name} differs from what was exported. Run `seqrec export` again.")
+    manifest = read_manifest(folder)
     catalog = Catalog.load(folder / CATALOG)
-    recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), catalog)
-    recommender.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
-    users = Users.load(folder / USERS, recommender) if USERS in manifest["files"] else None
-    return Bundle(recommender.eval(), KeyIndex.load(folder / INDEX), manifest["max_length"], manifest, users)
+    if catalog.fingerprint != manifest["catalog_fingerprint"]:
+        raise InputError(f"{folder / CATALOG} is the catalog of another model. Run `seqrec export` again.")
+    trained = Catalog(catalog.table.head(manifest["trained_items"]))
+    recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), trained)
+    recommender.load_state_dict(load_file(folder / WEIGHTS))
+    files = manifest["files"]
+    users = Users.load(folder / USERS, manifest["model_fingerprint"]) if USERS in files else None
+    if ADDED in files:
+        extend(recommender, catalog, load_file(folder / ADDED)["vectors"])
+    withdrawn = read_withdrawn(folder) if WITHDRAWN in files else {}
+    with torch.no_grad():
+        width = recommender.eval().item_keys(torch.zeros(1, dtype=torch.long)).shape[1]
+    index = load_index(folder, len(catalog), width, manifest["index"])
+    withdrawals = (frozenset(withdrawn.get(kind, ())) for kind in ("blocked", "removed"))
+    return Bundle(recommender, index, manifest["max_length"], manifest, users, *withdrawals)
 
 
 def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> KeyedRecommender:
@@ -127,39 +163,3 @@ def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> KeyedRecom
             "Export a run of a SequentialRecommender."
         )
     return recommender
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist, so {folder} is not a bundle. Run `seqrec export --out {folder}` first."
-        )
-    text = path.read_bytes()
-    try:
-        manifest = json.loads(text)
-        version = manifest["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has schema version {version}, this seqrec reads up to {SCHEMA_VERSION}. Update seqrec."
-            )
-        fields = {name: value for name, value in manifest.items() if name != "checksum"}
-        intact = text == _sealed(fields).encode()
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
-        intact = False
-        fields = {}
-    if not intact:
-        raise InputError(f"{path} differs from what was exported. Run `seqrec export` again.")
-    return fields
-
-
-def _sealed(fields: Mapping[str, Any]) -> str:
-    """The fields as JSON text together with the checksum of themselves."""
-    body = json.dumps(fields, indent=2, default=str)
-    checksum = hashlib.sha256(body.encode()).hexdigest()
-    return json.dumps({**fields, "checksum": checksum}, indent=2, default=str) + "\n"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,58 +1,79 @@
-"""The FAISS index of a bundle: item keys in, the catalog rows with the largest inner products out."""
+"""Search over the item keys of a bundle with FAISS: exactly, and beside that quickly where a quick index stands by."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 class KeyIndex:
-    """Exact inner-product search over the keys of a catalog; the id of a key is its catalog row.
+    """The catalog rows with the largest inner products; the id of a key is its catalog row.
+
+    The exact keys are always at hand, so that what a quick index finds is scored exactly, and what it cannot promise
+    (the best among some items) is searched exactly. Searches run on a GPU where FAISS sees one, except those among some
+    items and those of an index that FAISS cannot run there. Any number of threads may search at once.
 
     Args:
         keys: one float32 key per item, in row order.
+        quick: a FAISS index of inner products over the same keys; None searches exactly.
+        overfetch: how many times as many candidates as wanted a quick search takes, for they are scored again.
 
     Raises:
         ModuleNotFoundError: FAISS is not installed.
         FloatingPointError: a key is not finite.
     """
 
-    def __init__(self, keys: Float[Tensor, "N K"]) -> None:
+    def __init__(self, keys: Float[Tensor, "N K"], quick: Any = None, overfetch: int = 1) -> None:
         if not torch.isfinite(keys).all():
             raise FloatingPointError("Some item keys are not finite; train again with a lower learning rate.")
-        faiss = _faiss()
-        self.keys = keys.detach().float().cpu().contiguous()
-        self._index = faiss.IndexIDMap(faiss.IndexFlatIP(keys.shape[1]))
-        self._index.add_with_ids(self.keys.numpy(), np.arange(len(keys), dtype=np.int64))
+        flat = faiss().IndexFlatIP(keys.shape[1])
+        flat.add(keys.detach().float().cpu().contiguous().numpy())
+        self._hold(flat, quick, overfetch)
+
+    @classmethod
+    def around(cls, flat: Any) -> KeyIndex:
+        """The exact index that FAISS read from a file. The keys come back exactly as they were."""
+        index = cls.__new__(cls)
+        index._hold(flat, None, 1)
+        return index
+
+    def _hold(self, flat: Any, quick: Any, overfetch: int) -> None:
+        self.flat, self.quick, self.overfetch = flat, quick, overfetch
+        numbers = faiss().rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0, np.float32)
+        self.keys = torch.from_numpy(numbers.reshape(flat.ntotal, flat.d))  # FAISS's own memory, not a copy
+        self.longest = float(torch.linalg.vector_norm(self.keys, dim=1).max()) if flat.ntotal else 0.0
+        self._fastest, self._one_at_a_time = on_gpus(flat if quick is None else quick)
 
     def search(self, queries: Float[Tensor, "B K"], k: int) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
         """Rows and float32 scores of the ``k`` best items for each query, best first; k is at most the number of items.
 
-        Scores are rounded as FAISS rounds them, so items closer than that may come in any order.
+        Exact unless there is a quick index, which may miss some, and finds -1 where it runs out of items. Scores are
+        rounded as FAISS rounds them, so items closer than that may come in any order.
         """
-        scores, rows = self._index.search(queries.detach().float().cpu().contiguous().numpy(), k)
-        return torch.from_numpy(rows), torch.from_numpy(scores)
+        with self._one_at_a_time:
+            return _as_tensors(self._fastest.search(_as_array(queries), k))
 
-    def save(self, path: Path) -> None:
-        _faiss().write_index(self._index, str(path))
+    def search_among(
+        self, queries: Float[Tensor, "B K"], k: int, admitted: Bool[Tensor, "N"] | None
+    ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
+        """The same for the ``k`` best of the admitted items (None: all), exactly, whatever stands by."""
+        if admitted is None:
+            return (
+                self.search(queries, k) if self.quick is None else _as_tensors(self.flat.search(_as_array(queries), k))
+            )
+        bits = np.packbits(admitted.numpy(), bitorder="little")
+        selector = faiss().IDSelectorBitmap(bits)
+        return _as_tensors(self.flat.search(_as_array(queries), k, params=faiss().SearchParameters(sel=selector)))
 
-    @classmethod
-    def load(cls, path: Path) -> KeyIndex:
-        """Read what ``save`` wrote. The keys come back exactly as they were."""
-        faiss = _faiss()
-        stored = cls.__new__(cls)
-        stored._index = faiss.read_index(str(path))
-        flat = faiss.downcast_index(stored._index.index)
-        stored.keys = torch.from_numpy(flat.reconstruct_n(0, flat.ntotal))
-        return stored
 
-
-def _faiss() -> Any:
+def faiss() -> Any:
+    """FAISS, imported only now."""
     try:
         import faiss
     except ModuleNotFoundError as error:
@@ -60,3 +81,27 @@ def _faiss() -> Any:
             "A bundle needs FAISS, which is not installed. Run `pip install 'seqrec[cpu]'`."
         ) from error
     return faiss
+
+
+def n_gpus() -> int:
+    """How many GPUs FAISS sees; the CPU build sees none."""
+    return getattr(faiss(), "get_num_gpus", int)()
+
+
+def on_gpus(index: Any) -> tuple[Any, Any]:
+    """The index where it is searched fastest, and what to hold meanwhile: GPU indexes take one thread at a time."""
+    if not n_gpus():
+        return index, nullcontext()
+    try:
+        return faiss().index_cpu_to_all_gpus(index), threading.Lock()
+    except RuntimeError:  # FAISS has no GPU form of it
+        return index, nullcontext()
+
+
+def _as_array(queries: Tensor) -> Float[np.ndarray, "B K"]:
+    return queries.detach().float().cpu().contiguous().numpy()
+
+
+def _as_tensors(found: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
+    scores, rows = found
+    return torch.from_numpy(rows), torch.from_numpy(scores)

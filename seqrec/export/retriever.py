@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from jaxtyping import Float
 from torch import Tensor
 
 from seqrec.data.errors import InputError
 from seqrec.export.bundle import Bundle, read_bundle
-from seqrec.export.histories import HistoryFile, answers_file
-from seqrec.ops import ranking
+from seqrec.export.filters import Filters
+from seqrec.export.search import best_rows, most_alike
 from seqrec.recommenders.base import TopK
 from seqrec.recommenders.sequential import SequentialRecommender
 from seqrec.sequences import Sequences
 
-# Candidates beyond k and the seen items, so that rounding inside FAISS rarely asks for a second search.
-_MARGIN = 32
 _HISTORIES_PER_BATCH = 1024
 _EVENTS_PER_BATCH = 16_384
 _NAMED = 5
@@ -39,7 +34,10 @@ class Recommendation:
 
 
 class Retriever:
-    """Recommends from a bundle, exactly what the recommender itself would.
+    """Recommends from a bundle, exactly what the recommender itself would; any number of threads may ask at once.
+
+    Where the bundle has a quick index, a request without filters is answered from what that finds, which may miss some
+    of the best items; one with filters is always answered exactly.
 
     Args:
         bundle: what ``read_bundle`` returns.
@@ -51,6 +49,8 @@ class Retriever:
         self.index = bundle.index
         self.max_length = bundle.max_length
         self.users = bundle.users
+        self.manifest = bundle.manifest
+        self._filters = Filters(self.catalog, bundle.blocked, bundle.removed)
         self._row_of_user = {} if bundle.users is None else {raw: row for row, raw in enumerate(bundle.users.ids)}
 
     @classmethod
@@ -63,6 +63,24 @@ class Retriever:
         """
         return cls(read_bundle(Path(folder)))
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights and the catalog that memories belong to; items that are added later leave it as it is."""
+        return self.manifest["model_fingerprint"]
+
+    @property
+    def blocked(self) -> frozenset[str]:
+        """Raw ids that are known in histories and never recommended. Assign to it to block others from now on.
+
+        Raises:
+            InputError: (on assignment) an item is not in the catalog.
+        """
+        return self._filters.blocked
+
+    @blocked.setter
+    def blocked(self, ids: Iterable[str]) -> None:
+        self._filters = Filters(self.catalog, ids, self._filters.removed)
+
     def recommend(
         self,
         history: Sequence[str],
@@ -70,8 +88,12 @@ class Retriever:
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
         asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
     ) -> list[Recommendation]:
-        """The k best items to follow a history of raw ids, best first; fewer where the catalog has no more.
+        """The k best items to follow a history of raw ids, best first; fewer where no more are left to recommend.
 
         Args:
             history: raw item ids, oldest first. Unknown ones are named in a warning and skipped.
@@ -79,12 +101,18 @@ class Retriever:
             exclude_seen: whether items of the history are left out.
             times: when each of them happened, in seconds since 1970; some models read it.
             asked_at: the moment for which is recommended, in seconds since 1970; some models read it.
+            allow: raw ids of the only items to choose from; None is all. Ids that nobody knows admit nothing.
+            deny: raw ids of items to leave out.
+            categories: only items of at least one of these are recommended; None is all.
 
         Raises:
-            InputError: no item of the history is known, or the model reads times that were not given.
+            InputError: no item of the history is known, no item has one of the categories, or the model reads times
+                that were not given.
         """
-        answer = self.recommend_many([history], k, exclude_seen, None if times is None else [times], asked_at)[0]
-        if not answer:
+        clocks = None if times is None else [times]
+        filters = {"allow": allow, "deny": deny, "categories": categories}
+        answer = self.recommend_many([history], k, exclude_seen, clocks, asked_at, **filters)[0]
+        if not answer and not self._filters.rows(history)[0]:
             raise InputError(
                 f"None of the {len(history)} items of the history is in the catalog; give at least one that is."
             )
@@ -99,6 +127,10 @@ class Retriever:
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
         asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
     ) -> list[Recommendation]:
         """The k best items for a user whom the bundle remembers, without reading their past again.
 
@@ -109,9 +141,12 @@ class Retriever:
             exclude_seen: whether all that the user has, remembered or recent, is left out.
             times: when each recent item happened, in seconds since 1970; some models read it.
             asked_at: the moment for which is recommended, in seconds since 1970; some models read it.
+            allow: as in ``recommend``.
+            deny: as in ``recommend``.
+            categories: as in ``recommend``.
 
         Raises:
-            InputError: the bundle does not remember this user, or the model reads times that were not given.
+            InputError: the bundle does not remember this user, or as ``recommend`` does.
         """
         place = self._row_of_user.get(user)
         if self.users is None or place is None or not isinstance(self.recommender, SequentialRecommender):
@@ -119,17 +154,19 @@ class Retriever:
                 f"The bundle remembers {len(self._row_of_user):,} users, and '{user}' is not among them; give their "
                 "whole history to `recommend`, or run `seqrec export --users true` again."
             )
+        _demand_positive(k)
+        filters = self._filters
+        admitted = filters.admitted(allow, deny, categories)
         if recent:
             self._demand_times([recent], None if times is None else [times], asked_at)
-        known, clocks = self._known([recent], None if times is None else [times])
+        known, clocks = _known(filters, [recent], None if times is None else [times])
         window = Sequences.pack(known, clocks)
         if asked_at is not None and clocks is not None and known[0]:
             window = window.asking(window.newest, torch.tensor([asked_at]))
         _, remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
         queries = self.recommender.scorer.queries(remembered.newest)
         seen = Sequences.pack([[*self.users.seen_by(place), *known[0]] if exclude_seen else []])
-        items, scores = self._nearest(queries, k, seen)
-        return self._named(TopK(items, scores))[0]
+        return self._named(TopK(*best_rows(self.index, queries, k, seen, filters.offered, admitted)))[0]
 
     def recommend_many(
         self,
@@ -138,9 +175,65 @@ class Retriever:
         exclude_seen: bool = True,
         times: Sequence[Sequence[int]] | None = None,
         asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
     ) -> list[list[Recommendation]]:
         """One list per history, as ``recommend`` makes it; an empty list where no item of the history is known."""
-        return self._named(self.top_k(histories, k, exclude_seen, times, asked_at))
+        filters = {"allow": allow, "deny": deny, "categories": categories}
+        return self._named(self.top_k(histories, k, exclude_seen, times, asked_at, **filters))
+
+    def similar(self, item_id: str, k: int = 10) -> list[Recommendation]:
+        """The k items whose keys have the largest cosines with the key of this one, best first, itself left out.
+
+        Blocked items are left out, too. The score is the cosine.
+
+        Raises:
+            InputError: the item is not in the catalog.
+        """
+        _demand_positive(k)
+        filters = self._filters
+        known, _ = filters.rows([item_id])
+        if not known:
+            raise InputError(f"'{item_id}' is not in the catalog; give the raw id of an item that is.")
+        return self._named(TopK(*most_alike(self.index.keys, known[0], k, filters.offered)))[0]
+
+    def top_k(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        times: Sequence[Sequence[int]] | None = None,
+        asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
+    ) -> TopK:
+        """The same lists as catalog rows and scores; -1 and minus infinity where there is no item."""
+        _demand_positive(k)
+        self._demand_times(histories, times, asked_at)
+        filters = self._filters
+        admitted = filters.admitted(allow, deny, categories)
+        known, times = _known(filters, histories, times)
+        items = torch.full((len(known), k), -1)
+        scores = torch.full((len(known), k), -torch.inf)
+        asked = [place for place, rows in enumerate(known) if rows]
+        for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
+            clocks = None if times is None else [times[place][-self._reads :] for place in batch]
+            some = [known[place] for place in batch]
+            window = Sequences.pack([history[-self._reads :] for history in some], clocks)
+            if asked_at is not None and clocks is not None:
+                window = window.asking(window.newest, torch.full_like(window.newest, asked_at))
+            seen = Sequences.pack(some if exclude_seen else [[] for _ in some])
+            queries = self._queries(window)
+            items[batch], scores[batch] = best_rows(self.index, queries, k, seen, filters.offered, admitted)
+        return TopK(items, scores)
+
+    @torch.no_grad()
+    def _queries(self, window: Sequences) -> Float[Tensor, "B K"]:
+        return self.recommender.queries(window, window.newest)
 
     def _named(self, best: TopK) -> list[list[Recommendation]]:
         return [
@@ -151,46 +244,6 @@ class Retriever:
             ]
             for rows, scores in zip(best.items.tolist(), best.scores.tolist(), strict=True)
         ]
-
-    def top_k(
-        self,
-        histories: Sequence[Sequence[str]],
-        k: int = 10,
-        exclude_seen: bool = True,
-        times: Sequence[Sequence[int]] | None = None,
-        asked_at: int | None = None,
-    ) -> TopK:
-        """The same lists as catalog rows and scores; -1 and minus infinity where there is no item."""
-        if k < 1:
-            raise InputError(f"k is {k}; ask for at least 1 item.")
-        self._demand_times(histories, times, asked_at)
-        known, times = self._known(histories, times)
-        items = torch.full((len(known), k), -1)
-        scores = torch.full((len(known), k), -torch.inf)
-        asked = [place for place, rows in enumerate(known) if rows]
-        for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
-            clocks = None if times is None else [times[place][-self._reads :] for place in batch]
-            some = [known[place] for place in batch]
-            window = Sequences.pack([history[-self._reads :] for history in some], clocks)
-            if asked_at is not None and clocks is not None:
-                window = window.asking(window.newest, torch.full_like(window.newest, asked_at))
-            items[batch], scores[batch] = self._best(window, some, k, exclude_seen)
-        return TopK(items, scores)
-
-    def _known(
-        self, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None
-    ) -> tuple[list[list[int]], Sequence[Sequence[int]] | None]:
-        """Catalog rows of the known items of each history, and their times; warns of the others."""
-        found = [self.catalog.rows(history) for history in histories]
-        unknown = [raw for _, others in found for raw in others]
-        if times is not None and unknown:
-            absent = set(unknown)
-            times = [
-                [time for raw, time in zip(history, clock, strict=True) if raw not in absent]
-                for history, clock in zip(histories, times, strict=True)
-            ]
-        _warn_of(unknown)
-        return [rows for rows, _ in found], times
 
     @property
     def _reads(self) -> int:
@@ -212,115 +265,26 @@ class Retriever:
             if len(history) != len(clock):
                 raise InputError(f"A history has {len(history)} items and {len(clock)} times; give one time for each.")
 
-    @torch.no_grad()
-    def _best(
-        self, window: Sequences, histories: list[list[int]], k: int, exclude_seen: bool
-    ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
-        queries = self.recommender.queries(window, window.newest)
-        seen = Sequences.pack(histories if exclude_seen else [[] for _ in histories])
-        return self._nearest(queries, k, seen)
 
-    def _nearest(
-        self, queries: Float[Tensor, "B K"], k: int, seen: Sequences
-    ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
-        if not torch.isfinite(queries).all():
-            raise FloatingPointError("The encoder answers NaN or infinity; export a run that did not diverge.")
-        return ranking.best_candidates(queries, self.index.keys, self._candidates(queries, k, seen), k)
-
-    def _candidates(self, queries: Float[Tensor, "B K"], k: int, seen: Sequences) -> Int[Tensor, "B C"]:
-        """Unseen rows that hold the k best of each query, however FAISS rounds; -1 fills up.
-
-        The search widens until the worst candidate of every query is worse than its k-th best by more than rounding.
-        """
-        keys = self.index.keys
-        n_items = keys.shape[0]
-        doubt = 2 * (keys.shape[1] + 2) * 2.0**-23 * queries.norm(dim=1) * keys.norm(dim=1).max()
-        width = min(k + int(seen.lengths.max()) + _MARGIN, n_items)
-        while True:
-            rows, scores = self.index.search(queries, width)
-            worst = scores[:, -1]
-            left_out = _listed(rows, seen, n_items)
-            rows, scores = rows.masked_fill(left_out, -1), scores.masked_fill(left_out, -torch.inf)
-            if width == n_items or bool((worst < scores.topk(k, dim=1).values[:, -1] - doubt).all()):
-                return rows
-            width = min(4 * width, n_items)
+def _known(
+    filters: Filters, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None
+) -> tuple[list[list[int]], Sequence[Sequence[int]] | None]:
+    """Catalog rows of the known items of each history, and their times; warns of the others."""
+    found = [filters.rows(history) for history in histories]
+    unknown = [raw for _, others in found for raw in others]
+    if times is not None and unknown:
+        absent = set(unknown)
+        times = [
+            [time for raw, time in zip(history, clock, strict=True) if raw not in absent]
+            for history, clock in zip(histories, times, strict=True)
+        ]
+    _warn_of(unknown)
+    return [rows for rows, _ in found], times
 
 
-def recommend(
-    bundle: Path,
-    history: str | None = None,
-    k: int = 10,
-    exclude_seen: bool = True,
-    histories: Path | None = None,
-    out: Path | None = None,
-    times: str | None = None,
-    asked_at: int | None = None,
-    user: str | None = None,
-) -> None:
-    """Say which items come next, for one history on the screen or for a file of histories.
-
-    seqrec recommend --bundle bundles/shop --history SKU-1,SKU-7 -k 5
-    seqrec recommend --bundle bundles/shop --histories users.parquet --out recommendations.parquet
-
-    Items that the bundle does not know are named and skipped.
-
-    Args:
-        bundle: folder that `seqrec export` wrote.
-        history: raw item ids, oldest first, with commas between them.
-        k: how many items to recommend; also -k.
-        exclude_seen: whether items of the history are left out.
-        histories: Parquet file with the columns user_id and item_id, one line per event, ordered by timestamp where
-            that column exists and by line where it does not; or one line per user with a list in item_id.
-        out: Parquet file for the answers to histories: user_id, rank (0 is best), item_id, title, score.
-        times: when each item of the history happened, in seconds since 1970, with commas between them; only some
-            models read it. In a file of histories it is the column timestamp, in the same unit.
-        asked_at: the moment for which is recommended, in seconds since 1970; only some models read it.
-        user: raw id of a user whom the bundle remembers (`seqrec export --users true`); the history is then what they
-            did since, and may be left out.
-    """
-    if user is None and (history is None) == (histories is None):
-        raise InputError("Give either --history ID,ID,… or --histories FILE.parquet with --out FILE.parquet.")
-    if (histories is None) != (out is None):
-        raise InputError("--histories and --out belong together: give both, or --history alone.")
-    retriever = Retriever.load(bundle)
-    if histories is not None and out is not None:
-        _answer_file(retriever, Path(histories), Path(out), k, exclude_seen, asked_at)
-    else:
-        ids = [raw.strip() for raw in (history or "").split(",") if raw.strip()]
-        clock = None if times is None else _numbers(times)
-        if user is None:
-            _show(retriever.recommend(ids, k, exclude_seen, clock, asked_at))
-        else:
-            _show(retriever.recommend_user(str(user), ids, k, exclude_seen, clock, asked_at))
-
-
-def _numbers(times: str) -> list[int]:
-    try:
-        return [int(time) for time in times.split(",")]
-    except ValueError:
-        raise InputError(f"--times is '{times}'; give whole seconds since 1970 with commas between them.") from None
-
-
-def _answer_file(
-    retriever: Retriever, histories: Path, out: Path, k: int, exclude_seen: bool, asked_at: int | None
-) -> None:
-    source = HistoryFile(histories, with_times=retriever.recommender.reads_clock)
-    answered = 0
-    with answers_file(out, source.nobody) as write, warnings.catch_warnings():
-        warnings.simplefilter("once")
-        for part in track(source, description="recommending", console=Console(stderr=True)):
-            clocks = part["timestamp"].to_list() if "timestamp" in part.columns else None
-            best = retriever.top_k(part["item_id"].to_list(), k, exclude_seen, clocks, asked_at)
-            answered += int((best.items[:, 0] >= 0).sum())
-            write(part["user_id"], retriever.catalog, best)
-    print(f"{out}: recommendations for {answered:,} of {source.n_users:,} histories.")
-
-
-def _show(items: list[Recommendation]) -> None:
-    table = Table("", "item", "title", "score")
-    for place, item in enumerate(items, start=1):
-        table.add_row(str(place), item.item_id, item.title, f"{item.score:.4f}")
-    Console().print(table)
+def _demand_positive(k: int) -> None:
+    if k < 1:
+        raise InputError(f"k is {k}; ask for at least 1 item.")
 
 
 def _warn_of(unknown: list[str]) -> None:
@@ -328,7 +292,7 @@ def _warn_of(unknown: list[str]) -> None:
         return
     ids = list(dict.fromkeys(unknown))
     named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
-    warnings.warn(f"Not in the catalog, so skipped: {named}.", stacklevel=4)
+    warnings.warn(f"Not in the catalog, so skipped: {named}.", stacklevel=5)
 
 
 def _batches(places: list[int], lengths: list[int]) -> Iterator[list[int]]:
@@ -343,9 +307,3 @@ def _batches(places: list[int], lengths: list[int]) -> Iterator[list[int]]:
         events += length
     if batch:
         yield batch
-
-
-def _listed(rows: Int[Tensor, "B C"], seen: Sequences, n_items: int) -> Tensor:
-    """Which of the rows of each history are among what it has seen."""
-    owners = torch.arange(rows.shape[0])[:, None]
-    return torch.isin(owners * n_items + rows, seen.owners * n_items + seen.items)

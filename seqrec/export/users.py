@@ -7,14 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from seqrec.data.errors import InputError
 from seqrec.recommenders.base import Recommender
 from seqrec.recommenders.sequential import Remembered, SequentialRecommender
 from seqrec.sequences import Past, Sequences
+
+_MEMORY = "memory/"
 
 
 @dataclass(frozen=True)
@@ -52,22 +57,45 @@ class Users:
         return self.seen.items[self.seen.offsets[row] : self.seen.offsets[row + 1]].tolist()
 
     def save(self, path: Path) -> None:
-        torch.save({**vars(self), "seen": (self.seen.items, self.seen.offsets)}, path)
+        """Write all as safetensors; raw ids are UTF-8, laid end to end."""
+        encoded = [raw.encode() for raw in self.ids]
+        tensors = {
+            "ids": torch.from_numpy(np.frombuffer(b"".join(encoded), np.uint8).copy()),
+            "id_lengths": torch.tensor([len(raw) for raw in encoded], dtype=torch.long),
+            "seen_items": self.seen.items,
+            "seen_offsets": self.seen.offsets,
+            "newest": self.newest,
+            "counts": self.counts,
+            **({} if self.times is None else {"times": self.times}),
+            **{_MEMORY + name: tensor for name, tensor in self.memory.items()},
+        }
+        save_file({name: alone(tensor) for name, tensor in tensors.items()}, path, {"fingerprint": self.fingerprint})
 
     @classmethod
-    def load(cls, path: Path, recommender: Recommender) -> Users:
-        """Read what ``save`` wrote, and see that it belongs to these weights and this catalog.
+    def load(cls, path: Path, expected: str) -> Users:
+        """Read what ``save`` wrote, and see that it belongs to the weights and the catalog with this fingerprint.
 
         Raises:
             InputError: it belongs to others.
         """
-        fields = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if fields["fingerprint"] != fingerprint(recommender):
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            found = file.metadata()["fingerprint"]
+        if found != expected:
             raise InputError(
                 f"{path} holds what a model with other weights or another catalog remembers of its users; run "
                 "`seqrec export --users true` again."
             )
-        return cls(**{**fields, "seen": Sequences(*fields["seen"])})
+        text, ends = tensors["ids"].numpy().tobytes(), tensors["id_lengths"].cumsum(0).tolist()
+        ids = [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+        memory = {name.removeprefix(_MEMORY): each for name, each in tensors.items() if name.startswith(_MEMORY)}
+        seen = Sequences(tensors["seen_items"], tensors["seen_offsets"])
+        return cls(ids, found, seen, memory, tensors["newest"], tensors["counts"], tensors.get("times"))
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor on the CPU, sharing memory with no other, as a file wants them."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def fingerprint(recommender: Recommender) -> str:

@@ -39,8 +39,8 @@ class NeighbourConvolution(nn.Module):
         shifts = torch.arange(-self.before, self.after + 1, device=x.device)
         owners = history.owners[:, None]
         place = history.places[:, None] + shifts
-        here = torch.arange(len(x), device=x.device)[:, None] + shifts
-        in_past = len(x) + owners * self.before + self.before + place
-        at = torch.where(place < 0, in_past, torch.where(place < history.lengths[owners], here, len(rows) - 1))
+        here = torch.arange(x.shape[0], device=x.device)[:, None] + shifts
+        in_past = x.shape[0] + owners * self.before + self.before + place
+        at = torch.where(place < 0, in_past, torch.where(place < history.lengths[owners], here, rows.shape[0] - 1))
         y = F.linear(rows[at].transpose(1, 2).flatten(1), self.filters.weight.flatten(1), self.filters.bias)
         return y, newest_inputs(x, self.before, history.offsets, past)

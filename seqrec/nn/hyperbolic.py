@@ -71,7 +71,7 @@ def lorentz_product(x: Float[Tensor, "*n E"], y: Float[Tensor, "*n E"]) -> Float
 def lift(space: Float[Tensor, "*n D"], k: Float[Tensor, ""]) -> Float[Tensor, "*n E"]:
     """The point that has these space coordinates; E is D + 1."""
     space = _wide(space)
-    return torch.cat([torch.hypot(_length(space), k.sqrt()), space], dim=-1)
+    return torch.cat([_hypot(_length(space), k.sqrt()), space], dim=-1)
 
 
 def exp_origin(tangent: Float[Tensor, "*n D"], k: Float[Tensor, ""]) -> Float[Tensor, "*n E"]:
@@ -104,6 +104,14 @@ def distance(x: Float[Tensor, "*n E"], y: Float[Tensor, "*n E"], k: Float[Tensor
 def arcosh(theta: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """The inverse of cosh; below 1.0000001, where its gradient would explode, it stays what it is there."""
     return torch.acosh(theta.clamp(min=1 + 1e-7))
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    """``sqrt(a² + b²)`` of numbers that are not negative, not both 0, whose squares may overflow."""
+    if not torch.compiler.is_exporting():
+        return torch.hypot(a, b)
+    larger = torch.maximum(a, b)  # ONNX has no hypot
+    return larger * (1 + (torch.minimum(a, b) / larger).square()).sqrt()
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -118,6 +118,26 @@ def adjusted_attention(
     return torch.cat(out)
 
 
+@adjusted_attention.exported
+def _exported(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    key_offsets: Tensor,
+    asking: Stand,
+    asked: Stand,
+    adjust: Adjust,
+    weigh: Weigh = softmax,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> Tensor:
+    n_visible = torch.arange(1, q.shape[0] + 1, device=q.device)[None]
+    wants, has, told = (x.transpose(0, 1)[None] for x in (q, k, v))
+    pairs = Pairs(wants, _part(asking, None), _part(asked, None), n_visible, q.shape[0] - n_visible)
+    return _attend(wants, has, told, pairs, adjust, weigh, scale, dropout)[0].transpose(0, 1)
+
+
 def _never(*_: object, **__: object) -> str | None:
     return None
 

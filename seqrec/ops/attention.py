@@ -99,6 +99,19 @@ def join(
     return joined.index_copy(0, past_places, past.to(new.dtype)).index_copy(0, new_places, new)
 
 
+@causal_attention.exported
+def _exported(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 0.0) -> Tensor:
+    places = torch.arange(q.shape[0], device=q.device)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=places <= places[:, None])[0].transpose(0, 1)
+
+
+@bidirectional_attention.exported
+def _bidirectional_exported(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float = 0.0) -> Tensor:
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
+
+
 def _never(*_: Any, **__: Any) -> str | None:
     return None
 

@@ -34,6 +34,9 @@ def contextual_bias(
     return (low + share * (high - low)) * counts
 
 
+contextual_bias.exported(contextual_bias.reference)
+
+
 def _needs_numba(gates: Tensor, *_: Any) -> str | None:
     return lacks(gates, "cpu", "numba", "cpu")
 

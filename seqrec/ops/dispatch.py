@@ -37,6 +37,7 @@ class Op:
         functools.update_wrapper(self, reference)
         self.reference = reference
         self.implementations: list[Implementation] = []
+        self._exported: Callable[..., Any] | None = None
         self._told: set[str] = set()
 
     def implementation(self, name: str, refuses: Refuses) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -48,7 +49,17 @@ class Op:
 
         return add
 
+    def exported(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Set the form that is written into exported programs: tensors alone, whose sizes may all be others later.
+
+        It takes the same arguments, but always one history, which has an event and no past unless it says otherwise.
+        """
+        self._exported = run
+        return run
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._exported is not None and torch.compiler.is_exporting():
+            return self._exported(*args, **kwargs)
         forced = _forced.get()
         if forced == "reference":
             return self.reference(*args, **kwargs)

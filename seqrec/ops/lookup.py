@@ -17,6 +17,11 @@ def look_up(table: Float[Tensor, "n"], places: Int[Tensor, "*d"]) -> Float[Tenso
     return table[places]
 
 
+@look_up.exported
+def _exported(table: Tensor, places: Tensor) -> Tensor:
+    return table[places.long()]  # ONNX has no other indices
+
+
 def _never(*_: Any) -> str | None:
     return None
 

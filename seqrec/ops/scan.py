@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqrec.ops.dispatch import Op, lacks
+from seqrec.ops.loops import selective_loop
 from seqrec.ops.rows import TimeMajor, in_rectangle, inverse, pick, spread, time_major
 
 _LOG2_E = 1.4426950408889634
@@ -57,6 +58,14 @@ def selective_scan(
     y = torch.stack(read) if read else torch.zeros_like(inputs)
     states = torch.stack(newest) if newest else decay.new_zeros(0, *decay.shape)
     return y.to(u.dtype), states
+
+
+@selective_scan.exported
+def _exported(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    read, newest = selective_loop(u, delta, decay, b, c)
+    return read, newest[None]
 
 
 def selective_step(

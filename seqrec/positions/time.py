@@ -36,7 +36,7 @@ class TimeGap(InputPosition):
 
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         times = _times(self, history)
-        before = torch.cat([times[:1], times[:-1]])
+        before = times[torch.arange(-1, times.shape[0] - 1, device=times.device).clamp(min=0)]
         is_first = history.places == 0
         past = history.past
         if past is not None and past.times is not None:

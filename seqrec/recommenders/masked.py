@@ -76,7 +76,9 @@ def _asking(history: Sequences, at: Int[Tensor, "M"]) -> tuple[Sequences, Int[Te
     oldest = history.offsets[:-1][history.owners[at]]
     offsets = bounds(at - oldest + 2)
     masks = offsets[1:] - 1
-    total = int(offsets[-1])
-    shift = torch.repeat_interleave(oldest - offsets[:-1], offsets.diff(), output_size=total)
-    events = (torch.arange(total, device=at.device) + shift).index_copy(0, masks, at)
+    # A program is written for one history of any length, asked for what follows its newest event.
+    total = history.items.numel() + 1 if torch.compiler.is_exporting() else int(offsets[-1])
+    owners = Sequences(at.new_zeros(total), offsets).owners
+    events = torch.arange(total, device=at.device) + (oldest - offsets[:-1])[owners]
+    events = events.index_copy(0, masks, at)
     return Sequences(history.items[events], offsets), masks

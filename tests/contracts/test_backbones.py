@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.backbones.bert4rec import BERT4Rec
@@ -57,6 +58,7 @@ CASES = [
     ),
     pytest.param(HMamba, {"variant": Variant.half, "entrance": Entrance.euclidean}, id="HMamba-euclidean"),
 ]
+PARTS = (slice(None), slice(-1), slice(-1, None))  # of a history: all, what came before its newest event, that event
 CONTINUING = [case for case in CASES if issubclass(case.values[0], ContinuingBackbone)]
 each_backbone = pytest.mark.parametrize(("build", "arguments"), CASES)
 
@@ -233,4 +235,41 @@ def test_to_go_on_from_what_is_remembered_equals_the_full_pass(build, arguments,
         states, memory = backbone.proceed(vectors[part.items], part, memory)
         parts.append([states[first:last] for first, last in zip(part.offsets[:-1], part.offsets[1:], strict=True)])
     states = torch.cat([each for history in zip(*parts, strict=True) for each in history])
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("build", "arguments"), CONTINUING)
+@pytest.mark.parametrize("histories", [[[*range(9)]], [[*range(9)], [4, 1], [7]]], ids=["one", "several"])
+def test_what_is_remembered_goes_through_a_file(build, arguments, histories, tmp_path):
+    backbone, vectors = ready(build, arguments)
+    whole, past, new = (Sequences.pack([history[some] for history in histories]) for some in PARTS)
+    expected = backbone(vectors[whole.items], whole)[whole.newest]
+    _, memory = backbone.proceed(vectors[past.items], past, None)
+    refused = ""
+    try:
+        tensors = backbone.stored(memory)
+    except TypeError as refusal:
+        refused, tensors = str(refusal), {}
+    if refused:  # attention keeps more of longer histories
+        assert len(histories) > 1
+        assert "longer histories take more room" in refused
+        return
+    assert tensors
+    assert all(len(tensor) == len(histories) for tensor in tensors.values())
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "memory.safetensors")
+    memory = backbone.restored(load_file(tmp_path / "memory.safetensors"))
+    states, _ = backbone.proceed(vectors[new.items], new, memory)
+    torch.testing.assert_close(states[new.newest], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("build", "arguments"), CONTINUING)
+def test_some_users_of_a_stored_memory_go_on_without_the_others(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    histories = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    past, two = Sequences.pack(histories), Sequences.pack([[10], [11]])
+    tensors = backbone.stored(backbone.proceed(vectors[past.items], past, None)[1])
+    memory = backbone.restored({name: tensor[[2, 0]] for name, tensor in tensors.items()})
+    states, _ = backbone.proceed(vectors[two.items], two, memory)
+    whole = Sequences.pack([[7, 8, 9, 10], [1, 2, 3, 11]])
+    expected = backbone(vectors[whole.items], whole)[whole.newest]
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec.catalog import Catalog
+from seqrec.embeddings.extended import ExtendedEmbedding
 from seqrec.embeddings.fusion import ConcatEmbedding, FadingEmbedding, GatedEmbedding, SumEmbedding
 from seqrec.embeddings.ids import IdEmbedding
 from seqrec.embeddings.pretrained import FrozenText, TextInitialised, TextTower
@@ -38,6 +39,13 @@ def fused(kind, **arguments):
     return lambda catalog, dim: kind(catalog, dim, of_text(TextTower, init_std=0.02), **arguments)
 
 
+def with_later_items(catalog, dim):
+    """A tower that was trained on all items but the last three, whose vectors are given."""
+    known = Catalog(catalog.table.head(len(catalog) - 3))
+    added = torch.randn(3, dim, generator=torch.Generator().manual_seed(5))
+    return ExtendedEmbedding(of_text(TextTower)(known, dim), len(known), added)
+
+
 CASES = [
     pytest.param(IdEmbedding, {}, id="IdEmbedding"),
     pytest.param(of_text(TextTower), {}, id="TextTower"),
@@ -49,6 +57,7 @@ CASES = [
     pytest.param(fused(ConcatEmbedding, gelu=True), {}, id="ConcatEmbedding-gelu"),
     pytest.param(fused(GatedEmbedding), {}, id="GatedEmbedding"),
     pytest.param(fused(FadingEmbedding, n_bins=3), {}, id="FadingEmbedding"),
+    pytest.param(with_later_items, {}, id="ExtendedEmbedding"),
 ]
 each_embedding = pytest.mark.parametrize(("build", "arguments"), CASES)
 

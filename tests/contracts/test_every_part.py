@@ -74,7 +74,7 @@ def parts(kind):
 
 @pytest.mark.parametrize("kind", CONTRACTS, ids=lambda kind: kind.__name__)
 def test_no_part_escapes_the_contract_of_its_kind(kind):
-    named = vars(CONTRACTS[kind]).values()
+    named = [part for part in vars(CONTRACTS[kind]).values() if isinstance(part, type)]
     found = parts(kind)
     assert found
     assert [name for name, part in found.items() if part not in named] == []

@@ -11,6 +11,8 @@ from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.export import bundle
 from seqrec.export.bundle import build_recommender, read_bundle, write_bundle
+from seqrec.export.index_kinds import INDEX
+from seqrec.export.manifest import MANIFEST, SCHEMA_VERSION
 from seqrec.export.retriever import Retriever
 
 pytest.importorskip("faiss")
@@ -60,7 +62,7 @@ def test_a_bundle_brings_back_the_same_weights_keys_and_catalog(tmp_path):
         assert torch.equal(found.recommender.state_dict()[name], weight)
 
 
-@pytest.mark.parametrize("name", [bundle.INDEX, bundle.WEIGHTS, bundle.RECIPE, bundle.CATALOG, bundle.MANIFEST])
+@pytest.mark.parametrize("name", [INDEX, bundle.WEIGHTS, bundle.RECIPE, bundle.CATALOG, MANIFEST, "README.md"])
 def test_a_changed_byte_and_a_missing_file_are_refused_by_name(small, name):
     content = bytearray((small / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -73,9 +75,11 @@ def test_a_changed_byte_and_a_missing_file_are_refused_by_name(small, name):
 
 
 def test_a_newer_schema_is_refused(small):
-    manifest = json.loads((small / bundle.MANIFEST).read_text())
-    (small / bundle.MANIFEST).write_text(json.dumps(manifest | {"schema_version": 2}))
-    with pytest.raises(InputError, match=r"manifest\.json has schema version 2"):
+    manifest = json.loads((small / MANIFEST).read_text())
+    (small / MANIFEST).write_text(json.dumps(manifest | {"schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(
+        InputError, match=rf"manifest\.json has schema version {SCHEMA_VERSION + 1}, this seqrec reads up to"
+    ):
         read_bundle(small)
 
 

@@ -8,8 +8,9 @@ import torch
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
+from seqrec.export.answers import recommend
 from seqrec.export.bundle import build_recommender, write_bundle
-from seqrec.export.retriever import Retriever, recommend
+from seqrec.export.retriever import Retriever
 from seqrec.sequences import Sequences
 
 pytest.importorskip("faiss")

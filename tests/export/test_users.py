@@ -123,14 +123,14 @@ def test_memories_of_other_weights_or_another_catalog_are_refused(tmp_path, cata
     with torch.no_grad():
         recommender.embedding.table.weight[0, 0] += 1e-6
     write_bundle(recommender, tmp_path / "two", recipe=recipe(), config={}, max_length=LENGTH, users=users)
-    with pytest.raises(InputError, match=r"users\.pt holds what a model with other weights"):
+    with pytest.raises(InputError, match=r"users\.safetensors holds what a model with other weights"):
         Retriever.load(tmp_path / "two")
     # A file from another bundle is noticed before that, by its checksum.
-    shutil.copy(tmp_path / "two" / "users.pt", tmp_path / "one" / "users.pt")
-    with pytest.raises(InputError, match=r"users\.pt differs from what was exported"):
+    shutil.copy(tmp_path / "two" / "users.safetensors", tmp_path / "one" / "users.safetensors")
+    with pytest.raises(InputError, match=r"users\.safetensors differs from what was exported"):
         Retriever.load(tmp_path / "one")
-    assert "users.pt" in json.loads((tmp_path / "one" / "manifest.json").read_text())["files"]
-    assert room.USERS == "users.pt"
+    assert "users.safetensors" in json.loads((tmp_path / "one" / "manifest.json").read_text())["files"]
+    assert room.USERS == "users.safetensors"
 
 
 def test_a_model_that_remembers_every_event_cannot_be_kept(tmp_path, catalog):

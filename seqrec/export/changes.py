@@ -1,0 +1,194 @@
+"""Commands that change a bundle after training: items are added, blocked or removed, and the folder stays whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from seqrec.catalog import Catalog
+from seqrec.data.errors import InputError, nearest
+from seqrec.data.folders import whole_folder
+from seqrec.export.added import ADDED, WITHDRAWN, extend
+from seqrec.export.bundle import CATALOG, Bundle, read_bundle
+from seqrec.export.card import CARD, card
+from seqrec.export.filters import Filters
+from seqrec.export.index_kinds import INDEX, KEYS, IndexKind, as_fields, save_index
+from seqrec.export.manifest import MANIFEST, read_manifest, write_manifest
+from seqrec.export.programs import Format, write_programs
+from seqrec.export.samples import some_histories
+from seqrec.export.users import alone
+
+
+def add_items(bundle: Path, items: Path) -> None:
+    """Add items that came after training, so that they are recommended and read in histories.
+
+    seqrec add-items --bundle bundles/shop new-items.parquet
+
+    Only models that read texts can: a new item's place follows from the vector of its text, made by the encoder that
+    made those of the training. The index is built and measured anew; memories of users stay valid.
+
+    Args:
+        bundle: folder that `seqrec export` wrote; it is replaced when all is done.
+        items: Parquet file with the columns item_id and vector (a list of numbers), and where known title and
+            categories (a list of words).
+    """
+    bundle = Path(bundle)
+    opened = read_bundle(bundle)
+    table, vectors = _new_items(Path(items), opened)
+    replaced = [CATALOG, ADDED, INDEX, KEYS, *opened.manifest["programs"]]
+    with changed(bundle, replaced) as (fresh, fields), torch.no_grad():
+        recommender = opened.recommender
+        try:
+            added = recommender.embedding.vectors_of(vectors)
+        except (TypeError, ValueError) as refusal:
+            raise InputError(f"{bundle} cannot take new items: {refusal}") from refusal
+        extend(
+            recommender, Catalog(pl.concat([opened.recommender.catalog.table, table], how="diagonal_relaxed")), added
+        )
+        before = [load_file(bundle / ADDED)["vectors"]] if ADDED in fields["files"] else []
+        save_file({"vectors": alone(torch.cat([*before, added]))}, fresh / ADDED)
+        recommender.catalog.save(fresh / CATALOG)
+        samples = some_histories(recommender, opened.max_length)
+        queries = recommender.queries(samples, samples.newest)
+        index, report = IndexKind[fields["index"]["asked"]].value(recommender.item_keys(), queries)
+        save_index(index, fresh)
+        written = [form for form in Format if form.value.file in fields["programs"]]
+        fields |= {
+            "items": len(recommender.catalog),
+            "catalog_fingerprint": recommender.catalog.fingerprint,
+            "index": {"asked": fields["index"]["asked"], **as_fields(report)},
+            "programs": write_programs(recommender, fresh, written, opened.max_length, samples),
+        }
+    print(f"{bundle}: {table.height:,} items added, {len(recommender.catalog):,} in all.")
+
+
+def block_items(bundle: Path, items: str, undo: bool = False) -> None:
+    """Never recommend some items, which may still stand in histories; or recommend them again.
+
+    seqrec block-items --bundle bundles/shop --items SKU-1,SKU-7
+    seqrec block-items --bundle bundles/shop --items SKU-7 --undo
+
+    Args:
+        bundle: folder that `seqrec export` wrote; it is replaced when all is done.
+        items: raw ids, with commas between them.
+        undo: whether they are recommended again.
+    """
+    ids, opened = _listed(items), _withdrawn(Path(bundle))
+    blocked = opened.blocked - ids if undo else opened.blocked | ids
+    _withdraw(Path(bundle), Filters(opened.catalog, blocked, opened.removed), ids)
+    print(f"{bundle}: {len(blocked):,} items are blocked.")
+
+
+def remove_items(bundle: Path, items: str) -> None:
+    """Take items out for good: they are never recommended, and in histories nobody knows them any more.
+
+    seqrec remove-items --bundle bundles/shop --items SKU-1,SKU-7
+
+    Their numbers stay in the weights, which only another training changes.
+
+    Args:
+        bundle: folder that `seqrec export` wrote; it is replaced when all is done.
+        items: raw ids, with commas between them.
+    """
+    ids, opened = _listed(items), _withdrawn(Path(bundle))
+    _withdraw(Path(bundle), Filters(opened.catalog, opened.blocked - ids, opened.removed | ids), ids)
+    print(f"{bundle}: {len(opened.removed | ids):,} items are removed.")
+
+
+@contextmanager
+def changed(folder: Path, replaced: Iterable[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of a bundle without the files to be replaced, and its fields; both may be written to until the block ends.
+
+    The copy then gets its card and its checksums and takes the bundle's place, or vanishes if there was an error.
+    """
+    fields = read_manifest(folder)
+    left_out = {*replaced, CARD}
+    with whole_folder(folder, mark=MANIFEST) as fresh:
+        for name in fields["files"]:
+            if name not in left_out:
+                _share(folder / name, fresh / name)
+        yield fresh, fields
+        (fresh / CARD).write_text(card(fields))
+        write_manifest(fresh, fields, sorted(each.name for each in fresh.iterdir()))
+
+
+def _share(old: Path, new: Path) -> None:
+    """The same file under both names, or a copy where the disk cannot do that."""
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copyfile(old, new)
+
+
+def _withdrawn(folder: Path) -> Filters:
+    fields = read_manifest(folder)
+    withdrawn = json.loads((folder / WITHDRAWN).read_text()) if WITHDRAWN in fields["files"] else {}
+    return Filters(Catalog.load(folder / CATALOG), withdrawn.get("blocked", ()), withdrawn.get("removed", ()))
+
+
+def _withdraw(folder: Path, filters: Filters, named: frozenset[str]) -> None:
+    _, unknown = filters.catalog.rows(sorted(named))
+    if unknown:
+        raise InputError(
+            f"'{unknown[0]}' is not an item of {folder}, {nearest(unknown[0], filters.catalog.ids)}; correct --items."
+        )
+    with changed(folder, [WITHDRAWN]) as (fresh, _):
+        lists = {"blocked": sorted(filters.blocked), "removed": sorted(filters.removed)}
+        (fresh / WITHDRAWN).write_text(json.dumps(lists, indent=2) + "\n")
+
+
+def _listed(items: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in str(items).split(",") if word.strip())
+
+
+def _new_items(path: Path, opened: Bundle) -> tuple[pl.DataFrame, Float[Tensor, "n T"]]:
+    """The lines of the catalog for new items, and the vectors of their texts.
+
+    Raises:
+        InputError: the file is not as it must be, or an item is in the bundle already.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a Parquet file with the columns item_id and vector.")
+    try:
+        table = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path} is not a Parquet file that can be read ({error}).") from error
+    for column in ("item_id", "vector"):
+        if column not in table.columns:
+            raise InputError(f"{path} has no column {column}, {nearest(column, table.columns)}; rename it.")
+    table = table.with_columns(pl.col("item_id").cast(pl.String))
+    known, _ = opened.recommender.catalog.rows(table["item_id"])
+    if known:
+        raise InputError(
+            f"{path} names '{opened.recommender.catalog.ids[known[0]]}', which is in the bundle; leave it out."
+        )
+    twice = table.filter(pl.col("item_id").is_duplicated())
+    if twice.height or table["item_id"].null_count() or not table.height:
+        found = f"'{twice['item_id'][0]}' twice" if twice.height else "an item without id, or none at all"
+        raise InputError(f"{path} has {found}; give one line for each new item.")
+    lines = table.select("item_id", *(name for name in ("title", "categories") if name in table.columns))
+    return lines.with_columns(count=pl.lit(0, dtype=pl.Int64)), _vectors(path, table["vector"])
+
+
+def _vectors(path: Path, column: pl.Series) -> Float[Tensor, "n T"]:
+    try:
+        rows = column.cast(pl.List(pl.Float32))
+        lengths = rows.list.len().unique()
+        numbers = rows.explode().to_numpy()
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path} must have a list of numbers in the column vector; found {column.dtype}.") from error
+    if len(lengths) != 1 or not np.isfinite(numbers).all():
+        raise InputError(f"{path} must have a vector of finite numbers for every item, all of the same length.")
+    return torch.from_numpy(numbers.reshape(len(rows), -1).copy())

@@ -1,0 +1,84 @@
+"""Which items of a bundle may be recommended: what is withdrawn, and what a request allows, denies or asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from seqrec.catalog import Catalog
+from seqrec.data.errors import InputError, nearest
+
+
+class Filters:
+    """What is admitted of a catalog. It never changes, so any number of threads may ask it.
+
+    Args:
+        catalog: the items.
+        blocked: raw ids that are never recommended.
+        removed: raw ids that are never recommended and that nobody knows any more.
+
+    Raises:
+        InputError: a blocked or removed item is not in the catalog.
+    """
+
+    def __init__(self, catalog: Catalog, blocked: Iterable[str] = (), removed: Iterable[str] = ()) -> None:
+        self.catalog, self.blocked, self.removed = catalog, frozenset(blocked), frozenset(removed)
+        rows, unknown = catalog.rows(self.blocked | self.removed)
+        if unknown:
+            raise InputError(f"'{unknown[0]}' is not an item of the bundle, so it cannot be blocked; correct the id.")
+        self.offered = torch.ones(len(catalog), dtype=torch.bool)
+        self.offered[rows] = False
+
+    def rows(self, history: Sequence[str]) -> tuple[list[int], list[str]]:
+        """Rows of the known ids, in order, and the ids that nobody knows, or knows any more."""
+        if not self.removed:
+            return self.catalog.rows(history)
+        known, unknown = self.catalog.rows(raw for raw in history if raw not in self.removed)
+        return known, [*unknown, *(raw for raw in history if raw in self.removed)]
+
+    def admitted(
+        self, allow: Collection[str] | None, deny: Collection[str], categories: Collection[str] | None
+    ) -> Bool[Tensor, "N"] | None:
+        """Which rows may be recommended; None where a request filters nothing.
+
+        Args:
+            allow: raw ids that alone are admitted; None admits all. Ids that the bundle does not know admit nothing.
+            deny: raw ids that are not admitted; unknown ones change nothing.
+            categories: only items of at least one of these are admitted; None admits all.
+
+        Raises:
+            InputError: no item has one of the categories.
+        """
+        if allow is None and not deny and categories is None:
+            return None
+        admitted = self.offered.clone()
+        if allow is not None:
+            admitted &= self._marked(self.catalog.rows(allow)[0])
+        if deny:
+            admitted[self.catalog.rows(deny)[0]] = False
+        if categories is not None:
+            admitted &= self._marked([row for name in categories for row in self._rows_in(name)])
+        return admitted
+
+    def _marked(self, rows: list[int]) -> Bool[Tensor, "N"]:
+        marked = torch.zeros_like(self.offered)
+        marked[rows] = True
+        return marked
+
+    def _rows_in(self, category: str) -> list[int]:
+        if category not in self._rows_of_category:
+            names = sorted(self._rows_of_category)
+            found = nearest(category, names) if names else "and the items of this bundle have no categories"
+            raise InputError(f"No item has the category '{category}', {found}; ask for one that there is.")
+        return self._rows_of_category[category]
+
+    @cached_property
+    def _rows_of_category(self) -> dict[str, list[int]]:
+        if "categories" not in self.catalog.table.columns:
+            return {}
+        named = self.catalog.table.select("categories").with_row_index("row").explode("categories").drop_nulls()
+        return dict(named.group_by("categories").agg("row").iter_rows())

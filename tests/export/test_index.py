@@ -1,0 +1,156 @@
+"""Every kind of index finds what an exact search finds, and is measured before it is kept."""
+
+import pytest
+import torch
+
+from seqrec.data.errors import InputError
+from seqrec.export import index_kinds
+from seqrec.export.index import KeyIndex, n_gpus
+from seqrec.export.index_kinds import INDEX, KEYS, IndexKind, load_index, save_index
+from seqrec.export.search import best_rows, most_alike
+from seqrec.ops import ranking
+from seqrec.sequences import Sequences
+
+pytest.importorskip("faiss")
+
+N, K, WIDTH = 3000, 20, 9
+QUICK = [IndexKind.ivf, IndexKind.hnsw, IndexKind.pq]
+
+
+def some_keys(n=N, seed=0):
+    """Keys in clusters, and queries near them."""
+    draw = torch.Generator().manual_seed(seed)
+    centres = 2 * torch.randn(40, WIDTH, generator=draw)
+    keys = centres[torch.randint(40, (n,), generator=draw)] + 0.5 * torch.randn(n, WIDTH, generator=draw)
+    queries = keys[torch.randint(n, (50,), generator=draw)] + 0.3 * torch.randn(50, WIDTH, generator=draw)
+    return keys, queries
+
+
+@pytest.fixture(scope="module")
+def built():
+    keys, queries = some_keys()
+    return {kind: kind.value(keys, queries) for kind in IndexKind}
+
+
+def nothing_seen(queries):
+    return Sequences.pack([[]] * len(queries))
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_a_quick_index_finds_nearly_all_and_its_report_is_true(built, kind):
+    (index, report), (keys, queries) = built[kind], some_keys()
+    exact, _ = ranking.top_k(queries, keys, 100)
+    found, scores = best_rows(index, queries, 100, nothing_seen(queries), torch.ones(N, dtype=torch.bool))
+    recall = (found[:, :, None] == exact[:, None, :]).any(2).float().mean()
+    assert recall >= 0.95
+    assert abs(recall - report.recall) < 0.03
+    assert report.kind == kind.name
+    assert report.seconds > 0
+    # What is found is scored exactly, and in the order of the evaluation.
+    torch.testing.assert_close(scores, ranking.rescore(queries, keys, found).float(), rtol=0, atol=0)
+    assert (scores.diff(dim=1) <= 0).all()
+
+
+@pytest.mark.parametrize("kind", [IndexKind.flat, *QUICK])
+def test_an_index_goes_through_its_files(built, kind, tmp_path):
+    index, report = built[kind]
+    _, queries = some_keys()
+    names = save_index(index, tmp_path)
+    assert names == ([INDEX] if kind is IndexKind.flat else [INDEX, KEYS])
+    again = load_index(tmp_path, N, WIDTH, index_kinds.as_fields(report))
+    assert torch.equal(again.keys, index.keys)
+    for one, other in zip(index.search(queries, 30), again.search(queries, 30), strict=True):
+        assert torch.equal(one, other)
+    for n_items, width in ((N + 1, WIDTH), (N, WIDTH + 1)):
+        with pytest.raises(InputError, match=r"index\.faiss holds 3,000 keys of width 9.*another model"):
+            load_index(tmp_path, n_items, width, index_kinds.as_fields(report))
+
+
+def test_auto_is_exact_for_few_items_and_quick_for_many(built, monkeypatch):
+    assert built[IndexKind.auto][1].kind == "flat"
+    keys, queries = some_keys()
+    monkeypatch.setattr(index_kinds, "_FEW", 1000)
+    monkeypatch.setattr(index_kinds, "_quicker", lambda report: True)
+    monkeypatch.setattr(index_kinds, "ivf", lambda *_: built[IndexKind.ivf])
+    monkeypatch.setattr(index_kinds, "pq", lambda *_: built[IndexKind.pq])
+    assert index_kinds.auto(keys, queries)[1].kind == "ivf"
+    monkeypatch.setattr(index_kinds, "_VERY_MANY", 2000)
+    assert index_kinds.auto(keys, queries)[1].kind == "pq"
+
+
+def test_auto_keeps_the_exact_index_where_the_quick_one_is_not_good_enough(monkeypatch):
+    keys, queries = some_keys()
+    monkeypatch.setattr(index_kinds, "_FEW", 1000)
+    monkeypatch.setattr(index_kinds, "_quicker", lambda report: False)
+    index, report = index_kinds.auto(keys, queries)
+    assert report.kind == "flat"
+    assert index.quick is None
+
+
+@pytest.mark.parametrize("kind", [IndexKind.flat, *QUICK])
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.3, 0.999])
+def test_what_a_filter_admits_is_ranked_exactly_whatever_the_index(built, kind, share):
+    (index, _), (keys, queries) = built[kind], some_keys()
+    draw = torch.Generator().manual_seed(1)
+    admitted = torch.rand(N, generator=draw) < share
+    seen = Sequences.pack([torch.randint(N, (n % 40,), generator=draw).tolist() for n in range(len(queries))])
+    own = [[*seen.items[a:b].tolist()] for a, b in zip(seen.offsets[:-1], seen.offsets[1:], strict=True)]
+    left_out = Sequences.pack([sorted({*rows, *(~admitted).nonzero().flatten().tolist()}) for rows in own])
+    expected = ranking.top_k(queries, keys, K, left_out.items, left_out.offsets)
+    found = best_rows(index, queries, K, seen, torch.ones(N, dtype=torch.bool), admitted)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("kind", [IndexKind.flat, *QUICK])
+@pytest.mark.parametrize("share", [0.01, 0.5, 1.0])
+def test_what_is_not_offered_never_comes_and_the_list_is_full_while_it_can_be(built, kind, share):
+    (index, _), (_, queries) = built[kind], some_keys()
+    offered = torch.rand(N, generator=torch.Generator().manual_seed(2)) < share
+    seen = Sequences.pack([[*range(row, N, 50)] for row in range(len(queries))])
+    found, _ = best_rows(index, queries, K, seen, offered)
+    for row, rows in enumerate(found.tolist()):
+        left = {each for each in offered.nonzero().flatten().tolist() if each % 50 != row}
+        kept = [each for each in rows if each >= 0]
+        assert len(kept) == min(K, len(left))
+        assert set(kept) <= left
+
+
+def test_the_most_alike_are_those_of_the_largest_cosines():
+    keys, _ = some_keys(300)
+    keys[7] = 0
+    offered = torch.ones(300, dtype=torch.bool)
+    offered[[5, 6]] = False
+    cosines = torch.nn.functional.cosine_similarity(keys[11][None], keys)
+    cosines[[5, 6, 11]] = -torch.inf
+    best = cosines.sort(descending=True)
+    rows, scores = most_alike(keys, 11, 20, offered)
+    torch.testing.assert_close(scores[0], best.values[:20])
+    assert torch.equal(rows[0], best.indices[:20])
+
+
+def test_keys_that_are_not_finite_are_refused():
+    with pytest.raises(FloatingPointError, match="not finite"):
+        KeyIndex(torch.tensor([[1.0, torch.nan]]))
+
+
+def test_too_few_items_for_codes_are_answered_with_what_to_take():
+    keys, queries = some_keys(100)
+    with pytest.raises(InputError, match="needs 256; take --index flat"):
+        index_kinds.pq(keys, queries)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [IndexKind.flat, IndexKind.ivf])
+def test_an_index_built_on_a_gpu_is_written_for_both(kind, tmp_path, monkeypatch):
+    if not n_gpus():
+        pytest.skip("FAISS sees no GPU; install faiss-gpu-cu12 on a machine that has one")
+    keys, queries = some_keys()
+    index, report = kind.value(keys, queries)
+    save_index(index, tmp_path)
+    on_gpu = load_index(tmp_path, N, WIDTH, index_kinds.as_fields(report))
+    monkeypatch.setattr("seqrec.export.index.n_gpus", lambda: 0)
+    on_cpu = load_index(tmp_path, N, WIDTH, index_kinds.as_fields(report))
+    nothing, offered = nothing_seen(queries), torch.ones(N, dtype=torch.bool)
+    one, other = (best_rows(each, queries, K, nothing, offered)[0] for each in (on_gpu, on_cpu))
+    assert (one == other).float().mean() > 0.99
