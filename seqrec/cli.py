@@ -36,6 +36,11 @@ COMMANDS = {
     "prepare": Command(
         "seqrec.data.prepare:prepare", "raw log, by card name or your own file, to arrays on disk", True
     ),
+    "describe items": Command("seqrec.run_describe:describe_items", "a text on every item, by a template or an LLM"),
+    "describe histories": Command("seqrec.run_describe:describe_histories", "a text on the taste behind every prefix"),
+    "embed items": Command("seqrec.run_embed:embed_items", "a vector of every item, of its text or from a file"),
+    "embed histories": Command("seqrec.run_embed:embed_histories", "a vector of every training prefix"),
+    "neighbours": Command("seqrec.run_embed:neighbours", "the nearest neighbours of every vector"),
     "export": Command(
         "seqrec.run_export:export", "a run to a folder that serves: FAISS index and encoder", extra="cpu"
     ),
@@ -55,16 +60,18 @@ COMMANDS = {
     "pull": Command("seqrec.export.hub:pull", "a bundle from a model hub", extra="hub"),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
+TEXTS = ("describe items", "describe histories", "embed items", "embed histories", "neighbours")
+CHANGES = ("add-items", "block-items", "remove-items", "push", "pull")
 ORDER = (
-    *("prepare", "withhold", "fit", "validate", "test", "cold", "export", "recommend"),
-    *("add-items", "block-items", "remove-items", "push", "pull", "leaderboard"),
+    *("prepare", "withhold", *TEXTS, "fit", "validate", "test", "cold", "export", "recommend"),
+    *(*CHANGES, "leaderboard"),
 )
 
 
 def overview() -> str:
     """What ``seqrec --help`` prints; it imports none of the commands, so it is quick."""
     summaries = RUNS | {name: command.summary for name, command in COMMANDS.items()}
-    lines = "\n".join(f"  {name:<13} {summaries[name]}" for name in ORDER)
+    lines = "\n".join(f"  {name:<18} {summaries[name]}" for name in ORDER)
     return f"""usage: seqrec COMMAND [options]
 
 Sequential recommendation: given what a person did so far, which item comes next?
@@ -87,7 +94,7 @@ def run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return
-    name, *rest = arguments
+    name, *rest = worded(arguments)
     if name in RUNS:
         from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -119,6 +126,12 @@ def run(arguments: list[str]) -> None:
         raise ValueError(f"'{name}' is not a command of seqrec, {nearest(name, ORDER)}; see `seqrec --help`.")
 
 
+def worded(arguments: list[str]) -> list[str]:
+    """The arguments with the command in one piece, also where it has two words."""
+    two = " ".join(arguments[:2])
+    return [two, *arguments[2:]] if two in COMMANDS else arguments
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and answer a mistake with one sentence and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -132,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("SEQREC_DEBUG"):
             raise
-        print(f"seqrec: error: {sentence(error, given)}", file=sys.stderr)
+        print(f"seqrec: error: {sentence(error, worded(given))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("seqrec: stopped", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from text_service import TextService, running
 
 # numba, Triton and torch's exporter compile functions as they are written, without checks; not every system has Triton.
 import seqrec.ops.contextual_kernels
@@ -53,6 +54,13 @@ def log_of(items: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None
         users=pl.Series("user_id", [f"user {row}" for row in range(len(items))], dtype=pl.String),
         manifest={"fingerprint": "abc", "share_of_tied_events": 0.25},
     )
+
+
+@pytest.fixture
+def service() -> Iterator[TextService]:
+    """A service of language models on this machine, over real HTTP."""
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

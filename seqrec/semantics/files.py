@@ -54,16 +54,18 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
     return content
 
 
-def fingerprint(ids: pl.DataFrame, array: np.ndarray) -> str:
-    """SHA-256 over the names, types and values of the columns and over the array, in row order."""
+def fingerprint(table: pl.DataFrame, array: np.ndarray | None = None) -> str:
+    """SHA-256 over the names, types and values of the columns, text or whole numbers, and over the array."""
     digest = hashlib.sha256()
-    for column in ids:
+    for column in table:
         digest.update(f"{column.name} {column.dtype} {len(column)};".encode())
         if column.dtype == pl.String:
             digest.update(column.str.len_bytes().to_numpy().astype("<i8").tobytes())
             digest.update("".join(column).encode())
         else:
             digest.update(column.to_numpy().astype("<i8").tobytes())
+    if array is None:
+        return digest.hexdigest()
     digest.update(f"{array.dtype.str} {array.shape};".encode())
     for start in range(0, len(array), 65_536):
         digest.update(np.ascontiguousarray(array[start : start + 65_536]).data)

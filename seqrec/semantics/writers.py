@@ -1,0 +1,184 @@
+"""Who writes the texts on items and histories: a language model behind a service, or a template."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from seqrec.semantics.prompts import Prompt
+from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service
+from seqrec.semantics.store import Store
+from seqrec.semantics.subjects import Subjects
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a long piece of work needs besides its subject.
+
+    Attributes:
+        store: folder of what was made before.
+        begin: told how many texts are to be made; what it returns is told of each part that is.
+    """
+
+    store: Path
+    begin: Callable[[int], Callable[[int], object]] = lambda total: lambda count: None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a piece of work would take.
+
+    Attributes:
+        subjects: how many items or histories.
+        to_make: how many texts or vectors are not in the store.
+        tokens_in: about how many tokens would be read.
+        tokens_out: at most how many would be written.
+        price: what that would cost at most, in the unit of the prices; None where nobody is paid.
+    """
+
+    subjects: int
+    to_make: int
+    tokens_in: int = 0
+    tokens_out: int = 0
+    price: float | None = None
+
+
+class Writer(ABC):
+    """Writes a text on each of some subjects."""
+
+    @abstractmethod
+    def source(self) -> str:
+        """Who that is, in a word or two: it is what results say of the text."""
+
+    @abstractmethod
+    def estimate(self, subjects: Subjects, prompt: Prompt, work: Work) -> Estimate:
+        """What writing would take; asks nobody."""
+
+    @abstractmethod
+    def write(self, subjects: Subjects, prompt: Prompt, work: Work) -> tuple[list[str], dict[str, Any]]:
+        """The texts, and what the record shall say of their making."""
+
+
+class TemplateWriter(Writer):
+    """Puts titles and categories together, without a language model; the prompt is not read."""
+
+    def source(self) -> str:
+        return "template"
+
+    def estimate(self, subjects: Subjects, prompt: Prompt, work: Work) -> Estimate:
+        return Estimate(len(subjects), len(subjects))
+
+    def write(self, subjects: Subjects, prompt: Prompt, work: Work) -> tuple[list[str], dict[str, Any]]:
+        return subjects.summaries(), {"prompt_version": None}
+
+
+class ChatWriter(Writer):
+    """A language model behind a service with OpenAI's chat protocol, at temperature 0.
+
+    Source: the texts of Cui et al., "Semantic Retrieval Augmented Contrastive Learning for Sequential Recommendation",
+    NeurIPS 2025 (arXiv 2503.04162). Differs from it: the prompts are our own, and no top-p is set.
+
+    Args:
+        service: where it answers.
+        max_tokens: most tokens of an answer; one that reaches it is kept as it was cut, and counted.
+        keep_every: answers after which the store is written, at least 1; a killed program loses fewer than these.
+    """
+
+    def __init__(self, service: Service, max_tokens: int = 400, keep_every: int = 64) -> None:
+        self.service = service
+        self.max_tokens = max_tokens
+        self.keep_every = keep_every
+
+    def source(self) -> str:
+        return f"LLM {self.service.model}"
+
+    def estimate(self, subjects: Subjects, prompt: Prompt, work: Work) -> Estimate:
+        store = self._store(prompt, work)
+        questions = [self._question(subjects, prompt, row) for row in store.missing(_keys(subjects, prompt))]
+        tokens_in, tokens_out = (
+            sum(getattr(question, name) for question in questions) for name in ("likely_in", "most_out")
+        )
+        price = self.service.price(tokens_in, tokens_out)
+        return Estimate(len(subjects), len(questions), tokens_in, tokens_out, price)
+
+    def write(self, subjects: Subjects, prompt: Prompt, work: Work) -> tuple[list[str], dict[str, Any]]:
+        store, keys = self._store(prompt, work), _keys(subjects, prompt)
+        missing = store.missing(keys)
+        asking = Asking(self.service) if missing else None
+        if asking is not None:
+            advance, fresh = work.begin(len(missing)), []
+            questions = [self._question(subjects, prompt, row) for row in missing]
+            try:
+                for place, answer in asking.each(self._ask, questions):
+                    fresh.append(_line(keys[missing[place]], answer))
+                    advance(1)
+                    if len(fresh) >= self.keep_every:
+                        store.append(pl.DataFrame(fresh))
+                        fresh = []
+            finally:
+                if fresh:
+                    store.append(pl.DataFrame(fresh))
+        lines = store.lines(dict.fromkeys(keys))  # what several subjects share was paid once
+        record = {
+            "prompt_version": prompt.version,
+            "model": only_one(lines["model"], "texts"),
+            "cut_answers": int(lines["is_cut"].sum()),
+            "tokens_in": int(lines["tokens_in"].sum()),
+            "tokens_out": int(lines["tokens_out"].sum()),
+            "spent_in_this_run": asking.spent if asking is not None else 0.0,
+        }
+        return store.lines(keys)["text"].to_list(), record
+
+    def _store(self, prompt: Prompt, work: Work) -> Store:
+        how = {"temperature": 0, "max_tokens": self.max_tokens}
+        return Store(work.store, {"made": "texts", "prompt": prompt.version, **self.service.identity, **how})
+
+    def _question(self, subjects: Subjects, prompt: Prompt, row: int) -> Question:
+        messages = prompt.messages(subjects.facts(row))
+        return Question(messages, "".join(message["content"] for message in messages), self.max_tokens)
+
+    def _ask(self, client: Any, messages: list[dict[str, str]]) -> Answer:
+        reply = client.chat.completions.create(
+            model=self.service.model, messages=messages, temperature=0, max_tokens=self.max_tokens
+        )
+        (choice,) = reply.choices
+        text = choice.message.content
+        if not isinstance(text, str) or not text.strip():
+            raise Senseless("no text")
+        usage = reply.usage
+        content = {"text": text.strip(), "is_cut": choice.finish_reason == "length"}
+        return Answer(
+            content,
+            usage.prompt_tokens if usage else 0,
+            usage.completion_tokens if usage else len(text) // 4,
+            reply.model or self.service.model,
+        )
+
+
+def only_one(models: pl.Series, what: str) -> str:
+    """The one model that made all of these.
+
+    Raises:
+        ValueError: there are several, because the service changed what its name stands for.
+    """
+    names = sorted(models.unique())
+    if len(names) > 1:
+        raise ValueError(
+            f"The service made these {what} with several models, {', '.join(names)}; name one of them exactly as the "
+            "model, so that they are not mixed."
+        )
+    return names[0]
+
+
+def _keys(subjects: Subjects, prompt: Prompt) -> list[str]:
+    return [prompt.key(subjects.facts(row)) for row in range(len(subjects))]
+
+
+def _line(key: str, answer: Answer) -> dict[str, Any]:
+    took = {"tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "model": answer.model}
+    return {"key": key, **answer.content, **took}

@@ -1,0 +1,220 @@
+"""Services are asked over real HTTP: what goes wrong on the way is tried again, and what is paid is counted."""
+
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from text_service import vector_of
+
+from seqrec.catalog import Catalog
+from seqrec.semantics.hosted import HostedEncoder
+from seqrec.semantics.prompts import DEFAULTS, Prompt
+from seqrec.semantics.service import Service
+from seqrec.semantics.subjects import Items
+from seqrec.semantics.writers import ChatWriter, Work
+
+pytest.importorskip("openai")
+
+N = 12
+CATALOG = Catalog(
+    pl.DataFrame(
+        {"item_id": [str(row) for row in range(N)], "count": [1] * N, "title": [f"Thing {r}" for r in range(N)]}
+    )
+)
+ITEMS = Items(CATALOG, np.arange(0), np.zeros(1, dtype=np.int64))
+PROMPT = Prompt.read(DEFAULTS["items"])
+
+
+def at(service, **settings) -> Service:
+    return Service(**({"model": "small", "base_url": service.url, "retries": 3, "concurrency": 4} | settings))
+
+
+def written(service, folder, writer=None, **settings):
+    return (writer or ChatWriter(at(service, **settings))).write(ITEMS, PROMPT, Work(folder))
+
+
+def test_every_item_is_asked_for_once_at_temperature_0(service, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret-key")
+    texts, record = written(service, tmp_path, key_variable="MY_KEY", price_in=2.0, price_out=10.0)
+    assert len(set(texts)) == N
+    assert all(text.startswith("Written of ") for text in texts)
+    assert len(service.asked) == N
+    for request in service.asked:
+        assert request["path"] == "/v1/chat/completions"
+        assert request["key"] == "Bearer secret-key"
+        assert (request["body"]["temperature"], request["body"]["model"]) == (0, "small")
+        assert [message["role"] for message in request["body"]["messages"]] == ["system", "user"]
+    assert (record["tokens_in"], record["tokens_out"]) == (100 * N, 10 * N)
+    assert record["spent_in_this_run"] == pytest.approx((100 * N * 2 + 10 * N * 10) / 1e6)
+    assert record["prompt_version"].startswith("items-1@")
+    assert not any(b"secret-key" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    # Nothing is asked for again.
+    again, record = written(service, tmp_path)
+    assert again == texts
+    assert len(service.asked) == N
+    assert record["spent_in_this_run"] == 0
+
+
+@pytest.mark.parametrize("trouble", ["429", "500", "503", "half", "nonsense", "shape", "empty"])
+def test_trouble_on_the_way_is_tried_again(service, tmp_path, trouble):
+    service.troubles = [trouble] * 2
+    texts, _ = written(service, tmp_path)
+    assert len(set(texts)) == N
+    assert len(service.asked) == N + 2
+
+
+def test_a_service_that_says_when_is_asked_no_sooner(service, tmp_path):
+    service.troubles = ["429"]
+    written(service, tmp_path, concurrency=1)
+    assert service.asked[1]["at"] - service.asked[0]["at"] > 0.29
+
+
+def test_a_slow_answer_counts_as_lost(service, tmp_path):
+    service.troubles = ["slow"]
+    texts, _ = written(service, tmp_path, timeout=0.5)
+    assert len(set(texts)) == N
+    assert len(service.asked) == N + 1
+
+
+def test_a_request_that_is_refused_stops_and_what_was_answered_is_kept(service, tmp_path):
+    service.troubles = [""] * 5 + ["400"]
+    with pytest.raises(ValueError, match=r"no usable answer for the model small: .*trouble 400.*run the same command"):
+        written(service, tmp_path, concurrency=1)
+    assert len(service.asked) == 6
+    texts, _ = written(service, tmp_path)
+    assert len(set(texts)) == N
+    assert len(service.asked) == N + 1
+
+
+@pytest.mark.parametrize("trouble", ["nonsense", "429"])
+def test_trouble_without_end_ends_the_run(service, tmp_path, trouble):
+    service.troubles = [trouble] * 99
+    with pytest.raises(ValueError, match="gave no usable answer"):
+        written(service, tmp_path, retries=1, concurrency=1)
+    assert len(service.asked) == 2
+
+
+def test_a_service_that_is_not_there_is_named(tmp_path):
+    nobody = Service("small", "http://127.0.0.1:9/v1", retries=0, concurrency=1)
+    with pytest.raises(ValueError, match=r"service at http://127\.0\.0\.1:9/v1 gave no usable answer"):
+        ChatWriter(nobody).write(ITEMS, PROMPT, Work(tmp_path))
+
+
+def test_the_budget_is_never_exceeded_and_the_rest_is_done_later(service, tmp_path):
+    money = {"price_in": 1000.0, "price_out": 1000.0}
+    # An answer costs 0.11; the most that it can cost, by which it is let through, is about 1.5.
+    with pytest.raises(ValueError, match=r"budget of 2 does not suffice .* Run the same command again to go on"):
+        written(service, tmp_path, budget=2.0, concurrency=4, **money)
+    done = len(service.asked)
+    assert 1 <= done < N
+    assert done * 0.11 <= 2
+    texts, record = written(service, tmp_path, budget=100.0, **money)
+    assert len(set(texts)) == N
+    assert len(service.asked) == N
+    assert record["spent_in_this_run"] == pytest.approx((N - done) * 0.11)
+    assert record["tokens_in"] == 100 * N
+
+
+def test_a_budget_needs_prices():
+    with pytest.raises(ValueError, match="give price_in"):
+        Service("small", budget=1.0)
+
+
+def test_no_more_is_under_way_than_wanted(service, tmp_path):
+    service.delay = 0.05
+    written(service, tmp_path, concurrency=3)
+    assert service.most_at_once == 3
+
+
+def test_requests_keep_their_pace(service, tmp_path):
+    written(service, tmp_path, requests_per_minute=1200)
+    times = sorted(request["at"] for request in service.asked)
+    assert times[-1] - times[0] > 0.9 * (N - 1) * 60 / 1200
+
+
+def test_tokens_keep_their_pace(service, tmp_path):
+    begun = time.monotonic()
+    written(service, tmp_path, tokens_per_minute=600_000)  # about 650 tokens each
+    assert time.monotonic() - begun > (N - 1) * 400 / 10_000
+
+
+def test_an_answer_that_was_cut_is_kept_and_counted(service, tmp_path):
+    service.troubles = ["cut", "cut"]
+    _, record = written(service, tmp_path)
+    assert record["cut_answers"] == 2
+
+
+def test_a_service_that_changes_its_model_is_refused(service, tmp_path):
+    service.troubles = [""] * 4 + ["400"]
+    service.model = "small-may"
+    with pytest.raises(ValueError, match="trouble 400"):
+        written(service, tmp_path, concurrency=1)
+    service.model = "small-june"
+    with pytest.raises(ValueError, match="several models, small-june, small-may"):
+        written(service, tmp_path)
+
+
+def test_another_model_prompt_or_length_asks_anew(service, tmp_path):
+    written(service, tmp_path)
+    written(service, tmp_path, model="large")
+    ChatWriter(at(service), max_tokens=50).write(ITEMS, PROMPT, Work(tmp_path))
+    own = tmp_path / "items-1.txt"
+    own.write_text(DEFAULTS["items"].read_text() + " Be brief.")
+    ChatWriter(at(service)).write(ITEMS, Prompt.read(own), Work(tmp_path))
+    assert len(service.asked) == 4 * N
+
+
+def test_a_missing_key_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(ValueError, match="NO_SUCH_KEY is not set"):
+        ChatWriter(Service("small", key_variable="NO_SUCH_KEY")).write(ITEMS, PROMPT, Work(tmp_path))
+
+
+TEXTS = [f"text {number % 9}" for number in range(N)]  # some twice
+
+
+def vectors(service, folder, half=True, dimensions=None, batch_size=4, **settings):
+    encoder = HostedEncoder(at(service, **settings), dimensions, batch_size, half)
+    return encoder.vectors(ITEMS, lambda: TEXTS, Work(folder))
+
+
+@pytest.mark.parametrize("trouble", ["", "429", "500", "half", "nonsense", "shape", "empty"])
+def test_hosted_vectors_are_those_of_their_texts(service, tmp_path, trouble):
+    service.troubles = [trouble] if trouble else []
+    made, record = vectors(service, tmp_path)
+    assert made.dtype == np.float16
+    assert np.array_equal(made, np.array([vector_of(text) for text in TEXTS], dtype=np.float16))
+    assert len(service.asked) == 3 + bool(trouble)  # nine texts by four
+    assert record["tokens_in"] == 9 * 7
+    assert (record["encoder"]["model"], record["model"]) == ("small", "small")
+    again, _ = vectors(service, tmp_path)
+    assert np.array_equal(again, made)
+    assert len(service.asked) == 3 + bool(trouble)
+
+
+def test_precision_and_width_have_vectors_of_their_own(service, tmp_path):
+    whole, _ = vectors(service, tmp_path, half=False)
+    short, _ = vectors(service, tmp_path, dimensions=3)
+    assert (whole.dtype, whole.shape, short.shape) == (np.float32, (N, 8), (N, 3))
+    assert service.asked[-1]["body"]["dimensions"] == 3
+
+
+def test_embedding_stops_at_the_budget_and_goes_on(service, tmp_path):
+    # Four texts may cost up to 92 tokens and cost 28.
+    with pytest.raises(ValueError, match="does not suffice"):
+        vectors(service, tmp_path, price_in=1e6, budget=100.0, concurrency=1)
+    assert len(service.asked) == 1
+    vectors(service, tmp_path, price_in=1e6, budget=1000.0)
+    assert len(service.asked) == 3
+
+
+def test_an_estimate_asks_nobody(service, tmp_path):
+    writer, encoder = ChatWriter(at(service, price_in=1.0, price_out=1.0)), HostedEncoder(at(service, price_in=1.0))
+    whole = writer.estimate(ITEMS, PROMPT, Work(tmp_path))
+    assert (whole.subjects, whole.to_make, whole.tokens_out) == (N, N, 400 * N)
+    assert whole.price == pytest.approx((whole.tokens_in + whole.tokens_out) / 1e6)
+    assert encoder.estimate(ITEMS, lambda: TEXTS, Work(tmp_path)).to_make == 9
+    assert service.asked == []
+    written(service, tmp_path)
+    assert writer.estimate(ITEMS, PROMPT, Work(tmp_path)).to_make == 0
