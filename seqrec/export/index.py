@@ -37,10 +37,10 @@ class KeyIndex:
         self._hold(flat, quick, overfetch)
 
     @classmethod
-    def around(cls, flat: Any) -> KeyIndex:
-        """The exact index that FAISS read from a file. The keys come back exactly as they were."""
+    def around(cls, flat: Any, quick: Any = None, overfetch: int = 1) -> KeyIndex:
+        """The same around FAISS's exact index, whose keys come back exactly as they were, without a copy."""
         index = cls.__new__(cls)
-        index._hold(flat, None, 1)
+        index._hold(flat, quick, overfetch)
         return index
 
     def _hold(self, flat: Any, quick: Any, overfetch: int) -> None:

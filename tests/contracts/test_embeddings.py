@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec.catalog import Catalog
+from seqrec.embeddings.extended import ExtendedEmbedding
 from seqrec.embeddings.ids import IdEmbedding
 from seqrec.embeddings.pretrained import TextTower
 
@@ -23,7 +24,17 @@ def tower(catalog, dim):
         return TextTower(catalog, path, dim)
 
 
-CASES = [pytest.param(IdEmbedding, {}, id="IdEmbedding"), pytest.param(tower, {}, id="TextTower")]
+def extended(catalog, dim):
+    """A table of the first items and given vectors of the others."""
+    n_known = len(catalog) - 4
+    return ExtendedEmbedding(IdEmbedding(Catalog(catalog.table.head(n_known)), dim), n_known, torch.randn(4, dim))
+
+
+CASES = [
+    pytest.param(IdEmbedding, {}, id="IdEmbedding"),
+    pytest.param(tower, {}, id="TextTower"),
+    pytest.param(extended, {}, id="ExtendedEmbedding"),
+]
 each_embedding = pytest.mark.parametrize(("build", "arguments"), CASES)
 
 N_ITEMS, DIM = 12, 8
@@ -100,3 +111,26 @@ def test_what_it_learned_travels_with_the_checkpoint(build, arguments):
 def test_evaluation_is_repeatable(build, arguments):
     embedding = ready(build, arguments)
     assert torch.equal(embedding(None), embedding(None))
+
+
+@each_embedding
+def test_new_items_get_vectors_from_their_texts_or_a_reason_why_not(build, arguments):
+    embedding = ready(build, arguments)
+    texts = torch.randn(3, 5)
+    try:
+        vectors = embedding.vectors_of(texts)
+    except TypeError as refusal:
+        vectors, reason = None, str(refusal)
+    if vectors is None:
+        assert "a new one has no vector" in reason
+        return
+    assert vectors.shape == (3, DIM)
+    assert vectors.isfinite().all()
+    torch.testing.assert_close(vectors[1:2], embedding.vectors_of(texts[1:2]))
+
+
+def test_an_item_that_comes_later_gets_the_vector_that_it_would_have_had():
+    embedding = ready(tower, {})
+    torch.testing.assert_close(embedding.vectors_of(embedding.vectors), embedding(None))
+    with pytest.raises(ValueError, match="vectors of 4 numbers, the model was trained on vectors of 5"):
+        embedding.vectors_of(torch.randn(2, 4))
