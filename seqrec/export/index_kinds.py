@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -140,9 +141,9 @@ def _quicker(report: IndexReport) -> bool:
 
 
 def _n_lists(n_items: int) -> int:
-    """About 4 √N, a power of two, with at least 39 keys for each centre, as FAISS wants for training."""
-    wanted = min(4 * n_items**0.5, n_items / 39)
-    return 2 ** max(0, int(wanted).bit_length() - 1)
+    """About 4 √N, a power of two, with at least 34 keys for each centre to train it by."""
+    wanted = min(4 * n_items**0.5, n_items / 48)
+    return 2 ** max(0, round(math.log2(max(1.0, wanted))))
 
 
 def _tuned(
@@ -202,7 +203,7 @@ def _empty(recipe: str, width: int) -> Any:
     index = faiss().index_factory(width, recipe, faiss().METRIC_INNER_PRODUCT)
     if "IVF" in recipe:  # centres need not be perfect, and FAISS takes minutes to make them so
         training = faiss().extract_index_ivf(index).cp
-        training.niter, training.max_points_per_centroid = 10, 64
+        training.niter, training.max_points_per_centroid = 10, 48
     return index
 
 
