@@ -26,7 +26,7 @@ class ExtendedEmbedding(ItemEmbedding):
         if added.shape[1] != known.dim:
             raise ValueError(f"The added vectors are {added.shape[1]} wide, those known {known.dim}; give the same.")
         self.known, self.n_known = known, n_known
-        self.register_buffer("added", added, persistent=False)
+        self.register_buffer("added", added)
 
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
         if rows is None:

@@ -172,7 +172,7 @@ def _new_items(path: Path, opened: Bundle) -> tuple[pl.DataFrame, Float[Tensor, 
     known, _ = opened.recommender.catalog.rows(table["item_id"])
     if known:
         raise InputError(
-            f"{path} names '{opened.recommender.catalog.ids[known[0]]}', which is in the bundle; leave it out."
+            f"{path} names '{opened.recommender.catalog.ids[known[0]]}', which is in the bundle or was; leave it out."
         )
     twice = table.filter(pl.col("item_id").is_duplicated())
     if twice.height or table["item_id"].null_count() or not table.height:

@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+# FAISS gives no longer lists on a GPU.
+_MOST_ON_GPU = 2048
+
 
 class KeyIndex:
     """The catalog rows with the largest inner products; the id of a key is its catalog row.
@@ -37,16 +40,15 @@ class KeyIndex:
         self._hold(flat, quick, overfetch)
 
     @classmethod
-    def around(cls, flat: Any) -> KeyIndex:
-        """The exact index that FAISS read from a file. The keys come back exactly as they were."""
+    def around(cls, flat: Any, quick: Any = None, overfetch: int = 1) -> KeyIndex:
+        """The same around FAISS's exact index, whose keys come back exactly as they were, without a copy."""
         index = cls.__new__(cls)
-        index._hold(flat, None, 1)
+        index._hold(flat, quick, overfetch)
         return index
 
     def _hold(self, flat: Any, quick: Any, overfetch: int) -> None:
         self.flat, self.quick, self.overfetch = flat, quick, overfetch
-        numbers = faiss().rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0, np.float32)
-        self.keys = torch.from_numpy(numbers.reshape(flat.ntotal, flat.d))  # FAISS's own memory, not a copy
+        self.keys = torch.from_numpy(np.asarray(_Memory(flat)).reshape(flat.ntotal, flat.d))
         self.longest = float(torch.linalg.vector_norm(self.keys, dim=1).max()) if flat.ntotal else 0.0
         self._fastest, self._one_at_a_time = on_gpus(flat if quick is None else quick)
 
@@ -56,6 +58,8 @@ class KeyIndex:
         Exact unless there is a quick index, which may miss some, and finds -1 where it runs out of items. Scores are
         rounded as FAISS rounds them, so items closer than that may come in any order.
         """
+        if k > _MOST_ON_GPU:
+            return _as_tensors((self.flat if self.quick is None else self.quick).search(_as_array(queries), k))
         with self._one_at_a_time:
             return _as_tensors(self._fastest.search(_as_array(queries), k))
 
@@ -70,6 +74,15 @@ class KeyIndex:
         bits = np.packbits(admitted.numpy(), bitorder="little")
         selector = faiss().IDSelectorBitmap(bits)
         return _as_tensors(self.flat.search(_as_array(queries), k, params=faiss().SearchParameters(sel=selector)))
+
+
+class _Memory:
+    """The keys where FAISS keeps them, for numpy; who holds the array holds the index."""
+
+    def __init__(self, flat: Any) -> None:
+        self.flat = flat
+        numbers = faiss().rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0, np.float32)
+        self.__array_interface__ = numbers.__array_interface__
 
 
 def faiss() -> Any:

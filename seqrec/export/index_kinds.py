@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -74,10 +75,10 @@ def hnsw(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[Key
 
 
 def pq(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[KeyIndex, IndexReport]:
-    """Lists around centres that hold keys shortened to a byte per two numbers; candidates are scored again exactly."""
-    parts = -(-keys.shape[1] // 2)
-    recipe = f"Pad{2 * parts},IVF{_n_lists(len(keys))},PQ{parts}x8"
-    return _tuned("pq", recipe, keys, queries, "nprobe", _n_lists(len(keys)), overfetch=4, least=256)
+    """Lists around centres that hold keys shortened to a byte per four numbers; candidates are scored again exactly."""
+    parts = -(-keys.shape[1] // 4)
+    recipe = f"Pad{4 * parts},IVF{_n_lists(len(keys))},PQ{parts}x8"
+    return _tuned("pq", recipe, keys, queries, "nprobe", _n_lists(len(keys)), overfetch=8, least=256)
 
 
 def auto(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[KeyIndex, IndexReport]:
@@ -140,9 +141,9 @@ def _quicker(report: IndexReport) -> bool:
 
 
 def _n_lists(n_items: int) -> int:
-    """About 4 √N, a power of two, with at least 39 keys for each centre, as FAISS wants for training."""
-    wanted = min(4 * n_items**0.5, n_items / 39)
-    return 2 ** max(0, int(wanted).bit_length() - 1)
+    """About 4 √N, a power of two, with at least 34 keys for each centre to train it by."""
+    wanted = min(4 * n_items**0.5, n_items / 48)
+    return 2 ** max(0, round(math.log2(max(1.0, wanted))))
 
 
 def _tuned(
@@ -159,16 +160,15 @@ def _tuned(
     """Build by FAISS's recipe and raise a setting until the index finds enough of what an exact search finds."""
     if len(keys) < least:
         raise InputError(f"The catalog has {len(keys):,} items, the index {kind} needs {least}; take --index flat.")
-    quick = _filled(recipe, keys)
-    index, k = KeyIndex(keys, quick, overfetch), min(_K, len(keys))
-    exact, exact_seconds = _asked(
-        lambda query: index.search_among(query, k, torch.ones(len(keys), dtype=torch.bool)), queries
-    )
+    exactly = KeyIndex(keys)
+    quick = _filled(recipe, exactly.keys)
+    k = min(_K, len(keys))
+    exact, exact_seconds = _asked(lambda query: exactly.search(query, k), queries)
     turn = faiss().ParameterSpace()
     value, recall, seconds = first, 0.0, 0.0
     while True:
         turn.set_index_parameter(quick, setting, value)
-        index = KeyIndex(keys, quick, overfetch)
+        index = KeyIndex.around(exactly.flat, quick, overfetch)
 
         def search(query: Tensor, index: KeyIndex = index) -> tuple[Tensor, Tensor]:
             rows, _ = index.search(query, min(overfetch * k, len(keys)))
@@ -185,7 +185,7 @@ def _tuned(
 def _filled(recipe: str, keys: Tensor) -> Any:
     """An index of these keys in main memory, built on a GPU where FAISS sees one that can."""
     numbers = keys.detach().float().cpu().contiguous().numpy()
-    index = faiss().index_factory(keys.shape[1], recipe, faiss().METRIC_INNER_PRODUCT)
+    index = _empty(recipe, keys.shape[1])
     if n_gpus():
         try:
             on_gpu = faiss().index_cpu_to_all_gpus(index)
@@ -193,9 +193,17 @@ def _filled(recipe: str, keys: Tensor) -> Any:
             on_gpu.add(numbers)
             return faiss().index_gpu_to_cpu(on_gpu)
         except RuntimeError:  # FAISS has no GPU form of it
-            index = faiss().index_factory(keys.shape[1], recipe, faiss().METRIC_INNER_PRODUCT)
+            index = _empty(recipe, keys.shape[1])
     index.train(numbers)
     index.add(numbers)
+    return index
+
+
+def _empty(recipe: str, width: int) -> Any:
+    index = faiss().index_factory(width, recipe, faiss().METRIC_INNER_PRODUCT)
+    if "IVF" in recipe:  # centres need not be perfect, and FAISS takes minutes to make them so
+        training = faiss().extract_index_ivf(index).cp
+        training.niter, training.max_points_per_centroid = 10, 48
     return index
 
 

@@ -46,6 +46,7 @@ class Retriever:
     def __init__(self, bundle: Bundle) -> None:
         self.recommender = bundle.recommender.eval()
         self.catalog = bundle.recommender.catalog
+        self._ids, self._titles = self.catalog.ids, self.catalog.titles
         self.index = bundle.index
         self.max_length = bundle.max_length
         self.users = bundle.users
@@ -238,7 +239,7 @@ class Retriever:
     def _named(self, best: TopK) -> list[list[Recommendation]]:
         return [
             [
-                Recommendation(self.catalog.ids[row], self.catalog.titles[row], score)
+                Recommendation(self._ids[row], self._titles[row], score)
                 for row, score in zip(rows, scores, strict=True)
                 if row >= 0
             ]

@@ -1,7 +1,10 @@
 """A bundle answers what its recommender answers, and refuses to open when anything in it has changed."""
 
 import json
+import random
+import shutil
 import sys
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -11,9 +14,12 @@ from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.export import bundle
 from seqrec.export.bundle import build_recommender, read_bundle, write_bundle
-from seqrec.export.index_kinds import INDEX
-from seqrec.export.manifest import MANIFEST, SCHEMA_VERSION
+from seqrec.export.index_kinds import INDEX, IndexKind
+from seqrec.export.manifest import MANIFEST, SCHEMA_VERSION, write_manifest
+from seqrec.export.programs import Format
 from seqrec.export.retriever import Retriever
+from seqrec.export.users import fingerprint, remember_users
+from seqrec.sequences import Sequences
 
 pytest.importorskip("faiss")
 
@@ -26,6 +32,14 @@ RECIPE = {
             "class_path": "seqrec.positions.learned.LearnedPosition",
             "init_args": {"dim": 16, "max_length": 20},
         },
+    },
+}
+
+GATED = {
+    "class_path": "seqrec.recommenders.sequential.SequentialRecommender",
+    "init_args": {
+        "embedding": {"class_path": "seqrec.embeddings.ids.IdEmbedding", "init_args": {"dim": 8}},
+        "backbone": {"class_path": "seqrec.backbones.gru4rec.GRU4Rec", "init_args": {"dim": 8}},
     },
 }
 
@@ -102,3 +116,89 @@ def test_a_missing_faiss_is_named_with_its_remedy(small, monkeypatch):
 def test_a_recommender_without_keys_is_refused():
     with pytest.raises(InputError, match="Popularity"):
         bundle.build_recommender({"class_path": "seqrec.recommenders.popularity.Popularity"}, shop(5))
+
+
+def test_two_hundred_changes_of_one_byte_are_all_refused(tmp_path):
+    torch.manual_seed(0)
+    recommender = build_recommender(RECIPE, shop(60)).eval()
+    window = Sequences.pack([[1, 2]])
+    users = remember_users(build_recommender(GATED, shop(60)).eval(), [(["ann"], window, window)])
+    write_bundle(
+        recommender,
+        tmp_path / "bundle",
+        recipe=RECIPE,
+        config={},
+        max_length=20,
+        users=replace(users, fingerprint=fingerprint(recommender)),
+        index=IndexKind.ivf,
+        formats=(Format.torch,),
+    )
+    read_bundle(tmp_path / "bundle")
+    draw = random.Random(0)
+    files = sorted((tmp_path / "bundle").iterdir())
+    assert {path.name for path in files} >= {"keys.safetensors", "users.safetensors", "encoder.pt2", "README.md"}
+    for turn in range(200):
+        path = files[turn % len(files)]
+        content = bytearray(path.read_bytes())
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        before = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=path.name):
+            read_bundle(tmp_path / "bundle")
+        path.write_bytes(before)
+    read_bundle(tmp_path / "bundle")
+
+
+def test_no_file_of_a_bundle_is_a_pickle(small):
+    for path in small.iterdir():
+        start = path.read_bytes()[:2]
+        assert start not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), path.name
+
+
+@pytest.mark.parametrize("name", [INDEX, bundle.WEIGHTS, bundle.CATALOG])
+def test_a_file_of_another_bundle_is_refused_by_name_even_with_a_new_seal(tmp_path, small, name):
+    written(tmp_path / "other", shop(61))
+    shutil.copy(tmp_path / "other" / name, small / name)
+    with pytest.raises(InputError, match=rf"{name} differs from what was exported"):
+        read_bundle(small)
+    fields = json.loads((small / MANIFEST).read_text())
+    files = fields.pop("files")
+    write_manifest(small, {key: fields[key] for key in fields if key != "checksum"}, files)
+    with pytest.raises((InputError, RuntimeError), match=f"{name}|size mismatch"):
+        read_bundle(small)
+
+
+def test_an_older_schema_is_refused(small):
+    manifest = json.loads((small / MANIFEST).read_text())
+    (small / MANIFEST).write_text(json.dumps(manifest | {"schema_version": 1}))
+    with pytest.raises(InputError, match=r"schema version 1, which this seqrec does not read any more"):
+        read_bundle(small)
+
+
+def test_an_export_that_fails_leaves_the_older_bundle_as_it_was(small, monkeypatch):
+    before = {path.name: path.read_bytes() for path in small.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle, "write_manifest", full)
+    with pytest.raises(InputError, match="No space left"):
+        written(small, shop(40))
+    assert {path.name: path.read_bytes() for path in small.iterdir()} == before
+    assert [path.name for path in small.parent.iterdir()] == ["bundle"]
+
+
+def test_the_card_says_what_is_known(tmp_path):
+    recommender = build_recommender(RECIPE, shop(60)).eval()
+    about = {"model": "SASRec", "data": "shop", "licence": "For research only.", "passport": {"kind": "LeaveOneOut"}}
+    rest = {"recipe": RECIPE, "config": {}, "max_length": 20}
+    write_bundle(recommender, tmp_path / "known", metrics={"ndcg@10": 0.12345}, about=about, **rest)
+    said = (tmp_path / "known" / "README.md").read_text()
+    for words in ("# SASRec, trained on shop", "| ndcg@10 | 0.1235 |", "- kind: LeaveOneOut", "For research only."):
+        assert words in said
+    assert "newest 20 events" in said
+    assert "60 items in training" in said
+    write_bundle(recommender, tmp_path / "unknown", **rest)
+    said = (tmp_path / "unknown" / "README.md").read_text()
+    for words in ("there are no figures", "Nobody recorded a protocol", "ask before you share"):
+        assert words in said

@@ -1,5 +1,7 @@
 """Every kind of index finds what an exact search finds, and is measured before it is kept."""
 
+import gc
+
 import pytest
 import torch
 
@@ -127,6 +129,15 @@ def test_the_most_alike_are_those_of_the_largest_cosines():
     rows, scores = most_alike(keys, 11, 20, offered)
     torch.testing.assert_close(scores[0], best.values[:20])
     assert torch.equal(rows[0], best.indices[:20])
+
+
+def test_the_keys_outlive_their_index():
+    keys, _ = some_keys(2000)
+    held = KeyIndex(keys).keys
+    gc.collect()
+    others = [KeyIndex(torch.zeros(2000, WIDTH)) for _ in range(5)]
+    assert torch.equal(held, keys)
+    assert len(others) == 5
 
 
 def test_keys_that_are_not_finite_are_refused():
