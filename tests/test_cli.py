@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from seqrec.cli import main
+from seqrec.cli import ORDER, main
 from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
 from seqrec.data.simulated import SimulatedShop
@@ -225,13 +225,13 @@ def test_missing_things_are_named_with_the_remedy(shop, capsys):
 def test_the_overview_names_every_command_and_a_slip_is_answered(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    for name in ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard"):
+    for name in ORDER:
         assert f"\n  {name} " in said
     assert main(["tets"]) == 2
     assert "'test'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "export", "recommend", "leaderboard"])
+@pytest.mark.parametrize("name", ORDER)
 def test_the_help_of_a_command_shows_its_use_and_an_example_on_a_line_of_its_own(capsys, name):
     if name in ("export", "recommend"):
         pytest.importorskip("faiss")
