@@ -129,7 +129,7 @@ def test_a_sentence_encoder_knows_meaning_and_says_what_it_is(model, tmp_path):
 
 
 def test_a_model_that_cannot_be_opened_is_named(model, tmp_path):
-    with pytest.raises(ValueError, match="cannot open the model .*nowhere"):
+    with pytest.raises(ValueError, match=r"cannot open the model .*nowhere"):
         made(SentenceEncoder(str(tmp_path / "nowhere")), ITEMS, tmp_path)
 
 

@@ -1,0 +1,160 @@
+"""`seqrec embed` and `seqrec neighbours`: a folder that others read, of the right rows, with its record."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from seqrec.cli import main
+from seqrec.data.log import Log
+from seqrec.data.prepare import prepare_log
+from seqrec.data.protocol import LeaveOneOut
+from seqrec.data.simulated import SimulatedShop
+from seqrec.data.supervision import EveryPrefix
+from seqrec.semantics.neighbours import Neighbours
+from seqrec.semantics.vector_files import read_vectors
+from seqrec.semantics.vectors import Vectors
+
+HASHING = "--encoder=seqrec.semantics.encoders.HashingEncoder"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("embed") / "shop"
+    prepare_log(SimulatedShop(users=40, items=50, mean_events=12.0), folder)
+    return folder
+
+
+def run(folder: Path, prepared: Path, *words: str, out: str = "out") -> Vectors:
+    given = [f"--data={prepared}", f"--out={folder / out}", f"--store={folder / 'store'}"]
+    assert main([*words[:2], *given, *words[2:]]) == 0
+    return Vectors.open(folder / out)
+
+
+def test_items_stand_in_the_order_of_the_catalog(prepared, tmp_path, capsys):
+    made = run(tmp_path, prepared, "embed", "items", HASHING, "--encoder.dim=32")
+    log = Log.open(prepared)
+    assert made.ids["item_id"].to_list() == log.catalog.ids.to_list()
+    assert made.vectors.shape == (len(log.catalog), 32)
+    wanted = {"kind": "items", "text_source": "template", "dataset": log.manifest["fingerprint"], "limit": None}
+    assert wanted.items() <= made.manifest.items()
+    assert {"encoder", "pooling", "prompt_version", "target_hash", "fingerprint"} <= made.manifest.keys()
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["ids.parquet", "manifest.json", "vectors.npy"]
+    assert "of texts by template" in capsys.readouterr().out
+
+
+def test_histories_are_the_training_prefixes_of_the_default_protocol(prepared, tmp_path):
+    made = run(tmp_path, prepared, "embed", "histories", HASHING)
+    log = Log.open(prepared)
+    split = LeaveOneOut().split(log)
+    rows = EveryPrefix().rows(split.train, None)
+    assert made.ids["user_id"].to_list() == [log.users[user] for user in rows.users.tolist()]
+    assert made.ids["n_events"].to_list() == (rows.lengths - 1).tolist()
+    assert made.manifest["target_hash"] == split.passport["target_hash"]
+    assert (made.manifest["pool"], made.manifest["leaky"]) == ("training", False)
+    few = run(tmp_path, prepared, "embed", "histories", HASHING, "--limit=5", out="few")
+    assert few.ids.equals(made.ids.head(5))
+    assert np.array_equal(few.vectors, made.vectors[:5])
+
+
+def test_written_texts_are_embedded_and_named(prepared, tmp_path, service, capsys):
+    writer = ["--writer=seqrec.semantics.writers.ChatWriter", f"--writer.service.base_url={service.url}"]
+    given = [f"--data={prepared}", f"--out={tmp_path / 'texts'}", f"--store={tmp_path / 'store'}"]
+    assert main(["describe", "items", *given, *writer, "--writer.service.model=small"]) == 0
+    hosted = ["--encoder=seqrec.semantics.hosted.HostedEncoder", f"--encoder.service.base_url={service.url}"]
+    hosted += ["--encoder.service.model=vectors", f"--texts={tmp_path / 'texts'}"]
+    made = run(tmp_path, prepared, "embed", "items", *hosted)
+    embedded = [text for each in service.asked if each["path"].endswith("embeddings") for text in each["body"]["input"]]
+    assert all(text.startswith("Written of") for text in embedded)
+    assert made.manifest["text_source"] == "LLM small"
+    assert made.manifest["prompt_version"].startswith("items-1@")
+    assert made.manifest["encoder"]["model"] == "vectors"
+    before = len(service.asked)
+    again = run(tmp_path, prepared, "embed", "items", *hosted)
+    assert len(service.asked) == before
+    assert again.manifest["fingerprint"] == made.manifest["fingerprint"]
+    # Texts of other things, or of fewer, are refused.
+    assert main(["describe", "items", *given, "--limit=3"]) == 0
+    place = [f"--data={prepared}", f"--out={tmp_path / 'out'}", f"--texts={tmp_path / 'texts'}"]
+    assert main(["embed", "items", *place, HASHING]) == 2
+    assert "has no text for" in capsys.readouterr().err
+    assert main(["embed", "histories", *place, HASHING]) == 2
+    assert "name texts on the histories" in capsys.readouterr().err
+
+
+def test_a_file_of_item_vectors_becomes_items_and_means_of_histories(prepared, tmp_path):
+    log = Log.open(prepared)
+    numbers = np.random.default_rng(0).normal(size=(len(log.catalog), 6)).astype(np.float32)
+    pl.DataFrame({"item_id": log.catalog.ids, "vector": numbers}).reverse().write_parquet(tmp_path / "v.parquet")
+    by_path = f"--encoder.path={tmp_path / 'v.parquet'}"
+    items = run(tmp_path, prepared, "embed", "items", "--encoder=seqrec.semantics.encoders.VectorFile", by_path)
+    assert np.array_equal(items.vectors, numbers)
+    assert np.array_equal(read_vectors(tmp_path / "out")[1], numbers)
+    mean, folder = "--encoder=seqrec.semantics.encoders.MeanOfItems", f"--encoder.path={tmp_path / 'out'}"
+    made = run(tmp_path, prepared, "embed", "histories", mean, folder, "--encoder.half=false", out="means")
+    users = {raw: user for user, raw in enumerate(log.users)}
+    for (user, n_events), vector in list(zip(made.ids.rows(), made.vectors, strict=True))[::17]:
+        start = int(log.offsets[users[user]])
+        np.testing.assert_allclose(vector, numbers[log.items[start : start + n_events][-20:]].mean(0), atol=1e-5)
+    assert made.manifest["encoder"]["name"] == "mean of item vectors"
+    assert made.manifest["text_source"] == "none"
+
+
+def test_neighbours_of_a_history_are_of_other_users(prepared, tmp_path, capsys):
+    made = run(tmp_path, prepared, "embed", "histories", HASHING)
+    assert main(["neighbours", f"--vectors={tmp_path / 'out'}", "-k", "7"]) == 0
+    assert "7 neighbours of each of" in capsys.readouterr().out
+    found = Neighbours.open(tmp_path / "out")
+    users = made.ids["user_id"].to_numpy()
+    assert found.rows.shape == (len(made), 7)
+    assert (found.rows >= 0).all()
+    assert not (users[found.rows] == users[:, None]).any()
+    assert found.manifest["fingerprint"] == made.manifest["fingerprint"]
+    # Without the groups, most have a prefix of the same user among the nearest: the exclusion does something.
+    unit = made.vectors.astype(np.float32)
+    cosines = unit @ unit.T - 9 * np.eye(len(unit))
+    assert (users[cosines.argmax(1)] == users).mean() > 0.3
+
+
+def test_neighbours_of_items_leave_out_the_item_alone_and_new_vectors_forget_them(prepared, tmp_path):
+    made = run(tmp_path, prepared, "embed", "items", HASHING)
+    assert main(["neighbours", f"--vectors={tmp_path / 'out'}", "-k", str(len(made))]) == 0
+    rows = Neighbours.open(tmp_path / "out").rows
+    for row, found in enumerate(rows.tolist()):
+        assert sorted(found[:-1]) == [other for other in range(len(made)) if other != row]
+        assert found[-1] == -1
+    run(tmp_path, prepared, "embed", "items", HASHING, "--encoder.dim=8")
+    with pytest.raises(FileNotFoundError, match="seqrec neighbours"):
+        Neighbours.open(tmp_path / "out")
+
+
+def test_the_leaky_pool_says_so_everywhere(prepared, tmp_path, capsys):
+    made = run(tmp_path, prepared, "embed", "histories", HASHING, "--pool=official")
+    assert main(["neighbours", f"--vectors={tmp_path / 'out'}", "-k", "3"]) == 0
+    assert made.manifest["leaky"] is True
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2
+    assert all("leaky" in line for line in said)
+
+
+def test_a_folder_of_something_else_is_not_overwritten(prepared, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    assert main(["embed", "items", f"--data={prepared}", f"--out={tmp_path / 'out'}", HASHING]) == 2
+    assert "was not written by seqrec" in capsys.readouterr().err
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+    mean = ["--encoder=seqrec.semantics.encoders.MeanOfItems", "--encoder.path=v.parquet", "--texts=texts"]
+    assert main(["embed", "items", f"--data={prepared}", f"--out={tmp_path / 'other'}", *mean]) == 2
+    assert "MeanOfItems reads no texts" in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_means_of_the_real_vectors_of_amazon_beauty(real_data, tmp_path):
+    raw, prepared = real_data / "amazon-beauty", tmp_path / "prepared"
+    assert main(["prepare", "amazon-beauty", f"--raw={raw}", f"--out={prepared}"]) == 0
+    mean = ["--encoder=seqrec.semantics.encoders.MeanOfItems", f"--encoder.path={raw / 'minilm.parquet'}"]
+    made = run(tmp_path, prepared, "embed", "histories", *mean)
+    assert made.vectors.shape == (131_413, 384)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"] == 131_413
