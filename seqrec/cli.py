@@ -41,9 +41,12 @@ COMMANDS = {
     "recommend": Command(
         "seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
     ),
+    "poison": Command(
+        "seqrec.data.poisoning.poison:poison", "a prepared data set with fake users in it, who are marked"
+    ),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
-ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard")
+ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "poison", "leaderboard")
 
 
 def overview() -> str:
