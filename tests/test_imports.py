@@ -10,7 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "seqrec"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # One room in several files: the only place where data meets models.
-FRONT = ("cli", "lightning_cli", "help_text", "suggestions", "leaderboard", "quickstart", "run_export")
+FRONT = (
+    *("cli", "lightning_cli", "help_text", "suggestions", "leaderboard", "quickstart", "run_export"),
+    *("audit", "robustness", "robustness_report"),
+)
 FLOORS = {
     8: FRONT,
     7: ("training",),
@@ -19,19 +22,21 @@ FLOORS = {
     5: ("recommenders",),
     4: ("backbones", "scorers"),
     3: ("embeddings", "nn", "data"),
+    2.5: ("audience",),
     2: ("positions", "semantics", "batch"),
     1: ("ops", "evaluation", "catalog", "sequences"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 # The nouns that everyone above them speaks of.
-COMMON = ("sequences", "catalog", "batch")
+COMMON = ("sequences", "catalog", "batch", "audience")
 # What a room may know besides itself and the common nouns: a room, or one module of it. A room that is not listed may
 # know all that is below it.
 BELOW_THE_MODELS = ("ops", "positions", "semantics.store")
 KNOWS = {
     "training": ("recommenders", "objectives", "evaluation", "ops"),
-    "objectives": ("recommenders", "semantics.store", "ops"),
+    # A reweighter is a small model of users, who may be known by the texts of their items.
+    "objectives": ("recommenders", "semantics.store", "ops", "nn", "embeddings.pretrained"),
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
     "export": ("recommenders", "semantics.store", "ops", "data.errors", "data.folders"),
     "serving": ("export",),

@@ -4,11 +4,15 @@ import pytest
 import torch
 
 from seqrec.batch import Batch
+from seqrec.objectives.adversarial import AdversarialPerturbation
 from seqrec.objectives.scored import KeyLength
 from seqrec.recommenders.base import Encoded
 from seqrec.sequences import Sequences
 
-CASES = [pytest.param(KeyLength, {}, id="KeyLength")]
+CASES = [
+    pytest.param(KeyLength, {}, id="KeyLength"),
+    pytest.param(AdversarialPerturbation, {"epsilon": 0.1}, id="AdversarialPerturbation"),
+]
 each_auxiliary = pytest.mark.parametrize(("build", "arguments"), CASES)
 
 HISTORIES = [[3, 1, 4], [1], [5, 9, 2, 6]]

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from seqrec.data.log import Log
+from seqrec.data.protocol import Part
+
 # Training drops the newest two events of everybody, so a target there would push nothing.
 HELD_OUT = 2
 SHORTEST, LONGEST = 10, 50
@@ -83,6 +86,22 @@ def sample_lengths(
 ) -> Int[np.ndarray, "n"]:
     """Lengths of n fake users, drawn from those of genuine ones and held between 10 and 50 events, or ``most``."""
     return random.choice(lengths, n).clip(SHORTEST, LONGEST).clip(max=most).astype(np.int64)
+
+
+def end_to_end(log: Log, part: Part) -> tuple[Int[np.ndarray, "E"], Int[np.ndarray, "bounds"]]:
+    """The events of some slices, one slice after the other, and where each begins and ends."""
+    offsets = np.append(0, np.cumsum(part.lengths))
+    at = np.arange(offsets[-1]) + np.repeat(part.starts - offsets[:-1], part.lengths)
+    return np.asarray(log.items)[at].astype(np.int64), offsets
+
+
+def clock_of_a_fake(log: Log, length: int, random: np.random.Generator) -> Int[np.ndarray, "n"]:
+    """Times of a fake: moments between the first and the last event of some user, or places where no clock was kept."""
+    if log.manifest.get("unit_of_times") == "position":
+        return np.arange(length, dtype=np.int64)
+    user = int(random.choice(np.flatnonzero(np.diff(log.offsets))))
+    first, last = int(log.times[log.offsets[user]]), int(log.times[log.offsets[user + 1] - 1])
+    return np.sort(random.integers(first, last, length, endpoint=True))
 
 
 def draw_targets(

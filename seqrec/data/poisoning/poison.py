@@ -15,7 +15,15 @@ from seqrec.data import store
 from seqrec.data.errors import InputError
 from seqrec.data.events import Events
 from seqrec.data.log import Log
-from seqrec.data.poisoning.base import HELD_OUT, Attack, Mission, forged, sample_lengths
+from seqrec.data.poisoning.base import (
+    HELD_OUT,
+    Attack,
+    Mission,
+    clock_of_a_fake,
+    end_to_end,
+    forged,
+    sample_lengths,
+)
 
 # An attack may be named without its module: the reader of options knows the classes that are imported here.
 from seqrec.data.poisoning.dp import DP
@@ -108,7 +116,7 @@ def poisoned(
     random = np.random.default_rng(seed)
     mission = _mission(clean, budget, targets, n_targets, random)
     profiles = forged(attack, mission, random)
-    times = [_clock(clean, len(profile), random) for profile in profiles]
+    times = [clock_of_a_fake(clean, len(profile), random) for profile in profiles]
     n_genuine = len(clean.users)
     made |= {
         "targets": clean.catalog.ids.gather(mission.targets).to_list(),
@@ -123,11 +131,7 @@ def poisoned(
 
 def _mission(clean: Log, budget: float, targets: Bucket, n_targets: int, random: np.random.Generator) -> Mission:
     train = LeaveOneOut().split(clean).train
-    lengths = np.zeros(len(clean.users), dtype=np.int64)
-    lengths[train.users] = train.lengths
-    offsets = np.append(0, np.cumsum(lengths))
-    shift = np.repeat(train.starts - offsets[train.users], train.lengths)
-    items = np.asarray(clean.items)[np.arange(offsets[-1]) + shift]
+    items, offsets = end_to_end(clean, train)
     counts = train.item_counts(clean)
     chosen = targets.draw(counts, n_targets, random)
     most = counts.size - n_targets + 1
@@ -135,16 +139,6 @@ def _mission(clean: Log, budget: float, targets: Bucket, n_targets: int, random:
         raise InputError(f"The catalog has {counts.size} items, too few to hide {n_targets} targets among others.")
     n_fakes = max(1, round(budget * len(clean.users)))
     return Mission(items, offsets, counts, chosen, sample_lengths(train.lengths, n_fakes, most, random))
-
-
-def _clock(clean: Log, length: int, random: np.random.Generator) -> Int[np.ndarray, "n"]:
-    """Times of a fake: moments between the first and the last event of some genuine user."""
-    if clean.manifest.get("unit_of_times") == "position":
-        return np.arange(length, dtype=np.int64)
-    lengths = np.diff(clean.offsets)
-    user = int(random.choice(np.flatnonzero(lengths)))
-    first, last = int(clean.times[clean.offsets[user]]), int(clean.times[clean.offsets[user + 1] - 1])
-    return np.sort(random.integers(first, last, length, endpoint=True))
 
 
 def _joined(clean: Log, profiles: list[Int[np.ndarray, "_"]], times: list[Int[np.ndarray, "_"]]) -> Events:
