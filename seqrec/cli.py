@@ -44,9 +44,15 @@ COMMANDS = {
     "poison": Command(
         "seqrec.data.poisoning.poison:poison", "a prepared data set with fake users in it, who are marked"
     ),
+    "audit": Command("seqrec.audit:audit", "the users whom a run trusted least, and why", extra="robustness"),
+    "robustness": Command(
+        "seqrec.robustness:robustness",
+        "how far attacks push items in a model, and what defences help",
+        extra="robustness",
+    ),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
-ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "poison", "leaderboard")
+ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "poison", "audit", "robustness", "leaderboard")
 
 
 def overview() -> str:

@@ -18,7 +18,7 @@ def recall(flagged: Bool[Tensor, "U"], is_fake: Bool[Tensor, "U"]) -> float:
 
 
 def auc(suspicion: Float[Tensor, "U"], is_fake: Bool[Tensor, "U"]) -> float:
-    """How often a fake is more suspicious than a genuine user; a tie counts half. Not a number where a side is empty."""
+    """How often a fake is more suspicious than a genuine user, a tie counting half; not a number without both kinds."""
     n_fakes = int(is_fake.sum())
     pairs = n_fakes * (is_fake.numel() - n_fakes)
     if not pairs:

@@ -30,8 +30,9 @@ def promotion(
     """
     if not lacks.any():
         raise ValueError("Every user has every target, so nobody can be shown one; choose other targets.")
-    values = {f"t_hr@{k}": macro(recall(ranks, k), lacks) for k in cutoffs}
-    values |= {f"t_ndcg@{k}": macro(ndcg(ranks, k), lacks) for k in cutoffs}
+    flat, shape = ranks.flatten(), ranks.shape
+    values = {f"t_hr@{k}": macro(recall(flat, k).view(shape), lacks) for k in cutoffs}
+    values |= {f"t_ndcg@{k}": macro(ndcg(flat, k).view(shape), lacks) for k in cutoffs}
     return {**values, "t_rank": macro(ranks.double() + 1, lacks)}
 
 

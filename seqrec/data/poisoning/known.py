@@ -48,8 +48,8 @@ class KnownFraudsters:
             targets = np.sort(random.choice(n_items, self.n_targets, replace=False))
             mission = Mission(items, offsets, counts, targets, np.array([length]))
             (profile,) = forged(self.attack, mission, random)
-            histories.append(profile[:-HELD_OUT])
-            times.append(clock_of_a_fake(log, len(profile), random)[:-HELD_OUT])
+            histories.append(profile[:-HELD_OUT].tolist())
+            times.append(clock_of_a_fake(log, len(profile), random)[:-HELD_OUT].tolist())
         return Sequences.pack(histories, times)
 
 
