@@ -58,13 +58,23 @@ COMMANDS = {
     "remove-items": Command("seqrec.export.changes:remove_items", "items out of a bundle for good", extra="cpu"),
     "push": Command("seqrec.export.hub:push", "a bundle to a model hub", extra="hub"),
     "pull": Command("seqrec.export.hub:pull", "a bundle from a model hub", extra="hub"),
+    "poison": Command(
+        "seqrec.data.poisoning.poison:poison", "a prepared data set with fake users in it, who are marked"
+    ),
+    "audit": Command("seqrec.audit:audit", "the users whom a run trusted least, and why", extra="robustness"),
+    "robustness": Command(
+        "seqrec.robustness:robustness",
+        "how far attacks push items in a model, and what defences help",
+        extra="robustness",
+    ),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
 TEXTS = ("describe items", "describe histories", "embed items", "embed histories", "neighbours")
 CHANGES = ("add-items", "block-items", "remove-items", "push", "pull")
+ROBUSTNESS = ("poison", "audit", "robustness")
 ORDER = (
     *("prepare", "withhold", *TEXTS, "fit", "validate", "test", "cold", "export", "recommend"),
-    *(*CHANGES, "leaderboard"),
+    *(*CHANGES, *ROBUSTNESS, "leaderboard"),
 )
 
 

@@ -100,6 +100,15 @@ class Sequences:
             vectors=together([part.vectors for part in parts]),
         )
 
+    def chosen(self, rows: Int[Tensor, "n"]) -> Sequences:
+        """These histories, in this order. Times survive, a past does not."""
+        offsets = bounds(self.lengths[rows])
+        total = int(offsets[-1])
+        shift = torch.repeat_interleave(self.offsets[:-1][rows] - offsets[:-1], offsets.diff(), output_size=total)
+        at = torch.arange(total, device=offsets.device) + shift
+        times, asked_at = (None if values is None else values[at] for values in (self.times, self.asked_at))
+        return Sequences(self.items[at], offsets, times, asked_at)
+
     def asking(self, at: Int[Tensor, "M"], asked_at: Int[Tensor, "M"]) -> Sequences:
         """The same histories, where what follows the events at these places is asked for at these moments.
 

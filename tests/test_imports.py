@@ -10,7 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "seqrec"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # One room in several files: the only place where data meets models.
-FRONT = ("cli", "lightning_cli", "help_text", "suggestions", "leaderboard", "quickstart", "runs")
+FRONT = (
+    *("cli", "lightning_cli", "help_text", "suggestions", "leaderboard", "quickstart", "runs"),
+    *("audit", "robustness", "robustness_report"),
+)
 RUNS = ("run_export", "run_cold", "run_subjects", "run_describe", "run_embed")
 FLOORS = {
     8: (*FRONT, *RUNS),
@@ -20,20 +23,22 @@ FLOORS = {
     5: ("recommenders",),
     4: ("backbones", "scorers"),
     3: ("embeddings", "nn", "data"),
+    2.5: ("audience",),
     2: ("positions", "semantics", "batch"),
     1: ("ops", "evaluation", "catalog", "sequences"),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 # The nouns that everyone above them speaks of.
-COMMON = ("sequences", "catalog", "batch")
+COMMON = ("sequences", "catalog", "batch", "audience")
 # What a room may know besides itself and the common nouns: a room, or one module of it. A room that is not listed may
 # know all that is below it.
 TEXTS_AS_VECTORS = ("semantics.vectors", "semantics.vector_files", "semantics.neighbours")
 BELOW_THE_MODELS = ("ops", "positions", *TEXTS_AS_VECTORS)
 KNOWS = {
     "training": ("recommenders", "objectives", "evaluation", "ops"),
-    "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops"),
+    # A reweighter is a small model of users, who may be known by the texts of their items.
+    "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops", "nn"),
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
     "export": ("recommenders", "ops", "embeddings.extended", "data.errors", "data.folders"),
     "serving": ("export",),

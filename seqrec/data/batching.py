@@ -229,6 +229,14 @@ class EvaluationBatches(Dataset[Batch]):
         return replace(plain, seen=seen, negatives=None if self.negatives is None else self.negatives[batch.rows])
 
 
+def newest_events(arrays: Arrays, part: Part, n: int | None) -> Sequences:
+    """The newest n events of every slice, or all of them."""
+    starts = part.starts if n is None else np.maximum(part.starts, part.ends - n)
+    rows = Part(part.users, starts, part.ends)
+    at, offsets = _inputs(rows, np.arange(len(rows)), arrays.items.device, unread=0)
+    return Sequences(arrays.items[at].long(), offsets, arrays.times[at])
+
+
 def seeded(*seeds: int) -> torch.Generator:
     """A generator of its own for every row of seeds, each at least 0."""
     state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)

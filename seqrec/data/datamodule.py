@@ -12,11 +12,21 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from seqrec.audience import Audience
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
-from seqrec.data.batching import Arrays, EvaluationBatches, FixedBatches, ShuffledBatches, TrainingBatches, seeded
+from seqrec.data.batching import (
+    Arrays,
+    EvaluationBatches,
+    FixedBatches,
+    ShuffledBatches,
+    TrainingBatches,
+    newest_events,
+    seeded,
+)
 from seqrec.data.log import Log
 from seqrec.data.negatives import Negatives
+from seqrec.data.poisoning.known import KnownFraudsters, nobody
 from seqrec.data.protocol import LeaveOneOut, Part, Protocol, Split
 from seqrec.data.supervision import EveryEvent, Supervision
 from seqrec.data.views import TrainingData, View
@@ -37,6 +47,8 @@ class SequenceDataModule(LightningDataModule):
         views: build, from what the data hold for training, what makes other versions of the histories.
         negatives: builds, from the log and the catalog with its training counts, what draws items that did not follow:
             anew in every epoch of training, always the same for validation and test. None draws none.
+        fraudsters: makes up histories that are known to be fake, for reweighters that learn from them; they are never
+            trained on as users are. None makes none.
         mixes_lengths: whether chance alone says which histories share a training batch, as in most papers. Otherwise
             those of like length do, which is faster where attention is; where each history predicts once, those of one
             batch then weigh the more the longer they are.
@@ -56,6 +68,7 @@ class SequenceDataModule(LightningDataModule):
         evaluation_events_per_batch: int = 16384,
         views: list[Callable[[TrainingData], View]] | None = None,
         negatives: Callable[[Log, Catalog], Negatives] | None = None,
+        fraudsters: KnownFraudsters | None = None,
         mixes_lengths: bool = False,
         seed: int = 0,
         num_workers: int = 0,
@@ -79,6 +92,7 @@ class SequenceDataModule(LightningDataModule):
         self.evaluation_events_per_batch = evaluation_events_per_batch
         self._views = [] if views is None else views
         self._negatives = negatives
+        self._fraudsters = fraudsters
         self.mixes_lengths = mixes_lengths
         self.seed = seed
         self.num_workers = num_workers
@@ -131,6 +145,16 @@ class SequenceDataModule(LightningDataModule):
             if self.log.items.nbytes + self.log.times.nbytes <= free / 4:
                 return Arrays.of(self.log, device)
         return Arrays.of(self.log)
+
+    @cached_property
+    def audience(self) -> Audience:
+        """All users of training, each as the newest window of its slice, and the known fraudsters."""
+        made = nobody() if self._fraudsters is None else self._fraudsters.histories(self.log, self.split.train)
+        train = self.split.train
+        histories = newest_events(Arrays.of(self.log), train, self.max_length)
+        longest = len(self.log.items) if self.max_length is None else self.max_length
+        everyone = Audience(self.catalog, len(self.log.users), torch.from_numpy(train.users), histories, made)
+        return everyone.newest(longest)
 
     @property
     def passport(self) -> dict[str, Any]:

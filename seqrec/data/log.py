@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from seqrec.catalog import Catalog
 
@@ -24,7 +24,7 @@ class Log:
         items: catalog row of every event (int32).
         times: when it happened, in seconds since 1970 (int64), or its place in the history where no clock was kept.
         offsets: user ``u`` owns events ``offsets[u]`` up to ``offsets[u + 1]`` (int64).
-        catalog: the items, counted over the whole log.
+        catalog: the items, counted over the whole log, fake users left out.
         users: raw user ids (String) in row order.
         manifest: how the folder was made: parameters, counts, fingerprint, schema version.
     """
@@ -35,6 +35,16 @@ class Log:
     catalog: Catalog
     users: pl.Series
     manifest: dict[str, Any]
+
+    @property
+    def is_fake(self) -> Bool[np.ndarray, "U"]:
+        """Which users were made up by ``seqrec poison``, as the manifest marks them.
+
+        Training reads them like all others; they are never evaluated and never counted in popularity.
+        """
+        marked = self.manifest.get("poison", {}).get("fake_users", {"first": 0, "count": 0})
+        users = np.arange(len(self.offsets) - 1)
+        return (users >= marked["first"]) & (users < marked["first"] + marked["count"])
 
     @classmethod
     def open(cls, folder: str | Path) -> Log:

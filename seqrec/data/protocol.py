@@ -35,10 +35,11 @@ class Part:
         return self.ends - self.starts
 
     def item_counts(self, log: Log) -> Int[np.ndarray, "N"]:
-        """How often each item of the catalog occurs in the slices, which must not overlap."""
+        """How often each item of the catalog occurs in the slices, which must not overlap; fakes are not counted."""
+        genuine = ~log.is_fake[self.users]
         change = np.zeros(log.items.size + 1, dtype=np.int8)
-        np.add.at(change, self.starts, 1)
-        np.add.at(change, self.ends, -1)
+        np.add.at(change, self.starts[genuine], 1)
+        np.add.at(change, self.ends[genuine], -1)
         inside = np.cumsum(change[:-1], dtype=np.int8).astype(bool)
         return np.bincount(np.asarray(log.items)[inside], minlength=len(log.catalog))
 
@@ -92,15 +93,17 @@ class Protocol(ABC):
     def split(self, log: Log) -> Split:
         """Split the log and write the passport.
 
-        A target without any event before it cannot be asked for; it is dropped and counted.
+        A target without any event before it cannot be asked for; it is dropped and counted. Fake users train, and
+        have no targets.
         """
         cut = self.cut(log)
         users = np.flatnonzero(cut.train_ends > log.offsets[:-1])
         train = Part(users, np.asarray(log.offsets)[users], cut.train_ends[users])
         counts = train.item_counts(log)
         repeats = _repeats(log) if self.seen_is_excluded else None
-        validation, validation_drops = self._evaluation(log, cut.validation, counts, repeats)
-        test, test_drops = self._evaluation(log, cut.test, counts, repeats)
+        genuine = np.repeat(~log.is_fake, np.diff(log.offsets))
+        validation, validation_drops = self._evaluation(log, cut.validation & genuine, counts, repeats)
+        test, test_drops = self._evaluation(log, cut.test & genuine, counts, repeats)
         parts = {"train": train, "validation": validation, "test": test}
         passport = {
             "kind": type(self).__name__,
@@ -113,6 +116,7 @@ class Protocol(ABC):
             "targets": {"validation": validation_drops, "test": test_drops},
             "users": {name: int(np.unique(part.users).size) for name, part in parts.items()},
             "rows": {name: len(part) for name, part in parts.items()},
+            "fake_users": int(log.is_fake[users].sum()),
             "items": len(log.catalog),
             "train_events": int(train.lengths.sum()),
             "dataset": log.manifest.get("fingerprint"),

@@ -12,7 +12,7 @@ from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.objectives.base import Auxiliary, EqualWeights, Objective, Reweighter
 from seqrec.ops.dispatch import leave_ops_as_they_are
-from seqrec.recommenders.base import Recommender
+from seqrec.recommenders.base import Encoded, Recommender
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.schedule import Constant, Schedule
 
@@ -27,7 +27,8 @@ class NextItemTask(RankingTask):
         catalog: the items to choose from, with their training counts.
         recommender: builds the recommender once the catalog is known.
         objective: the loss of each prediction.
-        reweighter: how much each prediction counts; by default all count the same.
+        reweighter: how much each prediction counts; by default all count the same. It looks at all users before
+            the first step and after every epoch, if it wants to.
         auxiliaries: terms that are added to the objective, each with a weight of its own.
         learning_rate: Adam's step size, above 0.
         betas: Adam's decay rates of the first and second moment, in [0, 1).
@@ -94,6 +95,8 @@ class NextItemTask(RankingTask):
                 "histories; choose another position, or a data set with real times."
             )
 
+        self.reweighter.begin(lambda: self.trainer.datamodule.audience)  # type: ignore[attr-defined]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         encoded = self.recommender.encode(batch)
         weighting = self.reweighter(encoded)
@@ -102,11 +105,23 @@ class NextItemTask(RankingTask):
         # that the devices take next undoes the factor.
         totals = torch.stack([losses.sum(), weighting.weights.sum()])
         loss_sum, weight_sum = self.all_gather(totals, sync_grads=True).reshape(-1, 2).sum(0)  # type: ignore[union-attr]
-        loss = loss_sum / weight_sum + weighting.penalty
+        # No prediction of a batch may count; the smallest number leaves any other sum as it is.
+        loss = loss_sum / weight_sum.clamp(min=torch.finfo(torch.float32).tiny) + weighting.penalty
         for auxiliary in self.auxiliaries:
             loss = loss + auxiliary.weight * auxiliary(encoded)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        reading = self.recommender.training
+        self.recommender.eval()
+        with self.trainer.precision_plugin.train_step_context():
+            self.reweighter.end_epoch(self.current_epoch + 1, self._read)
+        self.recommender.train(reading)
+
+    @torch.no_grad()
+    def _read(self, batch: Batch) -> Encoded:
+        return self.recommender.encode(batch.to(self.device))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seqrec.batch import Batch
+from seqrec.objectives.adversarial import AdversarialPerturbation
 from seqrec.objectives.scored import KeyLength
 from seqrec.objectives.semantic_contrast import Attention, Negatives, NeighbourContrast, SubstituteContrast
 from seqrec.recommenders.base import Encoded
@@ -26,6 +27,7 @@ CASES = [
         id="NeighbourContrast-synthetic",
     ),
     pytest.param(SubstituteContrast, {}, id="SubstituteContrast"),
+    pytest.param(AdversarialPerturbation, {"epsilon": 0.1}, id="AdversarialPerturbation"),
 ]
 each_auxiliary = pytest.mark.parametrize(("build", "arguments"), CASES)
 

@@ -8,6 +8,8 @@ import pytest
 
 from seqrec import backbones, data, embeddings, objectives, positions, recommenders, training
 from seqrec.backbones.base import Backbone
+from seqrec.data import poisoning
+from seqrec.data.poisoning.base import Attack
 from seqrec.data.protocol import Protocol
 from seqrec.data.sources import Source
 from seqrec.data.supervision import Supervision
@@ -21,6 +23,7 @@ from seqrec.scorers import Scorer
 from seqrec.training.schedule import Schedule
 
 from . import (
+    test_attacks,
     test_attention_positions,
     test_auxiliaries,
     test_backbones,
@@ -39,6 +42,7 @@ from . import (
 )
 
 CONTRACTS = {
+    Attack: test_attacks,
     AttentionPosition: test_attention_positions,
     Auxiliary: test_auxiliaries,
     Backbone: test_backbones,
@@ -55,7 +59,7 @@ CONTRACTS = {
     Supervision: test_supervisions,
     View: test_views,
 }
-ROOMS = [backbones, data, embeddings, objectives, positions, recommenders, training]
+ROOMS = [backbones, data, poisoning, embeddings, objectives, positions, recommenders, training]
 
 
 def parts(kind):

@@ -45,6 +45,7 @@ def test_leave_one_out_by_hand(build_log):
         },
         "users": {"train": 3, "validation": 2, "test": 2},
         "rows": {"train": 3, "validation": 2, "test": 2},
+        "fake_users": 0,
         "items": 4,
         "train_events": 5,
         "dataset": "abc",

@@ -1,0 +1,195 @@
+"""Says which users a run trusted least, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from seqrec.data.errors import InputError
+from seqrec.data.log import Log
+from seqrec.evaluation import detection
+from seqrec.objectives.trail import Trail
+
+_STATE = "reweighter._extra_state"
+
+
+def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
+    """List the users whose weight a run reduced most, with the reasons, and draw how weights went.
+
+    seqrec audit --run runs/shop-lorec
+
+    For every user with a weight below 1: after which epochs it was flagged, which known fraud profile it is most like,
+    and what it has. Where the data mark their fakes (`seqrec poison`), they are told apart, and the figures of
+    detection are printed. Writes audit.csv, with all users whose weight changed, and audit.svg.
+
+    Args:
+        run: folder of a run that was trained with a reweighter, such as configs/plugin/lorec.yaml.
+        out: folder for the two files; by default that of the run.
+        shown: how many users are printed, at least 1.
+
+    Raises:
+        InputError: the run has no checkpoint, or no reweighter that decided anything about users.
+    """
+    trail, log = trail_of(run), _log_of(run)
+    table = judgements(trail, log)
+    folder = out or run
+    folder.mkdir(parents=True, exist_ok=True)
+    table.with_columns(
+        pl.col("flagged_after", "items").list.eval(pl.element().cast(pl.String)).list.join(" ")
+    ).write_csv(folder / "audit.csv")
+    draw_weights(trail, torch.from_numpy(log.is_fake), folder / "audit.svg")
+    console = Console()
+    console.print(_listed(table.head(shown), trail, log))
+    found = figures(trail, torch.from_numpy(log.is_fake))
+    if log.is_fake.any():
+        console.print(
+            f"Of {int(log.is_fake.sum()):,} marked fakes: precision {found['precision']:.3f}, recall "
+            f"{found['recall']:.3f}, AUC {found['auc']:.3f}; mean weight {found['weight_of_fakes']:.3f}, of genuine "
+            f"users {found['weight_of_genuine']:.3f}."
+        )
+    console.print(f"{folder / 'audit.csv'} and {folder / 'audit.svg'} hold the rest.", highlight=False)
+
+
+def trail_of(run: Path) -> Trail:
+    """What the reweighter of a run decided, from its last checkpoint.
+
+    Raises:
+        InputError: there is no checkpoint, or nothing was decided.
+    """
+    path = run / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, so {run} is not the folder of a run; run `seqrec fit --run {run}`.")
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    if _STATE not in state:
+        raise InputError(f"The run {run} weighed no users; train with a reweighter, say configs/plugin/lorec.yaml.")
+    trail = Trail.restored(state[_STATE]["trail"])
+    if not trail.epochs:
+        raise InputError(f"The reweighter of {run} has decided nothing yet; train for more epochs.")
+    return trail
+
+
+def figures(trail: Trail, is_fake: torch.Tensor) -> dict[str, float]:
+    """How well the weights tell fakes from genuine users; flagged is whose weight is below 1 in the end."""
+    weights = trail.weights[-1]
+    suspicion = -weights if trail.suspicion is None else trail.suspicion
+    return {
+        "precision": detection.precision(weights < 1, is_fake),
+        "recall": detection.recall(weights < 1, is_fake),
+        "auc": detection.auc(suspicion, is_fake),
+        "weight_of_fakes": weights[is_fake].mean().item(),
+        "weight_of_genuine": weights[~is_fake].mean().item(),
+    }
+
+
+def judgements(trail: Trail, log: Log) -> pl.DataFrame:
+    """One line per user whose weight changed, the most reduced first; among equals the most suspicious."""
+    weights, flagged = trail.weights[-1], torch.stack(trail.flagged)
+    suspicion = -weights if trail.suspicion is None else trail.suspicion
+    rows = torch.nonzero(weights != 1).squeeze(1)
+    order = np.lexsort(((-suspicion[rows]).numpy(), weights[rows].numpy()))
+    lines: list[dict[str, Any]] = []
+    for row in rows[torch.from_numpy(order)].tolist():
+        events = log.items[log.offsets[row] : log.offsets[row + 1]]
+        near = -1 if trail.nearest is None else int(trail.nearest[row])
+        lines.append(
+            {
+                "user_id": log.users[row],
+                "weight": float(weights[row]),
+                "suspicion": float(suspicion[row]),
+                "marked_fake": bool(log.is_fake[row]),
+                "flagged_after": [epoch for epoch, flag in zip(trail.epochs, flagged[:, row], strict=True) if flag],
+                "nearest_known": near if near >= 0 else None,
+                "similarity": None if near < 0 or trail.similarity is None else float(trail.similarity[row]),
+                "items": log.catalog.ids.gather(np.asarray(events)).to_list(),
+            }
+        )
+    schema = {
+        "user_id": pl.String,
+        "weight": pl.Float64,
+        "suspicion": pl.Float64,
+        "marked_fake": pl.Boolean,
+        "flagged_after": pl.List(pl.Int64),
+        "nearest_known": pl.Int64,
+        "similarity": pl.Float64,
+        "items": pl.List(pl.String),
+    }
+    return pl.DataFrame(lines, schema=schema)
+
+
+def draw_weights(trail: Trail, is_fake: torch.Tensor, path: Path) -> None:
+    """The weights of marked fakes and of genuine users after each decision: means, and the middle 90 % of each.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = canvas(7.0, 4.0)
+    axes = figure.subplots()
+    weights = torch.stack(trail.weights)
+    for name, chosen, colour in (("genuine users", ~is_fake, "tab:blue"), ("marked fakes", is_fake, "tab:red")):
+        if chosen.any():
+            some = weights[:, chosen].double()
+            low, high = (some.quantile(q, dim=1) for q in (0.05, 0.95))
+            axes.plot(trail.epochs, some.mean(1), marker="o", color=colour, label=f"{name} ({int(chosen.sum()):,})")
+            axes.fill_between(trail.epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.axvline(trail.active_from, color="grey", linestyle=":", label="weights count from here")
+    axes.set(xlabel="epochs", ylabel="weight", ylim=(0, 1.1), title="Weights of users")
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def canvas(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, in inches, that needs no screen.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rcParams
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise ImportError("Plots need matplotlib; run pip install 'seqrec[robustness]'.") from missing
+    rcParams["svg.hashsalt"] = "seqrec"  # the same figures, the same bytes
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def _listed(table: pl.DataFrame, trail: Trail, log: Log) -> Table:
+    listed = Table(
+        "user", "weight", "flagged after epochs", "most like known fraud", "fake?", "items", title="Least trusted"
+    )
+    for line in table.iter_rows(named=True):
+        items = ", ".join(line["items"][:3]) + (f" … ({len(line['items'])})" if len(line["items"]) > 3 else "")
+        listed.add_row(
+            line["user_id"],
+            f"{line['weight']:.3f}",
+            f"{len(line['flagged_after'])} of {len(trail.epochs)}: {', '.join(map(str, line['flagged_after']))}",
+            _profile(line, trail, log),
+            "yes" if line["marked_fake"] else "",
+            items,
+        )
+    return listed
+
+
+def _profile(line: dict[str, Any], trail: Trail, log: Log) -> str:
+    if line["nearest_known"] is None or trail.known is None:
+        return "–"
+    known, number = trail.known, line["nearest_known"]
+    rows = known.items[known.offsets[number] : known.offsets[number + 1]].numpy()
+    shared = len(set(log.catalog.ids.gather(rows)) & set(line["items"]))
+    return f"no. {number}, cosine {line['similarity']:.2f}, {shared} items shared"
+
+
+def _log_of(run: Path) -> Log:
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, so {run} is not the folder of a run; run `seqrec fit --run {run}`.")
+    return Log.open(yaml.safe_load(path.read_text())["data"]["prepared"])

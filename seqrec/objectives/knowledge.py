@@ -1,0 +1,40 @@
+"""What the texts of a user's items say about the user: the mean of the vectors that an encoder made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seqrec.catalog import Catalog
+from seqrec.semantics.vector_files import read_vectors
+from seqrec.sequences import Sequences
+
+
+def text_vectors(path: str, catalog: Catalog) -> Float[Tensor, "N S"]:
+    """The vector of each item of the catalog, by raw id, from a file as ``read_vectors`` wants it; zero if it has none.
+
+    Raises:
+        ValueError: the file is missing, is not as it should be, or has no vector for any item.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist; name a Parquet file with the columns item_id and vector.")
+    ids, vectors = read_vectors(Path(path))
+    place_of = {raw: place for place, raw in enumerate(ids)}
+    places = np.array([place_of.get(raw, -1) for raw in catalog.ids])
+    if (places < 0).all():
+        raise ValueError(f"{path} has no vector for any item of the catalog; name the file of this data set.")
+    aligned = np.where((places >= 0)[:, None], vectors[places], 0)
+    return torch.from_numpy(aligned.astype(np.float32))
+
+
+def of_users(vectors: Float[Tensor, "N S"], histories: Sequences) -> Float[Tensor, "B S"]:
+    """The mean over the items of each history that have a vector; zero where none has."""
+    known = (vectors != 0).any(1).to(vectors.dtype)
+    items, owners = histories.items, histories.owners
+    sums = vectors.new_zeros(len(histories), vectors.shape[1]).index_add_(0, owners, vectors[items])
+    counts = vectors.new_zeros(len(histories)).index_add_(0, owners, known[items])
+    return sums / counts.clamp(min=1)[:, None]

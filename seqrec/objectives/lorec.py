@@ -1,0 +1,243 @@
+"""LoRec: users whom a small calibrator finds suspicious, again and again, lose influence on training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqrec.audience import Audience, as_batch
+from seqrec.batch import Batch
+from seqrec.objectives import knowledge, standing
+from seqrec.objectives.calibrator import Calibrator, seen_by
+from seqrec.objectives.users import UserReweighter
+from seqrec.recommenders.base import Encoded
+from seqrec.sequences import Sequences
+
+
+class LoRec(UserReweighter):
+    """Weights per user that fall while a calibrator, trained beside the recommender, keeps flagging the user.
+
+    After every epoch the calibrator passes over all users of training, unlabelled, and over the known fraudsters, reads
+    what the recommender makes of them, and learns to tell them apart, to take a side, and to agree with the texts of
+    what the user has. Every few epochs whoever scores above the mean is flagged and loses one point of standing, which
+    the others share; the weight is a function of the standing, and counts from an epoch on. No gradient of the
+    calibrator reaches the recommender, and no weight reaches the calibrator.
+
+    Source: Zhang et al., "LoRec: Combating Poisons with Large Language Model for Robust Sequential Recommendation",
+    SIGIR 2024 (arXiv 2401.17723), after its released code. Differs from it: what an LLM says of a user, asked whether
+    this is a fraudster, is replaced by the mean text vector of the user's items, which any encoder of texts makes; the
+    task divides by the sum of the weights, not by the number of predictions; for the calibrator see ``Calibrator``.
+    A training part of a user is read whole, its newest event included.
+
+    Args:
+        vectors: Parquet file of text vectors of the items, see ``read_vectors``; None leaves their branch out.
+        active_from: epochs after which the weights count, at least 0.
+        period: epochs between two updates of the standing until then, at least 1.
+        late_period: epochs between two updates after that, at least 1.
+        passes: how often the calibrator learns from everyone after each epoch, at least 1.
+        batch_users: users of one of its steps, at least 2.
+        entropy_weight: how much it is to take a side on users (λ1), at least 0.
+        knowledge_weight: how much it is to agree with the texts (λ2), at least 0.
+        learning_rate: of its AdamW, above 0.
+        weight_decay: of its AdamW, at least 0.
+        n_layers: its blocks, at least 1.
+        n_heads: its attention heads.
+        hidden_dim: width inside its networks.
+        dropout: share that it drops in training, in [0, 1).
+        max_length: the newest events of a history that it, and the recommender for it, read; at least 1.
+        seed: where its first weights, its batches and its dropout come from, at least 0.
+    """
+
+    def __init__(
+        self,
+        vectors: str | None = None,
+        active_from: int = 30,
+        period: int = 5,
+        late_period: int = 10,
+        passes: int = 2,
+        batch_users: int = 512,
+        entropy_weight: float = 0.5,
+        knowledge_weight: float = 1.0,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 5e-4,
+        n_layers: int = 2,
+        n_heads: int = 2,
+        hidden_dim: int = 128,
+        dropout: float = 0.1,
+        max_length: int = 50,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        least = {
+            "active_from": (active_from, 0),
+            "period": (period, 1),
+            "late_period": (late_period, 1),
+            "passes": (passes, 1),
+            "batch_users": (batch_users, 2),
+            "max_length": (max_length, 1),
+            "n_layers": (n_layers, 1),
+            "seed": (seed, 0),
+        }
+        for name, (value, lowest) in least.items():
+            if value < lowest:
+                raise ValueError(f"{name} of LoRec is {value}; it must be at least {lowest}.")
+        self.vectors, self.max_length, self.seed = vectors, max_length, seed
+        self.active_from, self.period, self.late_period = active_from, period, late_period
+        self.passes, self.batch_users = passes, batch_users
+        self.entropy_weight, self.knowledge_weight = entropy_weight, knowledge_weight
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.shape = (n_layers, n_heads, hidden_dim, dropout)
+        self.due = period
+        self.standing: Float[Tensor, "R"] | None = None
+        self.audience: Audience | None = None
+        self.trail.active_from = active_from
+        self._texts: tuple[Tensor, Tensor] | None = None
+        # In a list, so that the run's own optimiser does not find them.
+        self._learner: list[tuple[Calibrator, torch.optim.Optimizer]] = []
+        self._stored: dict[str, Any] | None = None
+
+    def begin(self, audience: Callable[[], Audience]) -> None:
+        self.audience = audience().newest(self.max_length)
+        if not len(self.audience.fraudsters):
+            raise ValueError(
+                "LoRec learns from known fraudsters, and the data made none; set data.fraudsters to "
+                "seqrec.data.poisoning.known.KnownFraudsters."
+            )
+        if self.vectors is not None:
+            texts = knowledge.text_vectors(self.vectors, self.audience.catalog)
+            everyone, known = self.audience.histories, self.audience.fraudsters
+            self._texts = knowledge.of_users(texts, everyone), knowledge.of_users(texts, known)
+        self.trail.known = self.audience.fraudsters
+        if self.standing is None:
+            self.standing = torch.full((len(self.audience.histories),), standing.FIRST, dtype=torch.double)
+        elif self.standing.numel() != len(self.audience.histories):
+            raise ValueError("The checkpoint weighs other users than training reads now; train again.")
+
+    def end_epoch(self, epochs: int, read: Callable[[Batch], Encoded]) -> None:
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            torch.manual_seed((self.seed + 1) * 1_000_003 + epochs)
+            for _ in range(self.passes):
+                for users, known in self._mixed():
+                    self.learn(users, known, read)
+        if epochs >= self.due:
+            self.update(epochs, *self.scores(read))
+        if epochs >= self.active_from:
+            self.weights = self._of_all(standing.weights_of(self._everyones_standing), 1.0)
+
+    def learn(self, users: Int[Tensor, "users"], known: Int[Tensor, "known"], read: Callable[[Batch], Encoded]) -> None:
+        """One step of the calibrator on some users and some known fraudsters."""
+        histories = Sequences.concat([self._met.histories.chosen(users), self._met.fraudsters.chosen(known)])
+        seen, histories = self._read(histories, read)
+        calibrator, optimizer = self._calibrator(seen)
+        calibrator.train()
+        fake = torch.cat([torch.zeros(users.numel()), torch.ones(known.numel())]).to(seen.device)
+        vectors = calibrator(seen, histories)
+        logits = calibrator.logits(vectors)
+        entropy = F.softplus(logits) - logits * logits.sigmoid()
+        side = self.entropy_weight * (1 - fake) * entropy
+        loss = (F.binary_cross_entropy_with_logits(logits, fake, reduction="none") + side).mean()
+        if self._texts is not None:
+            of_users, of_known = self._texts
+            texts = torch.cat([of_users[users], of_known[known]]).to(seen.device)
+            loss = loss - self.knowledge_weight * calibrator.agreement(vectors, texts)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def scores(
+        self, read: Callable[[Batch], Encoded]
+    ) -> tuple[Float[Tensor, "R"], Int[Tensor, "R"], Float[Tensor, "R"]]:
+        """How fake every user seems, in (0, 1), which known fraudster each is most like, and how much."""
+        known = self._vectors(self._met.fraudsters, read)[0]
+        known = F.normalize(known, dim=1)
+        found = []
+        for rows in torch.arange(len(self._met.histories)).split(self.batch_users):
+            vectors, scores = self._vectors(self._met.histories.chosen(rows), read)
+            likeness = (F.normalize(vectors, dim=1) @ known.T).max(1)
+            found.append((scores, likeness.indices, likeness.values))
+        scores, nearest, similarity = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+        return scores, nearest, similarity
+
+    def update(
+        self, epochs: int, scores: Float[Tensor, "R"], nearest: Int[Tensor, "R"], similarity: Float[Tensor, "R"]
+    ) -> None:
+        """Move the standing by these scores, or try again after the next epoch if too many are flagged."""
+        flagged = standing.judged(scores)
+        now = standing.moved(self._everyones_standing, flagged)
+        self.due = epochs + 1
+        if now is None:
+            return
+        self.standing, self.due = now, epochs + (self.period if epochs < self.active_from else self.late_period)
+        self.trail.decided(epochs, self._of_all(standing.weights_of(now), 1.0), self._of_all(flagged, False))
+        self.trail.suspicion = self._of_all(-now.float(), -standing.FIRST)
+        self.trail.nearest, self.trail.similarity = self._of_all(nearest, -1), self._of_all(similarity, 0.0)
+
+    def own_state(self) -> dict[str, Any]:
+        if self._learner:
+            calibrator, optimizer = self._learner[0]
+            learnt = {"width": calibrator.width, "weights": calibrator.state_dict(), "moments": optimizer.state_dict()}
+        else:
+            learnt = self._stored
+        return {"due": self.due, "standing": self.standing, "learner": learnt}
+
+    def take_own_state(self, state: dict[str, Any]) -> None:
+        self.due, self.standing, self._stored = state["due"], state["standing"], state["learner"]
+        self._learner.clear()
+
+    @property
+    def _met(self) -> Audience:
+        assert self.audience is not None, "the task lets a reweighter begin before an epoch ends"
+        return self.audience
+
+    @property
+    def _everyones_standing(self) -> Float[Tensor, "R"]:
+        assert self.standing is not None, "the task lets a reweighter begin before an epoch ends"
+        return self.standing
+
+    def _of_all(self, values: Tensor, other: float | int | bool) -> Tensor:
+        """What users of training have, by row of the log; who is not among them has ``other``."""
+        everyone = torch.full((self._met.n_users,), other, dtype=values.dtype)
+        return everyone.index_copy(0, self._met.users, values)
+
+    def _mixed(self) -> Iterator[tuple[Int[Tensor, "users"], Int[Tensor, "known"]]]:
+        """Users and known fraudsters in as many batches each, so that every batch mixes both."""
+        n_users, n_known = len(self._met.histories), len(self._met.fraudsters)
+        n_batches = max(1, round(n_users / self.batch_users))
+        users, known = torch.randperm(n_users), torch.randperm(n_known)
+        yield from zip(users.tensor_split(n_batches), known.tensor_split(n_batches), strict=True)
+
+    def _read(self, histories: Sequences, read: Callable[[Batch], Encoded]) -> tuple[Float[Tensor, "T W"], Sequences]:
+        """What the calibrator sees of histories, where the recommender lies, and they with it."""
+        encoded = read(as_batch(histories))
+        return seen_by(encoded), encoded.batch.history
+
+    def _vectors(
+        self, histories: Sequences, read: Callable[[Batch], Encoded]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B"]]:
+        seen, histories = self._read(histories, read)
+        calibrator = self._calibrator(seen)[0].eval()
+        vectors = calibrator(seen, histories)
+        return vectors.float(), calibrator.logits(vectors).sigmoid()
+
+    def _calibrator(self, seen: Float[Tensor, "T W"]) -> tuple[Calibrator, torch.optim.Optimizer]:
+        """The calibrator and its optimiser; made when the width of what it sees is known for the first time."""
+        if not self._learner:
+            texts = None if self._texts is None else self._texts[0].shape[1]
+            with torch.random.fork_rng(devices=[]):  # a resumed run makes one, too, and draws on as if it had not
+                torch.manual_seed(self.seed)
+                calibrator = Calibrator(seen.shape[1], texts, *self.shape).to(seen.device)
+            optimizer = torch.optim.AdamW(
+                calibrator.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
+            )
+            if self._stored is not None:
+                calibrator.load_state_dict(self._stored["weights"])
+                optimizer.load_state_dict(self._stored["moments"])
+            self._learner.append((calibrator, optimizer))
+        return self._learner[0]

@@ -1,0 +1,191 @@
+"""Trains a model on clean and on poisoned data, with and without defences, and measures how far targets were pushed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from seqrec.audit import figures
+from seqrec.batch import Batch
+from seqrec.data.errors import InputError
+from seqrec.data.log import Log
+from seqrec.data.poisoning.base import Attack
+from seqrec.data.poisoning.poison import poisoned
+from seqrec.data.poisoning.targets import Bucket
+from seqrec.evaluation.promotion import promotion
+from seqrec.recommenders.base import Recommender
+from seqrec.robustness_report import write_report
+from seqrec.training.record import write
+
+NO_DEFENCE = "none"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: data, defence and seed; the clean data have no attack.
+
+    Attributes:
+        attack: name of the attack, or ``clean``.
+        budget: share of fake users; 0 for the clean data.
+        defence: config that refines the model; None is none.
+        seed: of the run; the fakes are the same for all.
+    """
+
+    attack: str
+    budget: float
+    defence: Path | None
+    seed: int
+
+    @property
+    def defence_name(self) -> str:
+        return NO_DEFENCE if self.defence is None else self.defence.stem
+
+    @property
+    def name(self) -> str:
+        budget = f"-{self.budget:g}" if self.budget else ""
+        return f"{self.attack}{budget}+{self.defence_name}-seed{self.seed}"
+
+
+def robustness(
+    data: Path,
+    model: list[Path],
+    attacks: list[Attack],
+    out: Path,
+    defences: list[Path] | None = None,
+    budgets: list[float] | None = None,
+    targets: Bucket = Bucket.tail,
+    n_targets: int = 5,
+    seeds: list[int] | None = None,
+    attack_seed: int = 0,
+    cutoffs: list[int] | None = None,
+) -> None:
+    """Train clean, attacked, and attacked with each defence, and write one table and one picture.
+
+    seqrec robustness --data data/prepared/ml-1m --model [configs/model/sasrec.yaml] --attacks [Random,DP] --defences
+    [configs/plugin/lorec.yaml] --budgets [0.01,0.03] --seeds [1,2,3] --out runs/robustness
+
+    Every data set is also trained without a defence, and every defence also on the clean data. Targets are the same for
+    clean and poisoned data of one budget. A run that is done is not repeated, and one that was stopped goes on: OUT
+    holds a folder for each run and data set, results/NAME.json for each finished run, robustness.md and robustness.svg.
+
+    Args:
+        data: folder of a clean prepared data set.
+        model: configs that describe the training, later ones refining earlier; `data.prepared` is set for each run.
+        attacks: what makes up fakes, by name; see `seqrec poison --help`.
+        out: folder to write.
+        defences: configs that refine the model, each a defence; see configs/plugin.
+        budgets: fake users as shares of the genuine ones; 0.01 where not given.
+        targets: bucket of popularity that the targets are drawn from.
+        n_targets: how many items are pushed.
+        seeds: a run for each; 1, 2 and 3 where not given.
+        attack_seed: where targets and fakes come from.
+        cutoffs: list lengths of the target metrics; 10, 20 and 50 where not given.
+
+    Raises:
+        InputError: two defences share a name, or the data cannot be poisoned.
+    """
+    names = [config.stem for config in defences or []]
+    if len(set(names)) < len(names) or NO_DEFENCE in names:
+        raise InputError(
+            f"The defences are called {', '.join(names)}; give each config a name of its own, none 'none'."
+        )
+    console = Console()
+    sets = {("clean", 0.0): data}
+    for attack in attacks:
+        for budget in budgets or [0.01]:
+            name = type(attack).__name__
+            folder = out / "data" / f"{name}-{budget:g}"
+            poisoned(data, folder, attack, budget, targets, n_targets, attack_seed)
+            sets[name, budget] = folder
+    pushed = _pushed(list(sets.values())[1:])
+    for (attack, budget), folder in sets.items():
+        for cell in _cells(attack, budget, defences or [], seeds or [1, 2, 3]):
+            kept = out / "results" / f"{cell.name}.json"
+            if not kept.is_file():
+                console.rule(f"[bold]{cell.name}", align="left")
+                result = _measured(cell, folder, model, out / "runs" / cell.name, pushed, cutoffs or [10, 20, 50])
+                write(kept, json.dumps(result, indent=2) + "\n")
+    write_report(out)
+
+
+def _cells(attack: str, budget: float, defences: list[Path], seeds: list[int]) -> Iterator[Cell]:
+    for defence in (None, *defences):
+        for seed in seeds:
+            yield Cell(attack, budget, defence, seed)
+
+
+def _pushed(folders: list[Path]) -> list[int]:
+    """The rows of the targets, which all poisoned data sets share."""
+    found = [Log.open(folder).manifest["poison"]["target_rows"] for folder in folders]
+    if not found:
+        raise InputError("No attack was named, so no item is pushed; give --attacks, e.g. [Random].")
+    if any(rows != found[0] for rows in found):
+        raise InputError("The attacks push different items; choose another --out, or remove its folder data.")
+    return found[0]
+
+
+def _measured(
+    cell: Cell, folder: Path, model: list[Path], run: Path, pushed: list[int], cutoffs: list[int]
+) -> dict[str, Any]:
+    """Train, unless that is done, test, and look where the targets stand."""
+    from seqrec.lightning_cli import SeqrecCLI
+
+    if not (run / "fit.json").is_file():
+        stack = [*model, *([] if cell.defence is None else [cell.defence])]
+        goes_on = ["--ckpt_path=last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
+        given = [*(f"--config={config}" for config in stack), f"--data.prepared={folder}", f"--run={run}"]
+        SeqrecCLI("fit", [*given, f"--seed_everything={cell.seed}", *goes_on])
+    tested = SeqrecCLI("test", [f"--run={run}", "--verbose=false"])
+    task, batches = tested.model, tested.datamodule.test_dataloader()
+    ranks, lacks = target_ranks(task.recommender.eval(), batches, pushed)
+    result = json.loads((run / "result.json").read_text())
+    trail = task.reweighter.trail
+    is_fake = torch.from_numpy(tested.datamodule.log.is_fake)
+    weighed = figures(trail, is_fake) if trail.epochs else {}
+    return {
+        "attack": cell.attack,
+        "budget": cell.budget,
+        "defence": cell.defence_name,
+        "seed": cell.seed,
+        "targets": pushed,
+        "metrics": {**result["metrics"], **promotion(ranks, lacks, cutoffs)},
+        "detection": {name: None if value != value else value for name, value in weighed.items()},
+        "epochs": result["epochs"],
+        "validation": result["validation"],
+        "wall_seconds": result["wall_seconds"],
+        "passport": result["passport"],
+        "commit": result["commit"],
+        "config": result["config"],
+    }
+
+
+@torch.no_grad()
+def target_ranks(
+    recommender: Recommender, batches: Iterable[Batch], targets: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each target stands for each user of an evaluation, 0 is best, and whether the user counts for it.
+
+    A target is ranked among all items that the user does not have. Users who have it, and those whose next item it is,
+    do not count.
+
+    Returns:
+        ranks [targets, U] and whether they count [targets, U].
+    """
+    ranks, lacks = [], []
+    for batch in batches:
+        seen = batch.history if batch.seen is None else batch.seen
+        of_targets, counting = [], []
+        for target in targets:
+            of_targets.append(recommender.ranks(replace(batch, targets=torch.full_like(batch.targets, target))))
+            had = torch.zeros_like(batch.targets, dtype=torch.bool)
+            had[seen.owners[seen.items == target]] = True
+            counting.append(~had & (batch.targets != target))
+        ranks.append(torch.stack(of_targets))
+        lacks.append(torch.stack(counting))
+    return torch.cat(ranks, 1), torch.cat(lacks, 1)

@@ -1,0 +1,270 @@
+"""Attack, defence and report, the whole way through the command line, on small simulated shops."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from seqrec.audit import figures, judgements
+from seqrec.batch import Batch
+from seqrec.catalog import Catalog
+from seqrec.cli import main
+from seqrec.data.log import Log
+from seqrec.data.poisoning.heuristic import Random
+from seqrec.data.poisoning.poison import poisoned
+from seqrec.data.prepare import prepare_log
+from seqrec.data.simulated import SimulatedShop
+from seqrec.evaluation.promotion import promotion
+from seqrec.objectives.trail import Trail
+from seqrec.ops.ranking import ranks_of_scores
+from seqrec.recommenders.base import Encoded, Recommender, TopK
+from seqrec.robustness import target_ranks
+from seqrec.robustness_report import interval
+from seqrec.sequences import Sequences
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MODEL = """
+trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, max_epochs: 3}
+data: {max_length: 20, events_per_batch: 400}
+model:
+  recommender:
+    class_path: seqrec.recommenders.sequential.SequentialRecommender
+    init_args:
+      embedding: {class_path: seqrec.embeddings.ids.IdEmbedding, init_args: {dim: 8}}
+      backbone: {class_path: seqrec.backbones.sasrec.SASRec, init_args: {dim: 8, n_layers: 1, n_heads: 2, dropout: 0.1}}
+      dropout: 0.1
+  objective: seqrec.objectives.softmax.FullSoftmax
+"""
+LOREC = """
+data: {fraudsters: {class_path: seqrec.data.poisoning.known.KnownFraudsters, init_args: {share: 0.2}}}
+model:
+  reweighter:
+    class_path: seqrec.objectives.lorec.LoRec
+    init_args: {active_from: %d, period: 1, late_period: 1, batch_users: 50, passes: %d}
+"""
+PREFIX = "--model.reweighter.init_args."
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("robustness")
+    prepare_log(SimulatedShop(users=100, items=80, mean_events=12.0), folder / "clean")
+    poisoned(folder / "clean", folder / "attacked", Random(), budget=0.05)
+    (folder / "model.yaml").write_text(MODEL)
+    (folder / "lorec.yaml").write_text(LOREC % (1, 4))
+    (folder / "idle.yaml").write_text(LOREC % (100, 1))
+    return folder
+
+
+def fit(shop: Path, run: str, *more: str) -> Path:
+    given = [f"--config={shop / 'model.yaml'}", f"--data.prepared={shop / 'attacked'}", f"--run={shop / run}"]
+    assert main(["fit", *given, *more]) == 0
+    return shop / run
+
+
+def state(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_equal(one: object, other: object) -> None:
+    """Two states are the same, number by number."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_equal(one[name], other[name])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_equal(left, right)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(shop):
+    plain, idle = fit(shop, "plain"), fit(shop, "idle", f"--config={shop / 'idle.yaml'}")
+    kept = state(idle)
+    learnt = kept.pop("reweighter._extra_state")
+    assert_equal(kept, state(plain))
+    assert learnt["weights"] is None
+    assert learnt["own"]["learner"] is not None  # it learned all the same
+    for run in (plain, idle):
+        assert main(["test", f"--run={run}", "--verbose=false"]) == 0
+    assert pl.read_parquet(plain / "ranks.parquet").equals(pl.read_parquet(idle / "ranks.parquet"))
+
+
+@pytest.fixture(scope="module")
+def whole(shop) -> Path:
+    """A defended run that nothing disturbed."""
+    return fit(shop, "whole", f"--config={shop / 'lorec.yaml'}")
+
+
+def test_a_defended_run_that_was_stopped_and_resumed_equals_one_that_was_not(shop, whole):
+    lorec = f"--config={shop / 'lorec.yaml'}"
+    fit(shop, "half", lorec, "--trainer.max_epochs=1")
+    half = fit(shop, "half", lorec, "--ckpt_path=last")
+    assert_equal(state(half), state(whole))
+    assert state(whole)["reweighter._extra_state"]["weights"] is not None
+
+
+ATTENDING = ("sasrec", "bert4rec", "hstu", "ligr", "compressed")
+RECURRENT = ("gru4rec", "mamba4rec", "sigma", "hmamba", "hmamba_half")
+
+
+@pytest.mark.parametrize("model", ATTENDING + RECURRENT)
+def test_lorec_stacks_on_every_backbone(shop, tmp_path, model):
+    stack = [
+        f"--config={CONFIGS / part}.yaml" for part in (f"model/{model}", "plugin/lorec", "plugin/lorec-without-texts")
+    ]
+    data = [f"--data.prepared={shop / 'attacked'}", "--data.max_length=20", "--data.events_per_batch=400"]
+    quick = [
+        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+        *("--trainer.max_epochs=2", "--trainer.limit_train_batches=1"),
+        *(f"{PREFIX}active_from=1", f"{PREFIX}period=1", f"{PREFIX}late_period=1"),
+        *(f"{PREFIX}batch_users=60", f"{PREFIX}passes=1"),
+    ]
+    run = tmp_path / "run"
+    assert main(["fit", *stack, *data, *quick, f"--run={run}"]) == 0
+    assert state(run)["reweighter._extra_state"]["weights"].shape == (105,)
+    assert main(["test", f"--run={run}", "--verbose=false"]) == 0
+    assert json.loads((run / "result.json").read_text())["passport"]["fake_users"] == 5
+
+
+@pytest.mark.parametrize("plugin", ["text-detector", "isolation-forest", "adversarial"])
+def test_the_other_defences_stack_on_a_model(shop, tmp_path, plugin):
+    titles = Log.open(shop / "attacked").catalog
+    vectors = [[float(len(title)), float(ord(title[0]))] for title in titles.titles]
+    pl.DataFrame({"item_id": titles.ids, "vector": vectors}).write_parquet(tmp_path / "vectors.parquet")
+    named = [f"{PREFIX}vectors={tmp_path / 'vectors.parquet'}"] if plugin == "text-detector" else []
+    run = fit(shop, plugin, f"--config={CONFIGS / 'plugin' / plugin}.yaml", "--trainer.max_epochs=1", *named)
+    assert main(["test", f"--run={run}", "--verbose=false"]) == 0
+
+
+def test_a_reweighter_that_lacks_its_food_says_what_to_set(shop, capsys):
+    given = [f"--config={shop / 'model.yaml'}", f"--data.prepared={shop / 'attacked'}", f"--run={shop / 'hungry'}"]
+    assert main(["fit", *given, "--model.reweighter=seqrec.objectives.lorec.LoRec"]) == 2
+    assert "set data.fraudsters to seqrec.data.poisoning.known.KnownFraudsters" in capsys.readouterr().err
+
+
+class Fixed(Recommender):
+    """The same scores for everyone: item 0 is best."""
+
+    def encode(self, batch: Batch) -> Encoded:
+        raise NotImplementedError
+
+    def ranks(self, batch: Batch) -> torch.Tensor:
+        scores = -torch.arange(len(self.catalog)).float().expand(batch.targets.numel(), -1)
+        return ranks_of_scores(scores, batch.targets, batch.seen.items, batch.seen.offsets)
+
+    def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
+        raise NotImplementedError
+
+
+def test_the_metrics_of_targets_by_hand():
+    """Three users and two targets, 1 and 3, of six items that stand in order of their rows."""
+    catalog = Catalog(pl.DataFrame({"item_id": [str(row) for row in range(6)], "count": [1] * 6}))
+    seen = Sequences.pack([[0, 2], [3, 5], [4]])
+    batch = Batch(torch.arange(3), seen, seen.newest, torch.tensor([4, 0, 1]), seen=seen)
+    ranks, lacks = target_ranks(Fixed(catalog), [batch], [1, 3])
+    # User 0 has 0 and 2, so 1 is first and 3 second; user 1 has 3; the next item of user 2 is 1.
+    assert lacks.tolist() == [[True, True, False], [True, False, True]]
+    assert ranks[0, :2].tolist() == [0, 1]
+    assert [ranks[1, 0].item(), ranks[1, 2].item()] == [1, 3]
+    found = promotion(ranks, lacks, cutoffs=(2,))
+    assert found["t_hr@2"] == pytest.approx((1 + 1 / 2) / 2)
+    assert found["t_rank"] == pytest.approx((1.5 + 3) / 2)
+
+
+@pytest.fixture(scope="module")
+def reported(shop) -> Path:
+    out = shop / "report"
+    assert main(command(shop, out)) == 0
+    return out
+
+
+def command(shop: Path, out: Path) -> list[str]:
+    (shop / "forest.yaml").write_text(
+        "model: {reweighter: {class_path: seqrec.objectives.isolation.IsolationForest, init_args: {share: 0.1}}}"
+    )
+    return [
+        *("robustness", "--data", str(shop / "clean"), "--model", f"[{shop / 'model.yaml'}]", "--attacks", "[Random]"),
+        *("--defences", f"[{shop / 'lorec.yaml'},{shop / 'forest.yaml'}]", "--budgets", "[0.05]", "--seeds", "[1]"),
+        *("--out", str(out)),
+    ]
+
+
+def test_the_report_holds_every_run_and_says_what_each_reached(reported):
+    results = [json.loads(path.read_text()) for path in (reported / "results").glob("*.json")]
+    assert len(results) == 2 * 3
+    for result in results:
+        assert 0 <= result["metrics"]["t_hr@10"] <= result["metrics"]["t_hr@50"] <= 1
+        assert result["metrics"]["t_rank"] >= 1
+        assert bool(result["detection"]) <= (result["defence"] != "none")
+        assert bool(result["detection"]) >= (result["defence"] == "forest")
+        assert result["passport"]["fake_users"] == (5 if result["attack"] == "Random" else 0)
+        assert result["passport"]["users"]["test"] == 100
+    assert len({result["passport"]["target_hash"] for result in results}) == 1
+    table = (reported / "robustness.md").read_text()
+    assert table.count("\n| clean | – |") == 3
+    assert table.count("\n| Random | 5.0% |") == 3
+    assert (reported / "robustness.svg").read_text().count("<svg") == 1
+
+
+def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_trains_nothing(shop, reported):
+    files = {path: path.stat().st_mtime_ns for path in [*reported.rglob("*.json"), *reported.rglob("*.ckpt")]}
+    assert main(command(shop, reported)) == 0
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    lost = reported / "results" / "Random-0.05+lorec-seed1.json"
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    assert main(command(shop, reported)) == 0
+    assert json.loads(lost.read_text())["metrics"] == before["metrics"]
+    assert all(path.stat().st_mtime_ns == files[path] for path in files if path.suffix == ".ckpt")
+
+
+def test_an_audit_lists_the_least_trusted_and_tells_marked_fakes_apart(shop, reported, capsys):
+    run = reported / "runs" / "Random-0.05+forest-seed1"
+    assert main(["audit", "--run", str(run), "--shown", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "5 marked fakes: precision" in " ".join(said.split())
+    weights = state(run)["reweighter._extra_state"]["weights"]
+    table = pl.read_csv(run / "audit.csv", schema_overrides={"items": pl.String, "flagged_after": pl.String})
+    assert table.height == int((weights != 1).sum()) > 0
+    assert table["suspicion"].is_sorted(descending=True)
+    assert set(table["user_id"]) <= set(Log.open(shop / "attacked").users)
+    assert table["marked_fake"].to_list() == [user.startswith("fake-") for user in table["user_id"]]
+    assert (run / "audit.svg").read_text().count("<svg") == 1
+
+
+def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(shop):
+    log = Log.open(shop / "attacked")
+    own = log.items[log.offsets[7] : log.offsets[8]].tolist()
+    trail = Trail(known=Sequences.pack([[0, 1], own[:2]]), suspicion=torch.zeros(105))
+    for epochs, weight, flags in ((5, 1.0, [7, 9]), (10, 0.6, [9]), (15, 0.2, [7])):
+        weights, flagged = torch.ones(105), torch.zeros(105, dtype=torch.bool)
+        weights[7], weights[9], flagged[flags] = weight, 1.04, True
+        trail.decided(epochs, weights, flagged)
+    trail.nearest, trail.similarity = torch.full((105,), 1), torch.full((105,), 0.9)
+    table = judgements(trail, log)
+    assert table["user_id"].to_list() == [log.users[7], log.users[9]]
+    assert table["weight"].to_list() == pytest.approx([0.2, 1.04])
+    assert table["flagged_after"].to_list() == [[5, 15], [5, 10]]
+    assert table["nearest_known"].to_list() == [1, 1]
+    assert table["items"][0].to_list() == log.catalog.ids.gather(own).to_list()
+    assert figures(trail, torch.from_numpy(log.is_fake))["recall"] == 0.0
+    Trail.restored(trail.state())
+
+
+def test_an_audit_of_a_run_that_weighed_nobody_says_so(shop, reported, capsys):
+    assert main(["audit", "--run", str(reported / "runs" / "clean+none-seed1")]) == 2
+    assert "configs/plugin/lorec.yaml" in capsys.readouterr().err
+    assert main(["audit", "--run", str(shop / "nowhere")]) == 2
+    assert "seqrec fit" in capsys.readouterr().err
+
+
+def test_intervals_are_those_of_student():
+    assert interval([1.0]) is None
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
