@@ -52,6 +52,7 @@ class Retriever:
         self.max_length = bundle.max_length
         self.users = bundle.users
         self._row_of_user = {} if bundle.users is None else {raw: row for row, raw in enumerate(bundle.users.ids)}
+        self._ids, self._titles = self.catalog.ids.to_list(), self.catalog.titles.to_list()
 
     @classmethod
     def load(cls, folder: Path | str) -> Retriever:
@@ -145,7 +146,7 @@ class Retriever:
     def _named(self, best: TopK) -> list[list[Recommendation]]:
         return [
             [
-                Recommendation(self.catalog.ids[row], self.catalog.titles[row], score)
+                Recommendation(self._ids[row], self._titles[row], score)
                 for row, score in zip(rows, scores, strict=True)
                 if row >= 0
             ]
