@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,10 @@ class Retriever:
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
         asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
     ) -> list[Recommendation]:
         """The k best items to follow a history of raw ids, best first; fewer where the catalog has no more.
 
@@ -80,11 +84,23 @@ class Retriever:
             exclude_seen: whether items of the history are left out.
             times: when each of them happened, in seconds since 1970; some models read it.
             asked_at: the moment for which is recommended, in seconds since 1970; some models read it.
+            allow: raw ids of the only items that may be recommended; None allows all.
+            deny: raw ids of items that may not be recommended.
+            categories: only items of any of these may be recommended; None allows all.
 
         Raises:
             InputError: no item of the history is known, or the model reads times that were not given.
         """
-        answer = self.recommend_many([history], k, exclude_seen, None if times is None else [times], asked_at)[0]
+        answer = self.recommend_many(
+            [history],
+            k,
+            exclude_seen,
+            None if times is None else [times],
+            asked_at,
+            allow=allow,
+            deny=deny,
+            categories=categories,
+        )[0]
         if not answer:
             raise InputError(
                 f"None of the {len(history)} items of the history is in the catalog; give at least one that is."
@@ -100,6 +116,10 @@ class Retriever:
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
         asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
     ) -> list[Recommendation]:
         """The k best items for a user whom the bundle remembers, without reading their past again.
 
@@ -110,6 +130,9 @@ class Retriever:
             exclude_seen: whether all that the user has, remembered or recent, is left out.
             times: when each recent item happened, in seconds since 1970; some models read it.
             asked_at: the moment for which is recommended, in seconds since 1970; some models read it.
+            allow: raw ids of the only items that may be recommended; None allows all.
+            deny: raw ids of items that may not be recommended.
+            categories: only items of any of these may be recommended; None allows all.
 
         Raises:
             InputError: the bundle does not remember this user, or the model reads times that were not given.
@@ -129,7 +152,7 @@ class Retriever:
         _, remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
         queries = self.recommender.scorer.queries(remembered.newest)
         seen = Sequences.pack([[*self.users.seen_by(place), *known[0]] if exclude_seen else []])
-        items, scores = self._nearest(queries, k, seen)
+        items, scores = self._nearest(queries, k, seen, self._banned(allow, deny, categories))
         return self._named(TopK(items, scores))[0]
 
     def recommend_many(
@@ -139,9 +162,30 @@ class Retriever:
         exclude_seen: bool = True,
         times: Sequence[Sequence[int]] | None = None,
         asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
     ) -> list[list[Recommendation]]:
         """One list per history, as ``recommend`` makes it; an empty list where no item of the history is known."""
-        return self._named(self.top_k(histories, k, exclude_seen, times, asked_at))
+        return self._named(
+            self.top_k(histories, k, exclude_seen, times, asked_at, allow=allow, deny=deny, categories=categories)
+        )
+
+    def similar(self, item_id: str, k: int = 10) -> list[Recommendation]:
+        """The k items whose keys have the largest cosine with that of this one, itself left out.
+
+        Raises:
+            InputError: the item is not in the catalog.
+        """
+        rows, _ = self.catalog.rows([item_id])
+        if not rows:
+            raise InputError(f"'{item_id}' is not in the catalog; give the raw id of an item that is.")
+        unit = torch.nn.functional.normalize(self.index.keys, dim=1)
+        cosines = unit @ unit[rows[0]]
+        cosines[rows[0]] = -torch.inf
+        best = cosines.topk(min(k, len(self.catalog) - 1))
+        return self._named(TopK(best.indices[None], best.values[None]))[0]
 
     def _named(self, best: TopK) -> list[list[Recommendation]]:
         return [
@@ -160,6 +204,10 @@ class Retriever:
         exclude_seen: bool = True,
         times: Sequence[Sequence[int]] | None = None,
         asked_at: int | None = None,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
     ) -> TopK:
         """The same lists as catalog rows and scores; -1 and minus infinity where there is no item."""
         if k < 1:
@@ -169,13 +217,14 @@ class Retriever:
         items = torch.full((len(known), k), -1)
         scores = torch.full((len(known), k), -torch.inf)
         asked = [place for place, rows in enumerate(known) if rows]
+        banned = self._banned(allow, deny, categories)
         for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
             clocks = None if times is None else [times[place][-self._reads :] for place in batch]
             some = [known[place] for place in batch]
             window = Sequences.pack([history[-self._reads :] for history in some], clocks)
             if asked_at is not None and clocks is not None:
                 window = window.asking(window.newest, torch.full_like(window.newest, asked_at))
-            items[batch], scores[batch] = self._best(window, some, k, exclude_seen)
+            items[batch], scores[batch] = self._best(window, some, k, exclude_seen, banned)
         return TopK(items, scores)
 
     def _known(
@@ -215,20 +264,39 @@ class Retriever:
 
     @torch.no_grad()
     def _best(
-        self, window: Sequences, histories: list[list[int]], k: int, exclude_seen: bool
+        self, window: Sequences, histories: list[list[int]], k: int, exclude_seen: bool, banned: Tensor | None
     ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
         queries = self.recommender.queries(window, window.newest)
         seen = Sequences.pack(histories if exclude_seen else [[] for _ in histories])
-        return self._nearest(queries, k, seen)
+        return self._nearest(queries, k, seen, banned)
+
+    def _banned(
+        self, allow: Collection[str] | None, deny: Collection[str], categories: Collection[str] | None
+    ) -> Tensor | None:
+        """Which rows may not be recommended; None where all may."""
+        if allow is None and not deny and categories is None:
+            return None
+        banned = torch.zeros(len(self.catalog), dtype=torch.bool)
+        if allow is not None:
+            banned[:] = True
+            banned[self.catalog.rows(allow)[0]] = False
+        if categories is not None:
+            known = "categories" in self.catalog.table.columns
+            listed = self.catalog.table["categories"].to_list() if known else [None] * len(self.catalog)
+            banned |= torch.tensor([not set(categories) & set(some or ()) for some in listed])
+        banned[self.catalog.rows(deny)[0]] = True
+        return banned
 
     def _nearest(
-        self, queries: Float[Tensor, "B K"], k: int, seen: Sequences
+        self, queries: Float[Tensor, "B K"], k: int, seen: Sequences, banned: Tensor | None = None
     ) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
         if not torch.isfinite(queries).all():
             raise FloatingPointError("The encoder answers NaN or infinity; export a run that did not diverge.")
-        return ranking.best_candidates(queries, self.index.keys, self._candidates(queries, k, seen), k)
+        return ranking.best_candidates(queries, self.index.keys, self._candidates(queries, k, seen, banned), k)
 
-    def _candidates(self, queries: Float[Tensor, "B K"], k: int, seen: Sequences) -> Int[Tensor, "B C"]:
+    def _candidates(
+        self, queries: Float[Tensor, "B K"], k: int, seen: Sequences, banned: Tensor | None
+    ) -> Int[Tensor, "B C"]:
         """Unseen rows that hold the k best of each query, however FAISS rounds; -1 fills up.
 
         The search widens until the worst candidate of every query is worse than its k-th best by more than rounding.
@@ -241,6 +309,8 @@ class Retriever:
             rows, scores = self.index.search(queries, width)
             worst = scores[:, -1]
             left_out = _listed(rows, seen, n_items)
+            if banned is not None:
+                left_out |= banned[rows]
             rows, scores = rows.masked_fill(left_out, -1), scores.masked_fill(left_out, -torch.inf)
             if width == n_items or bool((worst < scores.topk(k, dim=1).values[:, -1] - doubt).all()):
                 return rows
