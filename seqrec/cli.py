@@ -1,4 +1,4 @@
-"""One program for the whole journey: ``seqrec prepare | fit | validate | test | export | recommend | leaderboard``."""
+"""One program for the whole journey: ``seqrec prepare | fit | … | serve | leaderboard``."""
 
 from __future__ import annotations
 
@@ -41,9 +41,12 @@ COMMANDS = {
     "recommend": Command(
         "seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
     ),
+    "serve": Command(
+        "seqrec.serving.command:serve", "answer over HTTP from a bundle, with a page to try it", extra="serve"
+    ),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
-ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard")
+ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "serve", "leaderboard")
 
 
 def overview() -> str:
@@ -63,6 +66,7 @@ Sequential recommendation: given what a person did so far, which item comes next
   seqrec test --run runs/ml-1m
   seqrec export --run runs/ml-1m --out bundles/ml-1m
   seqrec recommend --bundle bundles/ml-1m --history 1193,661,914 -k 10
+  seqrec serve --bundle bundles/ml-1m
 
 SEQREC_DEBUG=1 shows the traceback behind an error."""
 

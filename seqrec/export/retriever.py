@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,6 +186,35 @@ class Retriever:
         cosines[rows[0]] = -torch.inf
         best = cosines.topk(min(k, len(self.catalog) - 1))
         return self._named(TopK(best.indices[None], best.values[None]))[0]
+
+    def rows(self, history: Iterable[str]) -> tuple[list[int], list[str]]:
+        """Catalog rows of the known items of a history, in order, and the ids that nobody knows."""
+        return self.catalog.rows(history)
+
+    @torch.no_grad()
+    def following(
+        self,
+        states: Float[Tensor, "B D"],
+        seen: Sequence[Sequence[int]],
+        k: int = 10,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
+    ) -> list[list[Recommendation]]:
+        """The k best items to follow the newest events, given by their states.
+
+        Args:
+            states: one per history, as the recommender's ``proceed`` makes them.
+            seen: catalog rows that are left out, for each history.
+            k: length of the lists, at least 1.
+            allow: raw ids of the only items that may be recommended; None allows all.
+            deny: raw ids of items that may not be recommended.
+            categories: only items of any of these may be recommended; None allows all.
+        """
+        queries = self.recommender.scorer.queries(states)
+        banned = self._banned(allow, deny, categories)
+        return self._named(TopK(*self._nearest(queries, k, Sequences.pack(seen), banned)))
 
     def _named(self, best: TopK) -> list[list[Recommendation]]:
         return [
