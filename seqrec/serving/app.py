@@ -191,7 +191,6 @@ def build_app(
     store: Store,
     compare: Path | None = None,
     limits: Limits | None = None,
-    largest_request: int = 2**20,
     watch: float = 2.0,
 ) -> FastAPI:
     """The application.
@@ -201,7 +200,6 @@ def build_app(
         store: where events are kept; the application closes it.
         compare: folder of another bundle, to be asked beside the first.
         limits: what a client may do.
-        largest_request: bytes of the largest body, at least 1.
         watch: seconds between two looks for newer bundles in these folders; 0 never looks.
 
     Raises:
@@ -209,7 +207,7 @@ def build_app(
     """
     folders = {Which.bundle: bundle} | ({} if compare is None else {Which.compare: compare})
     places = {which: Place(folder, store, which) for which, folder in folders.items()}
-    metrics = Metrics()
+    limits, metrics = limits or Limits(), Metrics()
     service = Service(places, store, metrics)
 
     @asynccontextmanager
@@ -225,12 +223,11 @@ def build_app(
         title="seqrec",
         summary="Given what a person did so far, which item comes next?",
         responses=RESPONSES,
-        max_body_size=largest_request,
         lifespan=lifespan,
     )
     _add_routes(app, service)
     _add_errors(app)
-    app.add_middleware(Guard, limits=limits or Limits(), metrics=metrics)
+    app.add_middleware(Guard, limits=limits, metrics=metrics)
     return app
 
 

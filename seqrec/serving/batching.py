@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 
 
 class Overloaded(Exception):
-    """More questions wait than may."""
+    """More questions wait than may, or nobody answers any more."""
 
 
 def _nobody_asks(_: int) -> None:
@@ -45,6 +45,7 @@ class Batcher(Generic[Question, Answer]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
         self._working: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def n_waiting(self) -> int:
@@ -54,8 +55,10 @@ class Batcher(Generic[Question, Answer]):
         """The answer, or what was raised on the way to it.
 
         Raises:
-            Overloaded: too many are waiting.
+            Overloaded: too many are waiting, or it is closed.
         """
+        if self._closed:
+            raise Overloaded("The service is stopping; ask again when it is back.")
         if len(self._waiting) >= self._most_waiting:
             raise Overloaded(f"{len(self._waiting):,} requests are waiting; ask again in a moment.")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -66,6 +69,7 @@ class Batcher(Generic[Question, Answer]):
 
     async def close(self) -> None:
         """Answer those who wait, then stop."""
+        self._closed = True
         if self._working is not None:
             await self._working
         self._thread.shutdown()

@@ -54,16 +54,16 @@ def serve(
     for name, value, least in (("largest_request", largest_request, 1), ("watch", watch, 0), ("threads", threads, 1)):
         if value < least:
             raise InputError(f"--{name} is {value}; give at least {least}.")
-    limits = Limits(() if api_keys is None else read_keys(api_keys), None if rate is None else read_rate(rate))
-    if not limits.keys and not _is_loopback(host):
+    keys, counted = () if api_keys is None else read_keys(api_keys), None if rate is None else read_rate(rate)
+    if not keys and not _is_loopback(host):
         warnings.warn(
             f"Everyone who reaches {host} may ask; give --api_keys FILE to let in who knows one.", stacklevel=2
         )
     torch.set_num_threads(threads)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app = build_app(
-        Path(bundle), open_store(store), None if compare is None else Path(compare), limits, largest_request, watch
-    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("seqrec").setLevel(logging.INFO)
+    other = None if compare is None else Path(compare)
+    app = build_app(Path(bundle), open_store(store), other, Limits(keys, counted, largest_request), watch)
     uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=_SECONDS_TO_FINISH)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,10 +32,12 @@ class Limits:
     Attributes:
         keys: one of these must be sent as ``X-API-Key``; none lets everyone in.
         rate: requests per time, per key or else per address; None does not count.
+        largest_request: bytes of the largest body.
     """
 
     keys: Collection[str] = ()
     rate: RateLimitItem | None = None
+    largest_request: int = 2**20
 
 
 def read_keys(path: Path) -> list[str]:
@@ -99,9 +102,19 @@ class Guard:
                 message["headers"].append((b"x-content-type-options", b"nosniff"))
             await send(message)
 
+        n_bytes = 0
+
+        async def measured() -> Message:
+            nonlocal n_bytes
+            message = await receive()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > self._limits.largest_request:
+                raise HTTPException(413, f"Send at most {self._limits.largest_request:,} bytes in one request.")
+            return message
+
         with self._metrics.in_flight.track_inprogress():
             try:
-                await (self._refuses(Request(scope)) or self._app)(scope, receive, noted)
+                await (self._refuses(Request(scope)) or self._app)(scope, measured, noted)
             finally:
                 route = getattr(scope.get("route"), "path", "other")
                 self._metrics.requests.labels(route, scope["method"], status).inc()
@@ -112,13 +125,12 @@ class Guard:
         if path in OPEN or path.startswith("/page/"):
             return None
         given = request.headers.get("x-api-key", "")
-        if self._keys and not any(secrets.compare_digest(given.encode(), key) for key in self._keys):
+        if self._keys and not any(secrets.compare_digest(given.encode("latin-1"), key) for key in self._keys):
             return refusal(401, "key_needed", "A key is needed; send one that the service knows as X-API-Key.")
         rate = self._limits.rate
-        if rate is not None:
-            client = given or (request.client.host if request.client else "")
-            if not self._limiter.hit(rate, client):
-                reset, _ = self._limiter.get_window_stats(rate, client)
-                wait = str(max(1, round(reset - time.time())))
-                return refusal(429, "too_many", f"More than {rate}; ask again in {wait} s.", {"Retry-After": wait})
+        client = given or (request.client.host if request.client else "")
+        if rate is not None and not self._limiter.hit(rate, client):
+            reset, _ = self._limiter.get_window_stats(rate, client)
+            wait = str(max(1, round(reset - time.time())))
+            return refusal(429, "too_many", f"More than {rate}; ask again in {wait} s.", {"Retry-After": wait})
         return None

@@ -43,6 +43,8 @@ class Model:
         retriever: answers.
         streams: answers for users of the store.
         fingerprint: of its weights and its catalog.
+        reads_clock: whether it needs to know when events happened.
+        reads_asked_at: whether it needs to know when it is asked.
         metrics: what its test said.
         loaded_at: when it was read, in seconds since 1970.
     """
@@ -51,18 +53,11 @@ class Model:
         bundle = read_bundle(folder)
         self.name, self.loaded_at = folder.resolve().name, time.time()
         self.retriever = Retriever(bundle)
+        self.reads_clock, self.reads_asked_at = bundle.recommender.reads_clock, bundle.recommender.reads_asked_at
         self.metrics = bundle.manifest["metrics"]
         self.fingerprint = fingerprint(bundle.recommender)
         self.streams = Streams(self.retriever, store, slot, self.fingerprint)
         _ = self._shelf  # made now, not when somebody waits
-
-    @property
-    def reads_clock(self) -> bool:
-        return self.retriever.recommender.reads_clock
-
-    @property
-    def reads_asked_at(self) -> bool:
-        return self.retriever.recommender.reads_asked_at
 
     def unknown(self, items: Sequence[str]) -> list[str]:
         """Those that are not in the catalog, each once."""

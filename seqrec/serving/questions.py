@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from seqrec.serving.filters import Filters
 from seqrec.serving.models import Model
@@ -20,7 +20,7 @@ class Question(ABC):
         """Questions of equal kind are answered together."""
 
     @abstractmethod
-    def answers(self, alike: Sequence[Self]) -> list[Any]:
+    def answers(self, alike: Sequence[Any]) -> list[Any]:
         """The answers to these questions, which are of this kind, in their order."""
 
 
@@ -40,7 +40,7 @@ class AboutHistories(Question):
     def kind(self) -> Hashable:
         return id(self.model), self.exclude_seen, self.asked_at, self.times is None, self.filters
 
-    def answers(self, alike: Sequence[Self]) -> list[Any]:
+    def answers(self, alike: Sequence[Any]) -> list[Any]:
         histories = [history for each in alike for history in each.histories]
         times = None if self.times is None else [clock for each in alike for clock in each.times or ()]
         longest = max(each.k for each in alike)
@@ -67,7 +67,7 @@ class AboutUser(Question):
     def kind(self) -> Hashable:
         return self
 
-    def answers(self, alike: Sequence[Self]) -> list[Any]:
+    def answers(self, alike: Sequence[Any]) -> list[Any]:
         answer = self.model.streams.recommend(self.user, self.k, self.exclude_seen, self.asked_at, self.filters)
         return [answer for _ in alike]
 
@@ -84,7 +84,7 @@ class AboutItem(Question):
     def kind(self) -> Hashable:
         return self
 
-    def answers(self, alike: Sequence[Self]) -> list[Any]:
+    def answers(self, alike: Sequence[Any]) -> list[Any]:
         answer = self.model.retriever.similar(self.item, self.k)
         return [answer for _ in alike]
 
@@ -103,7 +103,7 @@ class AboutInfluence(Question):
     def kind(self) -> Hashable:
         return self
 
-    def answers(self, alike: Sequence[Self]) -> list[Any]:
+    def answers(self, alike: Sequence[Any]) -> list[Any]:
         answer = self.model.influence(self.items, self.target, self.times, self.asked_at)
         return [answer for _ in alike]
 
