@@ -33,6 +33,7 @@ log = logging.getLogger("seqrec.serving")
 
 PAGE = Path(__file__).parent / "page"
 _FAILURES = {
+    400: "a request that cannot be read",
     401: "no key, or an unknown one",
     404: "nothing of that name",
     413: "a larger request than may be",
@@ -45,7 +46,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 WhichModel = Annotated[Which, Query(description="which model answers")]
-Names = Annotated[list[Text] | None, Query(max_length=schemas.MOST_FILTERED)]
+Names = Annotated[list[Text] | None, Query(max_length=schemas.MOST_IN_ADDRESS)]
 
 
 class Service:
@@ -264,7 +265,9 @@ def _add_errors(app: FastAPI) -> None:
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "refused")
+        code = {400: "unreadable", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
+            error.status_code, "refused"
+        )
         headers = dict(error.headers or {})
         return refusal(error.status_code, code, str(error.detail), headers)
 

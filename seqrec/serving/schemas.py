@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-MOST_HISTORIES, LONGEST_HISTORY, LARGEST_K, MOST_EVENTS, MOST_FILTERED = 256, 2_000, 1_000, 1_000, 10_000
+MOST_HISTORIES, LONGEST_HISTORY, LARGEST_K, MOST_EVENTS = 256, 2_000, 1_000, 1_000
+MOST_FILTERED, MOST_IN_ADDRESS = 10_000, 100
 LATEST = 4_102_444_800  # 1 January 2100
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512)]

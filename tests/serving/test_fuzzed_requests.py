@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 schemathesis = pytest.importorskip("schemathesis")
+checks = pytest.importorskip("schemathesis.specs.openapi.checks")
 
 OPERATIONS = [
     ("/recommend", "POST"),
@@ -44,6 +45,9 @@ def test_every_request_has_an_answer_as_described(description, path, method, mod
     def ask(case):
         response = case.call()
         assert response.status_code < 500, response.text
-        case.validate_response(response)
+        if response.text == "Invalid HTTP request received.":  # an address of more than 64 KiB
+            return
+        # That there is one time for each item cannot be said in a schema.
+        case.validate_response(response, excluded_checks=[checks.positive_data_acceptance])
 
     ask()
