@@ -52,6 +52,7 @@ class Retriever:
         self.max_length = bundle.max_length
         self.users = bundle.users
         self._row_of_user = {} if bundle.users is None else {raw: row for row, raw in enumerate(bundle.users.ids)}
+        self._reads_clock, self._reads_asked_at = self.recommender.reads_clock, self.recommender.reads_asked_at
         self._ids, self._titles = self.catalog.ids.to_list(), self.catalog.titles.to_list()
 
     @classmethod
@@ -279,11 +280,11 @@ class Retriever:
         self, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None, asked_at: int | None
     ) -> None:
         """See that all is given that a position of the model reads, and that every event has its time."""
-        if self.recommender.reads_clock and times is None:
+        if self._reads_clock and times is None:
             raise InputError(
                 "This model reads when events happened; give --times T,T,… in seconds since 1970, one for each item."
             )
-        if self.recommender.reads_asked_at and asked_at is None:
+        if self._reads_asked_at and asked_at is None:
             raise InputError(
                 "This model reads for when a recommendation is asked; give --asked_at in seconds since 1970."
             )

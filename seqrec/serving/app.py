@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +19,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from seqrec.data.errors import InputError
-from seqrec.export.retriever import Recommendation
 from seqrec.serving import schemas
 from seqrec.serving.batching import Batcher, Overloaded
 from seqrec.serving.filters import Filters
@@ -100,7 +100,7 @@ class Service:
         )
         return schemas.Answers.model_construct(
             answers=[
-                schemas.Answer.model_construct(items=_items(some), unknown=absent)
+                schemas.Answer.model_construct(items=some, unknown=absent)
                 for some, absent in zip(lists, unknown, strict=True)
             ]
         )
@@ -135,7 +135,7 @@ class Service:
         found = await self._models.ask(AboutUser(chosen, user, k, exclude_seen, _moment(chosen, asked_at), filters))
         if found is None:
             raise HTTPException(404, f"Nothing is known of user '{user}'; send what they do to /events first.")
-        return schemas.Items.model_construct(items=_items(found))
+        return schemas.Items.model_construct(items=found)
 
     async def similar(
         self, item: Text, k: Annotated[K, Query()] = 10, model: WhichModel = Which.bundle
@@ -144,7 +144,7 @@ class Service:
         chosen = self._model(model)
         if chosen.unknown([item]):
             raise HTTPException(404, f"Item '{item}' is not in the catalog; /items finds those that are.")
-        return schemas.Items.model_construct(items=_items(await self._models.ask(AboutItem(chosen, item, k))))
+        return schemas.Items.model_construct(items=await self._models.ask(AboutItem(chosen, item, k)))
 
     async def influence(self, asked: schemas.InfluenceIn) -> schemas.Influences:
         """Which events of a history made the model recommend the target? Each is left out once."""
@@ -172,7 +172,7 @@ class Service:
     ) -> schemas.FoundItems:
         """Items that have all of these words in their title or raw id; the most frequent ones for no words."""
         found = await asyncio.to_thread(self._model(model).search, search, limit)
-        return schemas.FoundItems(items=[schemas.FoundItem(**vars(each)) for each in found])
+        return schemas.FoundItems(items=found)
 
     async def health(self) -> schemas.Health:
         """Is the service alive, and which bundles does it serve?"""
@@ -213,6 +213,9 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # The catalog and the weights are looked through once, not at every collection of garbage.
+        gc.collect()
+        gc.freeze()
         watches = [asyncio.create_task(place.watch(watch)) for place in places.values()] if watch else []
         yield
         for each in watches:
@@ -322,10 +325,6 @@ def _filters(allow: Sequence[str] | None, deny: Sequence[str], categories: Seque
         frozenset(deny),
         None if categories is None else frozenset(categories),
     )
-
-
-def _items(found: list[Recommendation]) -> list[schemas.Item]:
-    return [schemas.Item.model_construct(**vars(each)) for each in found]
 
 
 def _state(place: Place) -> schemas.ModelState:

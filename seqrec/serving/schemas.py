@@ -7,6 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from seqrec.export.retriever import Recommendation
+from seqrec.serving.models import Found
+
 MOST_HISTORIES, LONGEST_HISTORY, LARGEST_K, MOST_EVENTS = 256, 2_000, 1_000, 1_000
 MOST_FILTERED, MOST_IN_ADDRESS = 10_000, 100
 LATEST = 4_102_444_800  # 1 January 2100
@@ -71,14 +74,8 @@ class InfluenceIn(_Body):
     model: Which = Which.bundle
 
 
-class Item(BaseModel):
-    item_id: str
-    title: str
-    score: float
-
-
 class Items(BaseModel):
-    items: list[Item] = Field(description="best first")
+    items: list[Recommendation] = Field(description="best first")
 
 
 class Answer(Items):
@@ -106,14 +103,8 @@ class Influences(BaseModel):
     events: list[Influence] = Field(description="one per event of the history, in its order")
 
 
-class FoundItem(BaseModel):
-    item_id: str
-    title: str
-    count: int = Field(description="how often it occurs in training")
-
-
 class FoundItems(BaseModel):
-    items: list[FoundItem] = Field(description="most frequent first")
+    items: list[Found] = Field(description="most frequent first")
 
 
 class ModelState(BaseModel):

@@ -175,7 +175,8 @@ function showLists() {
 function itemList(which, items, kind) {
   const [best, worst] = [items[0]?.score, items.at(-1)?.score];
   return element("ol", { class: "items" }, ...items.map((item, place) => {
-    const share = best > worst ? 0.15 + 0.85 * (item.score - worst) / (best - worst) : 1;
+    const relative = best > worst ? 0.15 + 0.85 * (item.score - worst) / (best - worst) : 1;
+    const share = kind === "similar-" ? Math.max(0, item.score) : relative; // a cosine is a share by itself
     return element("li", {},
       button("Add to the history", `Add ${item.title} to the history`, `${kind}add-${place}`,
         () => add(item.item_id, item.title),

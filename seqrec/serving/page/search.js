@@ -11,6 +11,8 @@ let newest = 0;
 
 // Calls add(id, title) for what is chosen, and failed(error) where the service cannot be asked.
 export function watchSearch(add, failed) {
+  let pause;
+
   async function look() {
     const asked = ++newest;
     try {
@@ -40,6 +42,7 @@ export function watchSearch(add, failed) {
   }
 
   function close() {
+    clearTimeout(pause);
     newest++;
     list.hidden = true;
     chosen = -1;
@@ -79,7 +82,6 @@ export function watchSearch(add, failed) {
     take(exact >= 0 ? exact : found.length === 1 ? 0 : -1);
   }
 
-  let pause;
   field.addEventListener("input", () => {
     clearTimeout(pause);
     pause = setTimeout(look, 120);
