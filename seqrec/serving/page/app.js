@@ -163,7 +163,7 @@ function showLists() {
   const n = shown.map(([, answer]) => answer.items.length);
   at("said").textContent = !history.length
     ? "Nothing to go on yet: find an item, or type its raw id. An empty search shows what is most popular."
-    : n.some(Boolean) ? `${several ? "Two models answer" : `${n[0]} items follow`}; choose one to add it to the history.`
+    : n.some(Boolean) ? `${several ? "Two models answer" : `${n[0]} items follow`}; choose an item to add it to the history.`
       : "No item of this history is in the catalog, so there is nothing to go on.";
   at("lists").className = several ? "several" : "";
   redraw(at("lists"), ...shown.map(([which, answer]) => element("div", { class: "list" },
