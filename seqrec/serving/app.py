@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -24,10 +23,10 @@ from seqrec.serving.batching import Batcher, Overloaded
 from seqrec.serving.filters import Filters
 from seqrec.serving.guard import Guard, Limits, refusal
 from seqrec.serving.metrics import Metrics
-from seqrec.serving.models import Model, Place
+from seqrec.serving.models import Model, Place, settle
 from seqrec.serving.questions import AboutHistories, AboutInfluence, AboutItem, AboutUser, Question, answer_all
 from seqrec.serving.schemas import K, Seconds, Text, Which
-from seqrec.serving.store import Event, Store
+from seqrec.serving.store import Event, Store, StoreError
 
 log = logging.getLogger("seqrec.serving")
 
@@ -39,7 +38,7 @@ _FAILURES = {
     413: "a larger request than may be",
     422: "a request that cannot be understood",
     429: "more requests than may be",
-    503: "more requests than can be answered",
+    503: "more requests than can be answered, or a store that is away",
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Failure, "description": text} for status, text in _FAILURES.items()
@@ -61,7 +60,9 @@ class Service:
     def __init__(self, places: dict[Which, Place], store: Store, metrics: Metrics) -> None:
         self._places, self._store, self._metrics = places, store, metrics
         self._models: Batcher[Question, Any] = Batcher("models", answer_all, observe=metrics.batch.observe)
-        self._events: Batcher[Sequence[Event], None] = Batcher("events", self._append, observe=metrics.append.observe)
+        self._events: Batcher[Sequence[Event], StoreError | None] = Batcher(
+            "events", self._append, observe=metrics.append.observe
+        )
 
     async def close(self) -> None:
         """Answer those who wait, and let go of the store."""
@@ -69,8 +70,12 @@ class Service:
         await self._models.close()
         self._store.close()
 
-    def _append(self, batch: list[Sequence[Event]]) -> list[None]:
-        self._store.append([event for events in batch for event in events])
+    def _append(self, batch: list[Sequence[Event]]) -> list[StoreError | None]:
+        """Keep the events of several requests, all or none; nobody tries again, lest they be there twice."""
+        try:
+            self._store.append([event for events in batch for event in events])
+        except StoreError as failure:
+            return [failure] * len(batch)
         return [None] * len(batch)
 
     def _model(self, which: Which) -> Model:
@@ -84,6 +89,8 @@ class Service:
 
         Items that the catalog does not have are skipped and listed. A history without a known item has no answer.
         """
+        if len(asked.histories) * asked.k > schemas.MOST_ANSWERED:
+            raise InputError(f"Ask for at most {schemas.MOST_ANSWERED:,} items in one request, over all histories.")
         model = self._model(asked.model)
         _demand_times(model, asked.histories, asked.times)
         known, times, unknown = _known(model, asked.histories, asked.times)
@@ -113,7 +120,9 @@ class Service:
         """
         now = int(time.time())
         events = [Event(each.user, each.item, now if each.time is None else each.time) for each in told.events]
-        await self._events.ask(events)
+        failure = await self._events.ask(events)
+        if failure is not None:
+            raise failure
         self._metrics.events.inc(len(events))
         unknown = self._model(Which.bundle).unknown([event.item for event in events])
         return schemas.Acknowledged(acknowledged=len(events), unknown=unknown)
@@ -213,9 +222,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # The catalog and the weights are looked through once, not at every collection of garbage.
-        gc.collect()
-        gc.freeze()
+        settle()
         watches = [asyncio.create_task(place.watch(watch)) for place in places.values()] if watch else []
         yield
         for each in watches:
@@ -277,6 +284,10 @@ def _add_errors(app: FastAPI) -> None:
     async def overloaded(_: Request, error: Exception) -> JSONResponse:
         return refusal(503, "overloaded", str(error), {"Retry-After": "1"})
 
+    async def away(_: Request, error: Exception) -> JSONResponse:
+        log.error("%s", error)
+        return refusal(503, "store", str(error), {"Retry-After": "1"})
+
     async def broken(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return refusal(500, "failed", "The service failed to answer; its log says why.")
@@ -285,6 +296,7 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(InputError, impossible)
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(Overloaded, overloaded)
+    app.add_exception_handler(StoreError, away)
     app.add_exception_handler(Exception, broken)
 
 

@@ -128,7 +128,7 @@ class Guard:
         if self._keys and not any(secrets.compare_digest(given.encode("latin-1"), key) for key in self._keys):
             return refusal(401, "key_needed", "A key is needed; send one that the service knows as X-API-Key.")
         rate = self._limits.rate
-        client = given or (request.client.host if request.client else "")
+        client = given if self._keys else request.client.host if request.client else ""
         if rate is not None and not self._limiter.hit(rate, client):
             reset, _ = self._limiter.get_window_stats(rate, client)
             wait = str(max(1, round(reset - time.time())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -165,12 +166,20 @@ class Place:
                 self.model = await asyncio.to_thread(Model, self._folder, self._store, self._slot)
                 self.refused, self._mark = None, mark
                 self.exchanges += 1
+                settle()
                 log.info("%s: a newer bundle answers from now on (%s)", self._folder, self.model.fingerprint[:12])
             except Exception as error:  # whatever is wrong with the new one, the old one goes on
                 self.refused = f"{error}"
                 # What was half exchanged is whole at the next look; what is broken need not be read over and over.
                 self._mark = mark if _mark(self._folder) == mark else self._mark
                 log.warning("%s: the newer bundle is not taken: %s", self._folder, error)
+
+
+def settle() -> None:
+    """Free what is gone, and look no more through what stays: catalogs are large, so that would take long."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _mark(folder: Path) -> Mark | None:

@@ -38,18 +38,17 @@ class AboutHistories(Question):
 
     @property
     def kind(self) -> Hashable:
-        return id(self.model), self.exclude_seen, self.asked_at, self.times is None, self.filters
+        return id(self.model), self.k, self.exclude_seen, self.asked_at, self.times is None, self.filters
 
     def answers(self, alike: Sequence[Any]) -> list[Any]:
         histories = [history for each in alike for history in each.histories]
         times = None if self.times is None else [clock for each in alike for clock in each.times or ()]
-        longest = max(each.k for each in alike)
         found = iter(
             self.model.retriever.recommend_many(
-                histories, longest, self.exclude_seen, times, self.asked_at, **self.filters.given
+                histories, self.k, self.exclude_seen, times, self.asked_at, **self.filters.given
             )
         )
-        return [[next(found)[: each.k] for _ in each.histories] for each in alike]
+        return [[next(found) for _ in each.histories] for each in alike]
 
 
 @dataclass(frozen=True)

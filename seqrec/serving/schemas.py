@@ -12,6 +12,7 @@ from seqrec.serving.models import Found
 
 MOST_HISTORIES, LONGEST_HISTORY, LARGEST_K, MOST_EVENTS = 256, 2_000, 1_000, 1_000
 MOST_FILTERED, MOST_IN_ADDRESS = 10_000, 100
+MOST_EXPLAINED, MOST_ANSWERED = 200, 20_000
 LATEST = 4_102_444_800  # 1 January 2100
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -67,7 +68,7 @@ class EventsIn(_Body):
 
 
 class InfluenceIn(_Body):
-    history: Annotated[list[Text], Field(max_length=LONGEST_HISTORY)]
+    history: Annotated[list[Text], Field(max_length=MOST_EXPLAINED)]
     target: Text = Field(description="the recommended item that is to be explained")
     times: list[Seconds] | None = None
     asked_at: Seconds | None = None

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,15 @@ class Event:
     time: int
 
 
+class StoreError(Exception):
+    """The store cannot be read or written now."""
+
+
 class Store(ABC):
     """Events per user, in the order in which they were acknowledged, and memories.
 
-    One thread may append while another reads events and reads and keeps memories.
+    One thread may append while another reads events and reads and keeps memories. All but ``close`` raise
+    ``StoreError`` when the store is away.
     """
 
     @abstractmethod
@@ -99,7 +104,7 @@ class SQLiteStore(Store):
     def append(self, events: Sequence[Event]) -> None:
         next_places: dict[str, int] = {}
         lines = []
-        with _transaction(self._appending) as connection:
+        with _reported(sqlite3.Error), _transaction(self._appending) as connection:
             for event in events:
                 place = next_places.get(event.user)
                 if place is None:
@@ -112,11 +117,13 @@ class SQLiteStore(Store):
 
     def events(self, user: str, start: int = 0) -> list[tuple[str, int]]:
         question = "SELECT item, time FROM events WHERE user = ? AND place >= ? ORDER BY place"
-        return self._reading.execute(question, (user, start)).fetchall()
+        with _reported(sqlite3.Error):
+            return self._reading.execute(question, (user, start)).fetchall()
 
     def memory(self, user: str, slot: str) -> bytes | None:
-        found = self._reading.execute("SELECT content FROM memories WHERE user = ? AND slot = ?", (user, slot))
-        line = found.fetchone()
+        question = "SELECT content FROM memories WHERE user = ? AND slot = ?"
+        with _reported(sqlite3.Error):
+            line = self._reading.execute(question, (user, slot)).fetchone()
         return None if line is None else line[0]
 
     def keep_memory(self, user: str, slot: str, content: bytes) -> None:
@@ -129,7 +136,16 @@ class SQLiteStore(Store):
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Any:
+def _reported(*kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds, as one that the service understands."""
+    try:
+        yield
+    except kinds as error:
+        raise StoreError(f"The store of events does not answer ({error}); ask again in a moment.") from error
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """A transaction that holds the pen from the start, so that what is read in it stays true until it is written."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -161,6 +177,7 @@ class RedisStore(Store):
             ) from error
         try:
             self._redis: Any = redis.Redis.from_url(url)
+            self._failure: type[Exception] = redis.RedisError
             self._redis.ping()
         except (redis.RedisError, ValueError) as error:
             raise InputError(f"No Redis answers at {url} ({error}); start one, or give a file as --store.") from error
@@ -177,19 +194,23 @@ class RedisStore(Store):
         lines: dict[str, list[str]] = {}
         for event in events:
             lines.setdefault(event.user, []).append(json.dumps([event.item, event.time]))
-        with self._redis.pipeline(transaction=True) as together:
+        with _reported(self._failure), self._redis.pipeline(transaction=True) as together:
             for user, some in lines.items():
                 together.rpush(f"seqrec:events:{user}", *some)
             together.execute()
 
     def events(self, user: str, start: int = 0) -> list[tuple[str, int]]:
-        return [tuple(json.loads(line)) for line in self._redis.lrange(f"seqrec:events:{user}", start, -1)]
+        with _reported(self._failure):
+            lines = self._redis.lrange(f"seqrec:events:{user}", start, -1)
+        return [tuple(json.loads(line)) for line in lines]
 
     def memory(self, user: str, slot: str) -> bytes | None:
-        return self._redis.get(f"seqrec:memory:{slot}:{user}")
+        with _reported(self._failure):
+            return self._redis.get(f"seqrec:memory:{slot}:{user}")
 
     def keep_memory(self, user: str, slot: str, content: bytes) -> None:
-        self._redis.set(f"seqrec:memory:{slot}:{user}", content, ex=_DAYS_A_MEMORY_LASTS * 86_400)
+        with contextlib.suppress(self._failure):
+            self._redis.set(f"seqrec:memory:{slot}:{user}", content, ex=_DAYS_A_MEMORY_LASTS * 86_400)
 
     def close(self) -> None:
         self._redis.close()

@@ -163,6 +163,7 @@ def test_influence_is_the_fall_of_the_score_when_an_event_is_left_out(client, re
         ({"histories": [["\ud800"]]}, "histories.0.0"),
         ({"histories": [["item-001"]], "\ud800": 1}, "unicode"),
         ({"histories": "item-001"}, "valid list"),
+        ({"histories": [[]] * 21, "k": 1000}, "at most 20,000 items"),
     ],
 )
 def test_a_mistake_is_answered_with_a_sentence(client, body, words):
@@ -208,6 +209,18 @@ def test_models_that_read_times_ask_for_them_and_for_the_moment_take_now(tmp_pat
         client.post("/events", json={"events": [{"user": "ann", "item": "item-001", "time": 1_700_000_000}]})
         later = client.get("/users/ann/recommend", params={"asked_at": 1_800_000_000})
         assert ids(later.json()) == ids(answer)
+
+
+def test_a_store_that_is_away_is_said_to_be_and_all_else_goes_on(windowed, tmp_path):
+    store = SQLiteStore(tmp_path / "events.sqlite")
+    with TestClient(build_app(windowed, store, watch=0.0)) as client:
+        store.close()
+        for answer in (
+            client.post("/events", json={"events": [{"user": "ann", "item": "item-001"}]}),
+            client.get("/users/ann/recommend"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store")
+        assert client.post("/recommend", json={"histories": [["item-001"]]}).status_code == 200
 
 
 def test_health_says_which_bundles_answer(client):

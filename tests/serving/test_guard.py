@@ -56,6 +56,12 @@ def test_who_asks_too_often_waits_and_others_do_not(client_of):
     assert client.get("/health").status_code == 200
 
 
+def test_where_there_are_no_keys_nobody_gets_around_the_rate_with_one(client_of):
+    client = client_of(Limits(rate=read_rate("2/minute")))
+    told = [client.get("/items", headers={"X-API-Key": f"{n}"}).status_code for n in range(3)]
+    assert told == [200, 200, 429]
+
+
 def test_a_request_that_is_too_large_is_refused_however_it_comes(client_of):
     client = client_of(Limits(largest_request=1000))
     large = b'{"histories": [["' + b"x" * 1000 + b'"]]}'

@@ -5,25 +5,27 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
 from seqrec.data.errors import InputError
-from seqrec.serving.store import Event, RedisStore, SQLiteStore, open_store
+from seqrec.serving.store import Event, RedisStore, SQLiteStore, StoreError, open_store
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    """A real Redis that synchronises every append; skipped where there is none."""
+def a_free_port():
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def a_redis(folder, port):
+    """A real Redis that synchronises every append; skips where there is none."""
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("redis-server is not installed")
     pytest.importorskip("redis")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
     options = [
         "--port",
         str(port),
@@ -37,15 +39,24 @@ def redis_url(tmp_path_factory):
         "",
     ]
     process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
-    for _ in range(200):
+    for _ in range(400):
         try:
             socket.create_connection(("127.0.0.1", port)).close()
             break
         except OSError:
             time.sleep(0.05)
-    yield f"redis://127.0.0.1:{port}/0"
-    process.terminate()
-    process.wait()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    port = a_free_port()
+    with a_redis(tmp_path_factory.mktemp("redis"), port):
+        yield f"redis://127.0.0.1:{port}/0"
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -150,6 +161,25 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path):
     pytest.importorskip("redis")
     with pytest.raises(InputError, match=r"No Redis answers at redis://127\.0\.0\.1:1/0"):
         open_store("redis://127.0.0.1:1/0")
+
+
+def test_a_redis_that_is_killed_is_missed_and_has_lost_nothing_when_it_is_back(tmp_path):
+    port = a_free_port()
+    with a_redis(tmp_path, port) as process:
+        store = RedisStore(f"redis://127.0.0.1:{port}/0")
+        store.append(some("ann", "a", "b"))
+        process.kill()
+        process.wait()
+        with pytest.raises(StoreError, match="does not answer"):
+            store.append(some("ann", "c"))
+        with pytest.raises(StoreError, match="does not answer"):
+            store.events("ann")
+        store.keep_memory("ann", "bundle", b"")
+    with a_redis(tmp_path, port):
+        assert store.events("ann") == [("a", 100), ("b", 101)]
+        store.append(some("ann", "d", since=102))
+        assert store.events("ann", 1) == [("b", 101), ("d", 102)]
+        store.close()
 
 
 def test_a_redis_that_may_forget_is_reported(redis_url):

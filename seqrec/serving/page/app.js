@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { element } from "./element.js";
 import { focusSearch, watchSearch } from "./search.js";
 
-const MOST_EVENTS = 500;
+const MOST_EVENTS = 200; // of which the service says how much they mattered
 const SECONDS_BETWEEN_TRIES = 2;
 const at = (id) => document.getElementById(id);
 
