@@ -100,12 +100,12 @@ def test_only_new_events_are_read(build, monkeypatch):
         return proceed(history, remembered)
 
     monkeypatch.setattr(streams.retriever.recommender, "proceed", noted)
-    for event in some_events(20 * LENGTH):
+    for event in some_events(8 * LENGTH):
         store.append([event])
         streams.recommend("ann", 5, True, None, NO_FILTER)
         streams.recommend("ann", 5, True, None, NO_FILTER)
     # A window begins anew after every half of its length, and then its other half is read once more.
-    assert sum(read) <= 2 * 20 * LENGTH + LENGTH
+    assert sum(read) <= 2 * 8 * LENGTH + LENGTH
     assert max(read) <= LENGTH
     assert sorted(read)[len(read) // 2] == 1
 
