@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from seqrec.data.errors import InputError
 from seqrec.export.memories import from_bytes, to_bytes
 from seqrec.export.retriever import Recommendation, Retriever
 from seqrec.recommenders.sequential import Remembered, SequentialRecommender
@@ -27,19 +28,19 @@ class Record:
         rows: catalog rows of the known items among them, oldest first.
         times: when each of those happened, in seconds since 1970.
         begin: how many of them are older than what is read event by event.
-        memory: what the model remembers of them, as bytes; None where nothing was read yet.
+        memory: what the model remembers of them, as bytes; empty where nothing was read yet.
     """
 
     n_events: int = 0
     rows: Sequence[int] = ()
     times: Sequence[int] = ()
     begin: int = 0
-    memory: bytes | None = None
+    memory: bytes = b""
 
     def packed(self, model: bytes) -> bytes:
         n = len(self.rows)
         head = _HEAD.pack(model, self.n_events, n, self.begin)
-        return head + struct.pack(f"<{n}i{n}q", *self.rows, *self.times) + (self.memory or b"")
+        return head + struct.pack(f"<{n}i{n}q", *self.rows, *self.times) + self.memory
 
     @classmethod
     def unpacked(cls, content: bytes, model: bytes) -> Record:
@@ -48,8 +49,7 @@ class Record:
         if owner != model:
             return cls()
         numbers = struct.unpack_from(f"<{n}i{n}q", content, _HEAD.size)
-        memory = content[_HEAD.size + 12 * n :]
-        return cls(n_events, numbers[:n], numbers[n:], begin, memory or None)
+        return cls(n_events, numbers[:n], numbers[n:], begin, content[_HEAD.size + 12 * n :])
 
 
 class Streams:
@@ -115,8 +115,9 @@ class Streams:
         assert users is not None, "only a bundle that remembers users has places for them"
         events = self._store.events(user)
         items, times = self._known(events)
-        cut = -retriever.recommender.leaves_room if isinstance(retriever.recommender, SequentialRecommender) else 0
-        recent, clocks = items[cut:], times[cut:]
+        assert isinstance(retriever.recommender, SequentialRecommender), "no other kind remembers users"
+        newest = slice(-retriever.recommender.leaves_room, None)
+        recent, clocks = items[newest], times[newest]
         past = int(users.counts[self._places[user]])
         if retriever.max_length is not None and past + len(recent) > retriever.max_length:
             return self._read(events, k, exclude_seen, asked_at, filters)
@@ -128,15 +129,13 @@ class Streams:
     def _go_on(
         self, recommender: SequentialRecommender, user: str, k: int, exclude_seen: bool, filters: Filters
     ) -> list[Recommendation] | None:
-        content = self._store.memory(user, self._slot)
-        before = Record() if content is None else Record.unpacked(content, self._model)
+        before, remembered = self._recalled(recommender, user)
         new = self._store.events(user, before.n_events)
         record = self._with_events(recommender, before, new)
         if not record.rows:
             return [] if record.n_events else None
-        if before.memory is not None and record.begin == before.begin:
-            remembered, n_read = from_bytes(recommender, before.memory, self._fingerprint), len(before.rows)
-        else:
+        n_read = len(before.rows)
+        if remembered is None or record.begin != before.begin:
             remembered, n_read = self._remembered_before(recommender, record), record.begin
         if n_read < len(record.rows):
             window = self._window(recommender, record, n_read, len(record.rows))
@@ -147,6 +146,17 @@ class Streams:
             self._store.keep_memory(user, self._slot, record.packed(self._model))
         seen = [list(record.rows) if exclude_seen else []]
         return self.retriever.following(remembered.newest, seen, k, **filters.given)[0]
+
+    def _recalled(self, recommender: SequentialRecommender, user: str) -> tuple[Record, Remembered | None]:
+        """What was kept of a user; nothing where it is missing, broken, or of other weights or another catalog."""
+        content = self._store.memory(user, self._slot)
+        if content is None:
+            return Record(), None
+        try:
+            record = Record.unpacked(content, self._model)
+            return record, None if not record.memory else from_bytes(recommender, record.memory, self._fingerprint)
+        except (InputError, struct.error):
+            return Record(), None
 
     def _with_events(
         self, recommender: SequentialRecommender, record: Record, new: Sequence[tuple[str, int]]

@@ -123,6 +123,17 @@ def test_a_lost_memory_changes_nothing(build, when):
     assert store.memory("ann", "bundle") is not None
 
 
+@pytest.mark.parametrize("broken", [b"", b"short", lambda whole: whole[:90], lambda whole: b"\0" * len(whole)])
+def test_a_broken_memory_is_made_again(build, broken):
+    streams, store = build(CASES["SASRec"])
+    store.append(some_events(9))
+    wanted = streams.recommend("ann", 5, True, None, NO_FILTER)
+    kept = store.memory("ann", "bundle")
+    store.keep_memory("ann", "bundle", broken(kept) if callable(broken) else broken)
+    same(streams.recommend("ann", 5, True, None, NO_FILTER), wanted)
+    assert store.memory("ann", "bundle") == kept
+
+
 def test_a_memory_of_another_model_is_made_again(build):
     streams, store = build(CASES["SASRec"])
     store.append(some_events(9))
