@@ -57,6 +57,8 @@ def serve(
     for name, value, least in (("largest_request", largest_request, 1), ("watch", watch, 0), ("threads", threads, 1)):
         if value < least:
             raise InputError(f"--{name} is {value}; give at least {least}.")
+    if not 0 <= port <= 65_535:
+        raise InputError(f"--port is {port}; give 1 to 65535, or 0 for a free one.")
     keys, counted = () if api_keys is None else read_keys(api_keys), None if rate is None else read_rate(rate)
     if not keys and not _is_loopback(host):
         warnings.warn(

@@ -182,8 +182,13 @@ def test_a_start_that_cannot_be_is_answered_with_a_sentence(tmp_path, windowed, 
     assert done.returncode == 2
     assert done.stderr.startswith("seqrec: error:")
     assert "is not a bundle" in done.stderr
-    assert main(["serve", f"--bundle={windowed}", "--threads=0"]) == 2
-    assert capsys.readouterr().err == "seqrec: error: --threads is 0; give at least 1.\n"
+    for option, sentence in (
+        ("--threads=0", "--threads is 0; give at least 1."),
+        ("--port=70000", "--port is 70000; give 1 to 65535, or 0 for a free one."),
+        ("--rate=often", "--rate is 'often'; give something like 100/second or 5000/hour."),
+    ):
+        assert main(["serve", f"--bundle={windowed}", option]) == 2
+        assert capsys.readouterr().err == f"seqrec: error: {sentence}\n"
 
 
 def test_help_teaches(capsys):
