@@ -1,4 +1,4 @@
-"""One program for the whole journey: ``seqrec prepare | fit | test | export | recommend | …``."""
+"""One program for the whole journey: ``seqrec prepare | fit | test | export | serve | …``."""
 
 from __future__ import annotations
 
@@ -67,13 +67,16 @@ COMMANDS = {
         "how far attacks push items in a model, and what defences help",
         extra="robustness",
     ),
+    "serve": Command(
+        "seqrec.serving.command:serve", "answer over HTTP from a bundle, with a page to try it", extra="serve"
+    ),
     "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
 }
 TEXTS = ("describe items", "describe histories", "embed items", "embed histories", "neighbours")
 CHANGES = ("add-items", "block-items", "remove-items", "push", "pull")
 ROBUSTNESS = ("poison", "audit", "robustness")
 ORDER = (
-    *("prepare", "withhold", *TEXTS, "fit", "validate", "test", "cold", "export", "recommend"),
+    *("prepare", "withhold", *TEXTS, "fit", "validate", "test", "cold", "export", "recommend", "serve"),
     *(*CHANGES, *ROBUSTNESS, "leaderboard"),
 )
 
@@ -95,6 +98,7 @@ Sequential recommendation: given what a person did so far, which item comes next
   seqrec test --run runs/ml-1m
   seqrec export --run runs/ml-1m --out bundles/ml-1m
   seqrec recommend --bundle bundles/ml-1m --history 1193,661,914 -k 10
+  seqrec serve --bundle bundles/ml-1m
 
 SEQREC_DEBUG=1 shows the traceback behind an error."""
 

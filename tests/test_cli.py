@@ -233,7 +233,7 @@ def test_the_overview_names_every_command_and_a_slip_is_answered(capsys):
 
 @pytest.mark.parametrize("name", ORDER)
 def test_the_help_of_a_command_shows_its_use_and_an_example_on_a_line_of_its_own(capsys, name):
-    if name in ("export", "recommend", "add-items", "block-items", "remove-items"):
+    if name in ("export", "recommend", "add-items", "block-items", "remove-items", "serve"):
         pytest.importorskip("faiss")
     with pytest.raises(SystemExit) as left:
         main([name, "--help"])

@@ -41,7 +41,8 @@ KNOWS = {
     "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops", "nn"),
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
     "export": ("recommenders", "ops", "embeddings.extended", "data.errors", "data.folders"),
-    "serving": ("export",),
+    # It reads what is new of a user through the recommender that the bundle carries.
+    "serving": ("export", "recommenders.sequential", "data.errors"),
     "recommenders": (
         *("embeddings.base", "backbones.base", "positions.base", "scorers", "ops.ranking"),
         *("nn.dropout", "nn.feed_forward", "nn.target_attention"),

@@ -53,6 +53,8 @@ class Retriever:
         self.manifest = bundle.manifest
         self._filters = Filters(self.catalog, bundle.blocked, bundle.removed)
         self._row_of_user = {} if bundle.users is None else {raw: row for row, raw in enumerate(bundle.users.ids)}
+        self._reads_clock, self._reads_asked_at = self.recommender.reads_clock, self.recommender.reads_asked_at
+        self._ids, self._titles = self.catalog.ids.to_list(), self.catalog.titles.to_list()
 
     @classmethod
     def load(cls, folder: Path | str) -> Retriever:
@@ -200,6 +202,37 @@ class Retriever:
             raise InputError(f"'{item_id}' is not in the catalog; give the raw id of an item that is.")
         return self._named(TopK(*most_alike(self.index.keys, known[0], k, filters.offered)))[0]
 
+    def rows(self, history: Iterable[str]) -> tuple[list[int], list[str]]:
+        """Catalog rows of the known items of a history, in order, and the ids that nobody knows."""
+        return self._filters.rows(history)
+
+    @torch.no_grad()
+    def following(
+        self,
+        states: Float[Tensor, "B D"],
+        seen: Sequence[Sequence[int]],
+        k: int = 10,
+        *,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        categories: Collection[str] | None = None,
+    ) -> list[list[Recommendation]]:
+        """The k best items to follow the newest events, given by their states.
+
+        Args:
+            states: one per history, as the recommender's ``proceed`` makes them.
+            seen: catalog rows that are left out, for each history.
+            k: length of the lists, at least 1.
+            allow: as in ``recommend``.
+            deny: as in ``recommend``.
+            categories: as in ``recommend``.
+        """
+        _demand_positive(k)
+        filters = self._filters
+        queries, admitted = self.recommender.scorer.queries(states), filters.admitted(allow, deny, categories)
+        left_out = Sequences.pack(seen)
+        return self._named(TopK(*best_rows(self.index, queries, k, left_out, filters.offered, admitted)))
+
     def top_k(
         self,
         histories: Sequence[Sequence[str]],
@@ -221,6 +254,7 @@ class Retriever:
         items = torch.full((len(known), k), -1)
         scores = torch.full((len(known), k), -torch.inf)
         asked = [place for place, rows in enumerate(known) if rows]
+        banned = self._banned(allow, deny, categories)
         for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
             clocks = None if times is None else [times[place][-self._reads :] for place in batch]
             some = [known[place] for place in batch]
@@ -254,11 +288,11 @@ class Retriever:
         self, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None, asked_at: int | None
     ) -> None:
         """See that all is given that a position of the model reads, and that every event has its time."""
-        if self.recommender.reads_clock and times is None:
+        if self._reads_clock and times is None:
             raise InputError(
                 "This model reads when events happened; give --times T,T,… in seconds since 1970, one for each item."
             )
-        if self.recommender.reads_asked_at and asked_at is None:
+        if self._reads_asked_at and asked_at is None:
             raise InputError(
                 "This model reads for when a recommendation is asked; give --asked_at in seconds since 1970."
             )

@@ -51,7 +51,7 @@ def read(batch, dtype=torch.float32):
     return Encoded(
         batch,
         states,
-        states[batch.history.newest].to(dtype),
+        states.to(dtype),
         lambda rows: (table if rows is None else table[rows]).to(dtype),
         torch.arange(N_ITEMS),
     )

@@ -1,0 +1,253 @@
+"""The service says what the bundle says, to one and to many at once, and every mistake gets a sentence."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from small_bundles import LENGTH, STREAMING, a_bundle, part, recipe
+
+from seqrec.export.bundle import read_bundle, write_bundle
+from seqrec.export.retriever import Retriever
+from seqrec.export.users import remember_users
+from seqrec.sequences import Sequences
+from seqrec.serving.app import build_app
+from seqrec.serving.store import SQLiteStore
+
+
+@pytest.fixture(scope="module")
+def client(windowed, streaming, tmp_path_factory):
+    store = SQLiteStore(tmp_path_factory.mktemp("answers") / "events.sqlite")
+    with TestClient(build_app(windowed, store, compare=streaming, watch=0.0)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def retriever(windowed):
+    return Retriever.load(windowed)
+
+
+def ids(answer):
+    return [each["item_id"] for each in answer["items"]]
+
+
+def history(n, length):
+    return [f"item-{(7 * n + 3 * place) % 200:03d}" for place in range(length)]
+
+
+def test_lists_are_those_of_the_bundle(client, retriever):
+    histories = [history(n, 1 + n) for n in range(20)]
+    told = client.post("/recommend", json={"histories": histories, "k": 7}).json()
+    for answer, some in zip(told["answers"], histories, strict=True):
+        wanted = retriever.recommend(some, 7)
+        assert ids(answer) == [each.item_id for each in wanted]
+        assert [each["score"] for each in answer["items"]] == pytest.approx([each.score for each in wanted], rel=1e-5)
+        assert answer["items"][0]["title"] == wanted[0].title
+        assert answer["unknown"] == []
+
+
+def test_many_who_ask_at_once_are_each_answered_as_if_alone(client, retriever):
+    questions = [
+        {
+            "histories": [history(n, 1 + n % 15)],
+            "k": 1 + n % 9,
+            "exclude_seen": n % 3 > 0,
+            "deny": ["item-005"] * (n % 2),
+        }
+        for n in range(60)
+    ]
+    barrier = threading.Barrier(12)
+
+    def ask(question):
+        barrier.wait()
+        return client.post("/recommend", json=question).json()["answers"][0]
+
+    with ThreadPoolExecutor(12) as pool:
+        told = list(pool.map(ask, questions))
+    for answer, question in zip(told, questions, strict=True):
+        alone = retriever.recommend(
+            question["histories"][0], question["k"], question["exclude_seen"], deny=question["deny"]
+        )
+        assert ids(answer) == [each.item_id for each in alone]
+    sizes = client.get("/metrics").text
+    assert 'seqrec_batch_requests_bucket{le="1.0"}' in sizes
+
+
+def test_unknown_items_are_skipped_and_listed(client):
+    one, none, empty = client.post(
+        "/recommend", json={"histories": [["item-001", "nonsense", "item-002", "nonsense"], ["x"], []]}
+    ).json()["answers"]
+    assert one["unknown"] == ["nonsense"]
+    assert ids(one) == ids(
+        client.post("/recommend", json={"histories": [["item-001", "item-002"]]}).json()["answers"][0]
+    )
+    assert none == {"items": [], "unknown": ["x"]}
+    assert empty == {"items": [], "unknown": []}
+
+
+def test_filters_are_kept(client):
+    def asked(**more):
+        return ids(client.post("/recommend", json={"histories": [["item-001"]], "k": 200} | more).json()["answers"][0])
+
+    assert len(asked()) == 199
+    assert len(asked(exclude_seen=False)) == 200
+    assert set(asked(allow=["item-003", "item-004", "nonsense"])) == {"item-003", "item-004"}
+    assert set(asked()) - set(asked(deny=["item-003"])) == {"item-003"}
+    assert {int(each[-3:]) % 3 for each in asked(categories=["blue"])} == {2}
+
+
+def test_a_user_is_answered_from_their_events(client, retriever):
+    told = client.post(
+        "/events", json={"events": [{"user": "a/ b", "item": "item-001"}, {"user": "a/ b", "item": "new"}]}
+    )
+    assert told.json() == {"acknowledged": 2, "unknown": ["new"]}
+    client.post("/events", json={"events": [{"user": "a/ b", "item": "item-050", "time": 7}]})
+    answer = client.get("/users/a%2F%20b/recommend", params={"k": 4})
+    assert ids(answer.json()) == [each.item_id for each in retriever.recommend(["item-001", "item-050"], 4)]
+    other = client.get("/users/a%2F%20b/recommend", params={"k": 4, "model": "compare"})
+    assert ids(other.json()) != ids(answer.json())
+    denied = client.get("/users/a%2F%20b/recommend", params={"k": 4, "deny": ids(answer.json())[:2]})
+    assert ids(denied.json())[:2] == ids(answer.json())[2:]
+    unknown = client.get("/users/nobody/recommend")
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["message"].startswith("Nothing is known of user 'nobody'")
+
+
+def test_similar_items_are_those_of_the_bundle(client, retriever):
+    told = client.get("/similar/item-009", params={"k": 3}).json()
+    assert ids(told) == [each.item_id for each in retriever.similar("item-009", 3)]
+    assert client.get("/similar/nonsense").status_code == 404
+
+
+def test_a_search_finds_words_in_any_order_and_ids_and_shows_the_popular_first(client):
+    def found(words, **more):
+        return ids(client.get("/items", params={"search": words} | more).json())
+
+    assert found("", limit=2) == ["item-000", "item-001"]
+    assert found("RED 19") == found("number 19 red") == ["item-192", "item-195", "item-198"]
+    assert found("item-150")[0] == "item-150"
+    assert found("no such thing") == []
+    assert found("(.*") == []
+
+
+def test_influence_is_the_fall_of_the_score_when_an_event_is_left_out(client, retriever):
+    past = [*history(3, LENGTH + 2), "nonsense"]
+    told = client.post("/influence", json={"history": past, "target": "item-111"}).json()["events"]
+    assert [each["item_id"] for each in told] == past
+    assert [each["influence"] is None for each in told] == [True, True, *[False] * LENGTH, True]
+    assert told[-1]["title"] is None
+    read = retriever.rows(past)[0][-LENGTH:]
+
+    def score(rows):
+        window = Sequences.pack([rows])
+        with torch.no_grad():
+            return float(retriever.recommender.queries(window, window.newest) @ retriever.index.keys[111])
+
+    for place, each in enumerate(told[2:-1]):
+        without = score(read[:place] + read[place + 1 :])
+        assert each["influence"] == pytest.approx(score(read) - without, rel=1e-4, abs=1e-4)
+    alone = client.post("/influence", json={"history": ["item-001"], "target": "item-111"}).json()["events"]
+    assert alone == [{"item_id": "item-001", "title": "Green thing number 1", "influence": None}]
+    assert client.post("/influence", json={"history": [], "target": "item-111"}).json() == {"events": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "histories: Field required"),
+        ({"histories": [["item-001"]], "k": 0}, "k: Input should be greater than or equal to 1"),
+        ({"histories": [["item-001"]], "kk": 1}, "kk: Extra inputs are not permitted"),
+        ({"histories": [["item-001"], []], "times": [[1]]}, "give one time for each item"),
+        ({"histories": [["\ud800"]]}, "histories.0.0"),
+        ({"histories": [["item-001"]], "\ud800": 1}, "unicode"),
+        ({"histories": "item-001"}, "valid list"),
+        ({"histories": [[]] * 21, "k": 1000}, "at most 20,000 items"),
+    ],
+)
+def test_a_mistake_is_answered_with_a_sentence(client, body, words):
+    answer = client.post("/recommend", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]["message"]
+
+
+def test_other_mistakes_look_alike(client):
+    broken = client.post("/recommend", content=b"{", headers={"Content-Type": "application/json"})
+    assert (broken.status_code, broken.json()["error"]["code"]) == (422, "invalid")
+    assert client.get("/nothing").json() == {"error": {"code": "not_found", "message": "Not Found"}}
+    assert client.get("/recommend").json()["error"]["code"] == "method_not_allowed"
+
+
+def test_without_a_second_bundle_there_is_nothing_to_compare(windowed, tmp_path):
+    with TestClient(build_app(windowed, SQLiteStore(tmp_path / "events.sqlite"), watch=0.0)) as client:
+        answer = client.post("/recommend", json={"histories": [["item-001"]], "model": "compare"})
+        assert answer.status_code == 404
+        assert "--compare" in answer.json()["error"]["message"]
+
+
+def test_models_that_read_times_ask_for_them_and_for_the_moment_take_now(tmp_path):
+    inside = part("positions.time_bias.TimeBias")
+    described = recipe(part("backbones.sasrec.SASRec", dim=8, n_layers=1, n_heads=1, position=inside))
+    folder = a_bundle(tmp_path / "bundle", described)
+    with TestClient(build_app(folder, SQLiteStore(tmp_path / "events.sqlite"), watch=0.0)) as client:
+        told = client.get("/health").json()["models"]["bundle"]
+        assert (told["reads_times"], told["streams"]) == (True, False)
+        refused = client.post("/recommend", json={"histories": [["item-001"]]})
+        assert refused.status_code == 422
+        assert "give times" in refused.json()["error"]["message"]
+        question = {
+            "histories": [["item-001", "x"]],
+            "times": [[1_700_000_000, 1_700_000_001]],
+            "asked_at": 1_800_000_000,
+        }
+        answer = client.post("/recommend", json=question).json()["answers"][0]
+        wanted = Retriever.load(folder).recommend(["item-001"], times=[1_700_000_000], asked_at=1_800_000_000)
+        assert ids(answer) == [each.item_id for each in wanted]
+        del question["asked_at"]
+        assert client.post("/recommend", json=question).status_code == 200
+        client.post("/events", json={"events": [{"user": "ann", "item": "item-001", "time": 1_700_000_000}]})
+        later = client.get("/users/ann/recommend", params={"asked_at": 1_800_000_000})
+        assert ids(later.json()) == ids(answer)
+
+
+def test_a_store_that_is_away_is_said_to_be_and_all_else_goes_on(windowed, tmp_path):
+    store = SQLiteStore(tmp_path / "events.sqlite")
+    with TestClient(build_app(windowed, store, watch=0.0)) as client:
+        store.close()
+        for answer in (
+            client.post("/events", json={"events": [{"user": "ann", "item": "item-001"}]}),
+            client.get("/users/ann/recommend"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store")
+        assert client.post("/recommend", json={"histories": [["item-001"]]}).status_code == 200
+
+
+def test_health_says_which_bundles_answer(client):
+    told = client.get("/health").json()
+    assert told["status"] == "ok"
+    assert {which: (model["name"], model["streams"]) for which, model in told["models"].items()} == {
+        "bundle": ("windowed", False),
+        "compare": ("streaming", True),
+    }
+    assert told["models"]["bundle"]["metrics"] == {"ndcg@10": 0.1}
+
+
+def test_a_user_whom_the_bundle_remembers_is_gone_on_with(tmp_path):
+    inner = STREAMING["init_args"]["backbone"]
+    described = recipe(
+        part("backbones.compressed.Compressed", inner=inner, n_recent=4, n_tokens=2, init_std=1.0),
+        STREAMING["init_args"]["position"],
+    )
+    folder = a_bundle(tmp_path / "first", described)
+    recommender = read_bundle(folder).recommender
+    past = Sequences.pack([[1, 2, 3, 4, 5]])
+    users = remember_users(recommender, [(["ann"], past, past)])
+    write_bundle(recommender, tmp_path / "bundle", recipe=described, config={}, max_length=LENGTH, users=users)
+    retriever = Retriever.load(tmp_path / "bundle")
+    with TestClient(build_app(tmp_path / "bundle", SQLiteStore(tmp_path / "e.sqlite"), watch=0.0)) as client:
+        assert ids(client.get("/users/ann/recommend").json()) == [e.item_id for e in retriever.recommend_user("ann")]
+        since = [f"item-{n:03d}" for n in range(20, 26)]
+        client.post("/events", json={"events": [{"user": "ann", "item": item} for item in since]})
+        wanted = retriever.recommend_user("ann", since[-4:], deny=since)
+        assert ids(client.get("/users/ann/recommend").json()) == [each.item_id for each in wanted]
