@@ -19,6 +19,10 @@ from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
 from seqrec.data.simulated import SimulatedShop
 
+COMMANDS = (
+    *("prepare", "fit", "validate", "test", "export", "recommend"),
+    *("poison", "audit", "robustness", "leaderboard"),
+)
 MODEL = """
 trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
 model:
@@ -225,13 +229,13 @@ def test_missing_things_are_named_with_the_remedy(shop, capsys):
 def test_the_overview_names_every_command_and_a_slip_is_answered(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    for name in ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard"):
+    for name in COMMANDS:
         assert f"\n  {name} " in said
     assert main(["tets"]) == 2
     assert "'test'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["prepare", "fit", "validate", "test", "export", "recommend", "leaderboard"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_shows_its_use_and_an_example_on_a_line_of_its_own(capsys, name):
     if name in ("export", "recommend"):
         pytest.importorskip("faiss")
