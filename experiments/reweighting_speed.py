@@ -108,10 +108,11 @@ def measured(options: argparse.Namespace, reweighter: Reweighter) -> tuple[list[
         use_distributed_sampler=False,
     )
     trainer.fit(task, datamodule=data)
-    differences = []
-    for moments in (starts.moments, starts.processor):
-        differences.append([round(after - before, 3) for before, after in pairwise(moments[1:])])
-    return differences[0], differences[1]
+    wall, processor = (
+        [round(after - before, 3) for before, after in pairwise(moments[1:])]
+        for moments in (starts.moments, starts.processor)
+    )
+    return wall, processor
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
 from seqrec.data.simulated import SimulatedShop
 
+COMMANDS = (
+    *("prepare", "fit", "validate", "test", "export", "recommend"),
+    *("poison", "audit", "robustness", "leaderboard"),
+)
 MODEL = """
 trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
 model:

@@ -204,7 +204,7 @@ class Retriever:
 
     def rows(self, history: Iterable[str]) -> tuple[list[int], list[str]]:
         """Catalog rows of the known items of a history, in order, and the ids that nobody knows."""
-        return self._filters.rows(history)
+        return self._filters.rows(list(history))
 
     @torch.no_grad()
     def following(
@@ -254,7 +254,6 @@ class Retriever:
         items = torch.full((len(known), k), -1)
         scores = torch.full((len(known), k), -torch.inf)
         asked = [place for place, rows in enumerate(known) if rows]
-        banned = self._banned(allow, deny, categories)
         for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
             clocks = None if times is None else [times[place][-self._reads :] for place in batch]
             some = [known[place] for place in batch]

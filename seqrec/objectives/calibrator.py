@@ -26,11 +26,13 @@ class Calibrator(nn.Module):
 
     Source: the LCT of Zhang et al., LoRec, SIGIR 2024, after its released code. Differs from it: histories are packed,
     so there are no rows of zeros to attend to; inputs are scaled by running statistics, because those of recommenders
-    are of any size; the last block computes its output at the learned event alone, which is all that is read.
+    are of any size, and mapped to a width of their own, which costs less; the last block computes its output at the
+    learned event alone, which is all that is read.
 
     Args:
         width: numbers per event.
         knowledge: width of the text vector of a user; None leaves the knowledge branch out.
+        dim: width of the vectors, a multiple of twice the heads.
         n_layers: blocks, at least 1.
         n_heads: attention heads.
         hidden_dim: width inside the feed-forward networks and of the head.
@@ -40,13 +42,20 @@ class Calibrator(nn.Module):
     pace: Tensor
 
     def __init__(
-        self, width: int, knowledge: int | None, n_layers: int, n_heads: int, hidden_dim: int, dropout: float
+        self,
+        width: int,
+        knowledge: int | None,
+        dim: int,
+        n_layers: int,
+        n_heads: int,
+        hidden_dim: int,
+        dropout: float,
     ) -> None:
         super().__init__()
+        if dim % (2 * n_heads):
+            raise ValueError(f"dim is {dim} and n_heads is {n_heads}; dim must be a multiple of twice the heads.")
         self.width = width
-        self.lacking = -width % (2 * n_heads)  # channels that heads and waves need to come out even
-        dim = width + self.lacking
-        self.scale = nn.BatchNorm1d(dim, affine=False)
+        self.scale, self.enter = nn.BatchNorm1d(width, affine=False), nn.Linear(width, dim)
         self.asking = nn.Parameter(torch.randn(dim) * dim**-0.5)
         self.blocks = nn.ModuleList(_Block(dim, n_heads, hidden_dim, dropout) for _ in range(n_layers - 1))
         self.last = _Block(dim, n_heads, hidden_dim, dropout)
@@ -58,7 +67,7 @@ class Calibrator(nn.Module):
 
     def forward(self, seen: Float[Tensor, "T W"], histories: Sequences) -> Float[Tensor, "B D"]:
         """One vector per history."""
-        events = self.scale(F.pad(seen, (0, self.lacking)))
+        events = self.enter(self.scale(seen))
         ages = (histories.lengths - 1)[histories.owners] - histories.places  # 0 for the newest
         angles = ages[:, None] * self.pace
         events = events + torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -124,10 +124,12 @@ def test_the_calibrator_learns_and_the_recommender_feels_nothing(build):
     model = recommender(build)
     lorec = begun(period=100)
     before = copy.deepcopy(model.state_dict())
-    lorec.learn(torch.arange(N_USERS), torch.arange(12), model.encode)  # even where gradients would be possible
+    lorec.learn(
+        torch.arange(N_USERS), torch.arange(12), lorec.look(model.encode)
+    )  # even where gradients would be possible
     calibrator = lorec._learner[0][0]
     first = copy.deepcopy(calibrator.state_dict())
-    lorec.learn(torch.arange(N_USERS), torch.arange(12), model.encode)
+    lorec.learn(torch.arange(N_USERS), torch.arange(12), lorec.look(model.encode))
     assert not all(torch.equal(first[name], value) for name, value in calibrator.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -150,7 +152,7 @@ def test_fakes_who_jump_about_are_found_beside_users_who_walk():
     model = recommender()
     lorec = begun(period=100, passes=20, learning_rate=1e-3)
     lorec.end_epoch(1, read(model))
-    scores, nearest, similarity = lorec.scores(read(model))
+    scores, nearest, similarity = lorec.scores(lorec.look(read(model)))
     genuine, fakes = scores.split([N_USERS - N_FAKES, N_FAKES])
     assert (fakes[:, None] > genuine).double().mean() > 0.85
     assert nearest.max() < 12
@@ -160,14 +162,14 @@ def test_fakes_who_jump_about_are_found_beside_users_who_walk():
 def test_a_score_does_not_depend_on_who_else_is_scored():
     model, lorec = recommender(), begun(period=100)
     lorec.end_epoch(1, read(model))
-    together = lorec.scores(read(model))[0]
+    together = lorec.scores(lorec.look(read(model)))[0]
     lorec.batch_users = 7
-    torch.testing.assert_close(lorec.scores(read(model))[0], together)
+    torch.testing.assert_close(lorec.scores(lorec.look(read(model)))[0], together)
 
 
 def test_the_last_block_reads_the_learned_event_as_a_whole_block_would():
     torch.manual_seed(0)
-    calibrator = Calibrator(6, None, n_layers=1, n_heads=2, hidden_dim=8, dropout=0.0).eval()
+    calibrator = Calibrator(6, None, dim=8, n_layers=1, n_heads=2, hidden_dim=8, dropout=0.0).eval()
     rows, histories = torch.randn(9, 8), Sequences.pack([[0] * 4, [0] * 5])
     whole = calibrator.last(rows, histories)[histories.newest]
     torch.testing.assert_close(calibrator.last.newest(rows, histories), whole)
