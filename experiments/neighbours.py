@@ -58,7 +58,7 @@ def main() -> None:
         "sample": SAMPLE,
         "random_vectors": {"rows": RANDOM, "seconds": round(time.perf_counter() - begun, 1)},
         "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.machine()},
-        "load_when_begun": os.getloadavg()[0],
+        "load_when_done": os.getloadavg()[0],
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

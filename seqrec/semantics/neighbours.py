@@ -107,7 +107,7 @@ def nearest(
     index = faiss.IndexFlatIP(keys.shape[1]) if exact else _lists(faiss, keys)
     index.add(keys)
     found = np.full((n, k), -1, dtype=np.int32)
-    asking, width = np.arange(n), min(n, 6 * k + 8)
+    asking, width = np.arange(n), min(n, 12 * k + 16)
     while asking.size:
         undone = []
         for block in np.split(asking, range(_BLOCK, asking.size, _BLOCK)):
@@ -132,11 +132,11 @@ def nearest(
 def _bounds(unit: Float[np.ndarray, "V S"]) -> Float[np.ndarray, "V C"]:
     """Keys whose inner products are cosines from above: the leading principal coordinates, then the length of the rest.
 
-    So many coordinates that they hold 97 % of the squared lengths: fewer would be searched faster and prove less.
+    So many coordinates that they hold 98 % of the squared lengths: fewer would be searched faster and prove less.
     """
     energy, axes = np.linalg.eigh((unit.T @ unit).astype(np.float64))
     share = np.cumsum(energy[::-1]) / max(energy.sum(), np.finfo(np.float32).tiny)
-    n_leading = min(int(np.searchsorted(share, 0.97)) + 1, unit.shape[1])
+    n_leading = min(int(np.searchsorted(share, 0.98)) + 1, unit.shape[1])
     rotated = unit @ axes[:, ::-1].astype(np.float32)
     rest = np.linalg.norm(rotated[:, n_leading:], axis=1, keepdims=True)
     return np.ascontiguousarray(np.concatenate([rotated[:, :n_leading], rest], axis=1))

@@ -67,11 +67,11 @@ def test_a_search_is_widened_past_a_large_group_of_ones_own():
 def test_a_bound_that_proves_nothing_is_not_taken_for_a_proof():
     """Sixty vectors lie where the leading coordinates see nothing: to each other all of their bounds are 1."""
     generator = np.random.default_rng(0)
-    vectors = np.zeros((2100, 208), dtype=np.float32)
-    vectors[:2040, :8] = generator.normal(size=(2040, 8))
-    vectors[2040:, 8:] = generator.normal(size=(60, 200))
+    vectors = np.zeros((4100, 208), dtype=np.float32)
+    vectors[:4040, :8] = generator.normal(size=(4040, 8))
+    vectors[4040:, 8:] = generator.normal(size=(60, 200))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert_nearest(nearest(vectors, 2), vectors, 2, np.arange(2100))
+    assert_nearest(nearest(vectors, 2), vectors, 2, np.arange(4100))
 
 
 def test_oneself_is_left_out_by_number_where_many_are_equal():
