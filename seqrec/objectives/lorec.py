@@ -32,8 +32,8 @@ class LoRec(UserReweighter):
     SIGIR 2024 (arXiv 2401.17723), after its released code. Differs from it: what an LLM says of a user, asked whether
     this is a fraudster, is replaced by the mean text vector of the user's items, which any encoder of texts makes; the
     task divides by the sum of the weights, not by the number of predictions; the calibrator is narrower (32 and 64
-    instead of twice the recommender's width and 128), which keeps its cost below 0.6 of an epoch, and see
-    ``Calibrator``. A training part of a user is read whole, its newest event included.
+    instead of twice the recommender's width and 128), which costs less, and see ``Calibrator``. A training slice
+    of a user is read whole, its newest event included.
 
     Args:
         vectors: Parquet file of text vectors of the items, see ``read_vectors``; None leaves their branch out.
