@@ -1,4 +1,4 @@
-"""One program for the whole journey: ``seqrec prepare | fit | validate | test | export | recommend | leaderboard``."""
+"""One program for the whole journey: ``seqrec prepare | fit | … | leaderboard | reproduce``."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ COMMANDS = {
     "recommend": Command(
         "seqrec.export.retriever:recommend", "answer for histories of raw ids from a bundle", extra="cpu"
     ),
-    "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
+    "leaderboard": Command(
+        "seqrec.leaderboard:leaderboard", "tables of runs that may be compared, with how sure each is", True, "study"
+    ),
+    "compare": Command("seqrec.leaderboard:compare", "two models on the same users, or why not", True, "study"),
+    "reproduce": Command("seqrec.reproduction:reproduce", "train and test recorded runs again", True),
 }
-ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard")
+ORDER = ("prepare", "fit", "validate", "test", "export", "recommend", "leaderboard", "compare", "reproduce")
 
 
 def overview() -> str:

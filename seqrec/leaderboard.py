@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from seqrec.board.reported import read_claims
 from seqrec.board.results import Row, demand_comparable, read, tables_of
 from seqrec.board.sections import p_text, sections_of
 from seqrec.data.errors import InputError
+from seqrec.data.folders import write_whole
 
 REPORTED = Path("experiments/reported.yaml")
 
@@ -48,9 +48,12 @@ def leaderboard(
         labels = sorted({row.label for section in sections for row in section.table.rows})
         raise InputError(f"No row is called '{baseline}'; --baseline is one of {', '.join(labels)}.")
     out = out.with_suffix("") if out.suffix in (".md", ".html") else out
-    pages = {out.with_name(f"{out.name}.md"): markdown.page(sections), out.with_name(f"{out.name}.html"): html.page(sections)}
+    pages = {
+        out.with_name(f"{out.name}.md"): markdown.page(sections),
+        out.with_name(f"{out.name}.html"): html.page(sections),
+    }
     for path, text in pages.items():
-        _write(path, text)
+        write_whole(path, text)
     runs, tables = (_counted(len(many), what) for many, what in ((found, "run"), (sections, "table")))
     print(f"{' and '.join(map(str, pages))}: {runs} in {tables}.")
 
@@ -90,8 +93,8 @@ def _only_row(folder: Path) -> Row:
     rows = [row for table in tables for row in table.rows]
     if len(rows) > 1:
         raise InputError(
-            f"{folder} holds {len(rows)} recipes or protocols ({', '.join(row.label for row in rows)}); give the folder "
-            "of one, or put all on one page with `seqrec leaderboard`."
+            f"{folder} holds {len(rows)} recipes or protocols ({', '.join(row.label for row in rows)}); give the "
+            "folder of one, or put all on one page with `seqrec leaderboard`."
         )
     return rows[0]
 
@@ -108,10 +111,3 @@ def _figures(row: Row) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

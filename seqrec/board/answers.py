@@ -19,7 +19,8 @@ class Answer:
 
     Attributes:
         question: what was asked, with the group of predictions it is about.
-        models: the rows to choose from, best first; one where the results tell it apart; none where nothing can be said.
+        models: the rows to choose from, best first; one where the results tell it apart; none where nothing can be
+            said.
         why: the figures and the interval behind it.
     """
 

@@ -114,7 +114,8 @@ def curves(table: Table) -> go.Figure | None:
                 name=row.label,
                 legendgroup=row.label,
                 showlegend=named,
-                hovertemplate=f"{row.label}, seed {run.fields.get('seed')}: epoch %{{x}}, %{{y:.4f}}, %{{customdata:.0f}} s"
+                hovertemplate=f"{row.label}, seed {run.fields.get('seed')}: "
+                "epoch %{x}, %{y:.4f}, %{customdata:.0f} s"
                 "<extra></extra>",
             )
             named = False
@@ -153,7 +154,9 @@ def critical(labels: Sequence[str], found: CriticalDifference) -> go.Figure:
                 showlegend=False, hovertemplate="not told apart<extra></extra>",
             )  # fmt: skip
             ends, level = last, level + 0.6
-    figure.update_xaxes(title=f"mean rank, 1 is best; critical difference {found.distance:.2f}", range=[0.8, len(ranks) + 1.5])
+    figure.update_xaxes(
+        title=f"mean rank, 1 is best; critical difference {found.distance:.2f}", range=[0.8, len(ranks) + 1.5]
+    )
     figure.update_yaxes(visible=False)
     return _finished(figure, 160 + 24 * len(ranks))
 
@@ -180,9 +183,7 @@ def _by_group(figure: go.Figure, table: Table, gains: Gains, found: Sequence[Gro
         )
 
 
-def _dot(
-    figure: go.Figure, table: Table, row: Row, x: float | None, y: float | None, column: int, named: bool
-) -> None:
+def _dot(figure: go.Figure, table: Table, row: Row, x: float | None, y: float | None, column: int, named: bool) -> None:
     colour, symbol = styles(table)[row.label]
     figure.add_scatter(
         x=[x],

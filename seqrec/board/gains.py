@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -135,7 +136,7 @@ def _ranks(run: Result) -> pl.DataFrame:
 
 def _steps(values: Int[np.ndarray, "M"], edges: tuple[float, ...], unit: str) -> list[Group]:
     groups = []
-    for above, until in zip(edges, edges[1:], strict=False):
+    for above, until in pairwise(edges):
         chosen = (values > above) & (values <= until)
         if chosen.any():
             span = f"over {above:,.0f}" if until == np.inf else _span(int(above) + 1, int(until))

@@ -71,14 +71,15 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], absent: Seque
         lines.append(f"<tr{' class=absent' if is_absent else ''}>{cells}</tr>")
     return (
         '<label class="filter">Filter <input type="search" placeholder="words, all of which a row must have"></label>'
-        f'<div class="wide"><table class="board"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<div class="wide"><table class="board"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
 def _cell(name: str, cell: Cell) -> str:
     value = "" if cell.value is None else f' data-value="{cell.value!r}"'
     if name == COMMAND and cell.text != "–":
-        return f'<td{value}><button type="button" class="copy" title="copy">copy</button> <code>{escape(cell.text)}</code></td>'
+        return f'<td{value}><button type="button" class="copy">copy</button> <code>{escape(cell.text)}</code></td>'
     return f"<td{value}>{escape(cell.text)}</td>"
 
 
@@ -110,9 +111,7 @@ def _figures(section: Section) -> str:
     absent = [title.lower() for title, figure in drawn if figure is None]
     parts = [_figure(title, figure) for title, figure in drawn if figure is not None]
     if absent:
-        parts.append(
-            f"<p>Not drawn, because the runs did not keep what it takes: {escape('; '.join(absent))}.</p>"
-        )
+        parts.append(f"<p>Not drawn, because the runs did not keep what it takes: {escape('; '.join(absent))}.</p>")
     return "".join(parts)
 
 

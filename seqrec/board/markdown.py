@@ -9,8 +9,8 @@ from seqrec.board.results import COMPARED, differences, shortened
 from seqrec.board.sections import Section, across
 
 HOW_TO_READ = (
-    "Numbers of different tables cannot be compared. Mean ± standard deviation over seeds. A difference is the mean over "
-    "predictions of the seeds' mean NDCG@10, its interval the 95 % of a paired bootstrap over users; p is Wilcoxon's "
+    "Numbers of different tables cannot be compared. Mean ± standard deviation over seeds. A difference is the mean "
+    "over predictions of the seeds' mean NDCG@10, its interval the 95 % of a paired bootstrap over users; p is Wilcoxon's "
     "signed-rank test over users that differ, Holm's correction over the rows of the table; win / tie / loss counts "
     "users. The answers use intervals that hold for all pairs of rows at once."
 )
@@ -32,8 +32,8 @@ def page(sections: Sequence[Section]) -> str:
 def warning(section: Section) -> str:
     """What the mandatory rows that are missing mean for the reader."""
     return (
-        f"This table lacks {', '.join(section.missing)}: what its rows are worth beside the simplest and the best-tuned "
-        "answers cannot be seen here."
+        f"This table lacks {', '.join(section.missing)}: what its rows are worth beside the simplest and the "
+        "best-tuned answers cannot be seen here."
     )
 
 

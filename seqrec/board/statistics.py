@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -66,7 +67,8 @@ class Draws:
         low, high = np.quantile(self.drawn[:, first] - self.drawn[:, second], [tail, 1 - tail])
         per_user = (self.sums[first] - self.sums[second]) / self.counts
         differing = np.abs(per_user) > 1e-12
-        p = float(stats.wilcoxon(per_user[differing]).pvalue) if differing.any() else 1.0
+        result: Any = stats.wilcoxon(per_user[differing]) if differing.any() else None
+        p = 1.0 if result is None else float(result.pvalue)
         wins, losses = int((per_user[differing] > 0).sum()), int((per_user[differing] < 0).sum())
         ties = per_user.size - wins - losses
         return Paired(float(self.means[first] - self.means[second]), float(low), float(high), p, wins, ties, losses)
@@ -121,6 +123,8 @@ def critical_difference(scores: Float[np.ndarray, "sets rows"]) -> CriticalDiffe
     if n_sets < 2 or n_rows < 2:
         raise ValueError(f"There are {n_sets} data sets and {n_rows} rows; a critical difference takes two of each.")
     ranks = stats.rankdata(-scores, axis=1)
-    distance = stats.studentized_range.ppf(0.95, n_rows, np.inf) / np.sqrt(2) * np.sqrt(n_rows * (n_rows + 1) / 6 / n_sets)
+    distance = (
+        stats.studentized_range.ppf(0.95, n_rows, np.inf) / np.sqrt(2) * np.sqrt(n_rows * (n_rows + 1) / 6 / n_sets)
+    )
     p = float(stats.friedmanchisquare(*scores.T).pvalue) if n_rows > 2 else None
     return CriticalDifference(ranks.mean(axis=0), float(distance), p)

@@ -19,8 +19,8 @@ class RankingTask(LightningModule):
     """Measures where a recommender ranks the true next item. How it learns is said by the tasks that build on this one.
 
     Validation logs ``val/NAME@k`` and test ``test/NAME@k``, over all devices together. Test also looks at the lists
-    that users would see and leaves the rank of every target in ``ranks.parquet`` in the folder of the run, with the length
-    of the history before it and its item's training count.
+    that users would see and leaves the rank of every target in ``ranks.parquet`` in the folder of the run, with the
+    length of the history before it and its item's training count.
 
     Args:
         catalog: the items to choose from, with their training counts.

@@ -46,7 +46,12 @@ class RunRecord(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         wall_seconds = self.wall_seconds + time.perf_counter() - self._began
-        return {"wall_seconds": wall_seconds, "train_seconds": self.train_seconds, "events": self.events, "curve": self.curve}
+        return {
+            "wall_seconds": wall_seconds,
+            "train_seconds": self.train_seconds,
+            "events": self.events,
+            "curve": self.curve,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.wall_seconds = state_dict["wall_seconds"]
