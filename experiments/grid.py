@@ -1,7 +1,7 @@
 """Runs a study: every recipe on every data set with every seed, all tuned alike.
 
-It skips what is done and resumes what was stopped. Start it again after a crash, and on further machines that share the folders: each job is done by one of them.
-See experiments/README.md.
+It skips what is done and resumes what was stopped. Start it again after a crash, and on further machines that share
+the folders: each job is done by one of them. See experiments/README.md.
 """
 
 from __future__ import annotations

@@ -27,15 +27,18 @@ def styles(table: Table) -> dict[str, tuple[str, str]]:
 def costs(table: Table) -> go.Figure:
     """Quality against training time, memory and inference time."""
     axes = {
-        "training, minutes": lambda row: _over(row.mean("wall_seconds"), 60),
-        "peak memory, GiB": lambda row: _over(row.mean("peak_memory_bytes"), 2**30),
+        "training, minutes": lambda row: _over(row.mean("wall_seconds"), 60.0),
+        "peak memory, GiB": lambda row: _over(row.mean("peak_memory_bytes"), 2.0**30),
         "seconds per 1,000 lists": lambda row: row.seconds_of_a_thousand,
     }
     figure = make_subplots(1, len(axes), shared_yaxes=True, horizontal_spacing=0.04)
     for column, (title, cost) in enumerate(axes.items(), 1):
         for row in table.rows:
             _dot(figure, table, row, cost(row), row.mean("ndcg@10"), column, column == 1)
-        figure.update_xaxes(title=title, type="log" if column != 2 else "linear", row=1, col=column)
+        figure.update_xaxes(title=title, row=1, col=column)
+    figure.update_xaxes(type="log", col=1)
+    figure.update_xaxes(rangemode="tozero", col=2)
+    figure.update_xaxes(rangemode="tozero", col=3)
     figure.update_yaxes(title="NDCG@10", row=1, col=1)
     return _finished(figure, 380)
 
@@ -50,14 +53,17 @@ def lists(table: Table) -> go.Figure:
     for column, (title, name) in enumerate(axes.items(), 1):
         for row in table.rows:
             _dot(figure, table, row, row.mean(name), row.mean("ndcg@10"), column, column == 1)
-        figure.update_xaxes(title=title, row=1, col=column)
+        figure.update_xaxes(title=title, rangemode="tozero", row=1, col=column)
     figure.update_yaxes(title="NDCG@10", row=1, col=1)
     return _finished(figure, 380)
 
 
 def groups(table: Table, gains: Gains) -> go.Figure | None:
     """Quality by length of history and by popularity of the target, with intervals over users."""
-    panels = [("history", gains.by_history()), ("item", gains.by_popularity())]
+    panels = [
+        ("events before the target", gains.by_history()),
+        ("times that the target occurs in training", gains.by_popularity()),
+    ]
     panels = [(title, found) for title, found in panels if found]
     if not panels:
         return None

@@ -17,8 +17,8 @@ from seqrec.data.errors import InputError
 from seqrec.evaluation import metrics
 
 KEYS = ["user", "target", "place"]
-HISTORY = (0, 5, 10, 20, 50, np.inf)
-POPULARITY = (-1, 0, 5, 20, 100, np.inf)
+HISTORY = (0.0, 5.0, 10.0, 20.0, 50.0, np.inf)
+POPULARITY = (-1.0, 0.0, 5.0, 20.0, 100.0, np.inf)
 COLD = 5
 
 
@@ -64,11 +64,11 @@ class Gains:
 
     def by_history(self) -> list[Group]:
         """Predictions of like history, in steps that are the same for all data."""
-        return [] if self.history is None else _steps(self.history, HISTORY, "events")
+        return [] if self.history is None else _steps(self.history, HISTORY)
 
     def by_popularity(self) -> list[Group]:
         """Predictions of like popularity of the target, in steps that are the same for all data."""
-        return [] if self.popularity is None else _steps(self.popularity, POPULARITY, "times in training")
+        return [] if self.popularity is None else _steps(self.popularity, POPULARITY)
 
     def short(self) -> Group | None:
         """The quarter of predictions with the shortest histories, and those that are as long as its longest."""
@@ -134,13 +134,13 @@ def _ranks(run: Result) -> pl.DataFrame:
     return table.with_columns(place=pl.int_range(pl.len()).over("user", "target"))
 
 
-def _steps(values: Int[np.ndarray, "M"], edges: tuple[float, ...], unit: str) -> list[Group]:
+def _steps(values: Int[np.ndarray, "M"], edges: tuple[float, ...]) -> list[Group]:
     groups = []
     for above, until in pairwise(edges):
         chosen = (values > above) & (values <= until)
         if chosen.any():
             span = f"over {above:,.0f}" if until == np.inf else _span(int(above) + 1, int(until))
-            groups.append(Group(f"{span} {unit}", chosen))
+            groups.append(Group(span, chosen))
     return groups
 
 

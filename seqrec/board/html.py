@@ -37,7 +37,7 @@ def _choices(sections: Sequence[Section]) -> str:
     cards = []
     for place, section in enumerate(sections):
         lines = "".join(
-            f"<tr><th>{escape(answer.question)}</th><td><b class='{'said' if answer.models else 'unsaid'}'>"
+            f"<tr><th>{escape(answer.question)}</th><td><b class='{'said' if len(answer.models) == 1 else 'unsaid'}'>"
             f"{escape(answer.headline)}</b><small>{escape(answer.why)}</small></td></tr>"
             for answer in section.answers
         )

@@ -83,13 +83,13 @@ class Section:
         commits = sorted({str(run.fields.get("commit"))[:9] for run in runs})
         metrics = [name for name in METRICS if name in self.columns]
         return [
-            *(Cell(row.label), Cell(row.model + knows), Cell(str(len(runs)), len(runs))),
+            *(Cell(row.label), Cell(row.model + knows), Cell(str(len(runs)), float(len(runs)))),
             *(_spread(row, name) for name in metrics),
             *self._against(row),
-            _number(row.mean("parameters"), 1, ",.0f"),
-            _number(row.mean("wall_seconds"), 60, ",.1f"),
-            _number(row.mean("peak_memory_bytes"), 2**30, ",.2f"),
-            _number(row.seconds_of_a_thousand, 1, ",.3f"),
+            _number(row.mean("parameters"), 1.0, ",.0f"),
+            _number(row.mean("wall_seconds"), 60.0, ",.1f"),
+            _number(row.mean("peak_memory_bytes"), 2.0**30, ",.2f"),
+            _number(row.seconds_of_a_thousand, 1.0, ",.3f"),
             *(Cell(", ".join(commits)), Cell(row.command)),
         ]
 
@@ -102,7 +102,7 @@ class Section:
         found, p = self.paired[row.label]
         interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
         counts = f"{found.wins:,} / {found.ties:,} / {found.losses:,}"
-        return [Cell(interval, found.difference), Cell(p_text(p), p), Cell(counts, found.wins - found.losses)]
+        return [Cell(interval, found.difference), Cell(p_text(p), p), Cell(counts, float(found.wins - found.losses))]
 
 
 def sections_of(
@@ -119,7 +119,7 @@ def sections_of(
     sections = []
     for table in tables_of(results):
         gains = gains_of(table.rows)
-        beside = [claim for claim in claims if claim.data == table.data]
+        beside = [claim for claim in claims if f"{table.data}-".startswith(f"{claim.data}-")]
         said = answers(table, gains, minutes)
         sections.append(Section(table, gains, baseline(table, wanted), missing(table), said, beside))
     return sections

@@ -46,7 +46,7 @@ def work(study: Path, jobs: Sequence[Job], console: Console) -> list[Job]:
                 if not ready:  # they wait for a search that failed
                     failed += pending
                     break
-                progress.update(bar, completed=_completed(jobs), description=f"others are at {len(ready)} jobs")
+                progress.update(bar, completed=_completed(jobs), description=f"others are at {_counted(ready)}")
                 time.sleep(PAUSE)
                 continue
             status = _do(study, free, jobs, progress, bar)
@@ -73,10 +73,14 @@ def left(jobs: Sequence[Job]) -> str:
     expected = [_expected(job, done) for job in pending]
     known = [seconds for seconds in expected if seconds is not None]
     if not known:
-        return f"{len(pending)} jobs left, no estimate yet"
+        return f"{_counted(pending)} left, no estimate yet"
     hands = max(1, sum(is_held(job.lock) for job in pending))
     seconds = sum(known) / len(known) * len(pending) / hands
-    return f"{len(pending)} jobs left, about {_duration(seconds)}" + (f" with {hands} at work" if hands > 1 else "")
+    return f"{_counted(pending)} left, about {_duration(seconds)}" + (f" with {hands} at work" if hands > 1 else "")
+
+
+def _counted(jobs: Sequence[Job]) -> str:
+    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
 
 
 def _expected(job: Job, done: Sequence[Job]) -> float | None:

@@ -130,13 +130,15 @@ class Job:
 
     @property
     def _data_fingerprint(self) -> str:
-        prepared = next(
-            (found for found in reversed([self.settings, *map(_content, self.stack)]) if _prepared(found)), {}
-        )
-        folder = Path(_prepared(prepared) or "")
-        manifest = folder / "manifest.json"
+        named = [_prepared(found) for found in (*map(_content, self.stack), self.settings)]
+        prepared = next((folder for folder in reversed(named) if folder), None)
+        if prepared is None:
+            raise InputError(f"No config of {self.name} says data.prepared; add one that does to the study.")
+        manifest = Path(prepared) / "manifest.json"
         if not manifest.is_file():
-            raise InputError(f"{folder} of {self.name} is not a prepared data set; run `seqrec prepare` first.")
+            raise InputError(
+                f"{prepared}, the data of {self.name}, is not there; run `seqrec prepare {Path(prepared).name}` first."
+            )
         return json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
 
     @property
@@ -164,6 +166,8 @@ def jobs_of(study: Study, places: Places) -> list[Job]:
     jobs = []
     for data in study.data:
         for label, row in study.rows.items():
+            if data not in (row.data or study.data):
+                continue
             jobs += [Job(study, places, data, label, None)] if row.space is not None else []
             jobs += [Job(study, places, data, label, seed) for seed in row.seeds or study.seeds]
     return jobs

@@ -41,12 +41,14 @@ class Row:
         space: keys that are searched: ``{low, high}`` with ``log`` or ``step`` if wanted, or ``{choices}``. None is not
             tuned.
         seeds: of this row; None means those of the study.
+        data: names of the data sets that it is run on; None means all of the study.
     """
 
     configs: Sequence[str] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Mapping[str, Any]] | None = None
     seeds: Sequence[int] | None = None
+    data: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ def _check(path: Path, study: Study) -> None:
             raise InputError(f"{path} names {config}, which does not exist; correct it, or run in the folder it is in.")
     if not study.rows or not study.data or not study.seeds:
         raise InputError(f"{path} has no rows, no data or no seeds; give at least one of each.")
+    for label, row in study.rows.items():
+        for name in row.data or ():
+            if name not in study.data:
+                raise InputError(f"{path}: row {label} is for the data '{name}'; {nearest(name, study.data)}.")
     tuned = [label for label, row in study.rows.items() if row.space is not None]
     if tuned and study.search is None:
         raise InputError(f"{path}: row {tuned[0]} has a space, but the study no `search`; say how many trials it gets.")

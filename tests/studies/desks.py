@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
 from seqrec.studies.jobs import Job, Places, jobs_of
 from seqrec.studies.study import read_study
 
@@ -19,10 +20,10 @@ STUDY = {
     "name": "tiny",
     "about": "The mandatory rows on a simulated shop.",
     "data": {"shop": ["shop.yaml"]},
-    "seeds": [1, 2],
+    "seeds": [1],
     "search": {"trials": 3, "warmup_epochs": 1, "set": {"trainer.max_epochs": 2}},
     "rows": {
-        "popularity": {"configs": [f"{ROOT}/configs/model/popularity.yaml"], "seeds": [1], "set": QUIET},
+        "popularity": {"configs": [f"{ROOT}/configs/model/popularity.yaml"], "set": QUIET},
         "sasrec": {
             "configs": ["sasrec.yaml"],
             "set": {"trainer.max_epochs": 12, **QUIET},
