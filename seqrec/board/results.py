@@ -112,6 +112,12 @@ class Row:
         return None if seconds is None or not count else 1000 * seconds / count
 
     @property
+    def trials(self) -> float | None:
+        """How many settings were tried before these runs; None where no search was recorded."""
+        asked = self.runs[0].fields.get("tuning", {}).get("asked")
+        return None if asked is None else float(asked)
+
+    @property
     def command(self) -> str:
         """What trains and tests every seed of this row again."""
         return "seqrec reproduce " + " ".join(run.folder.as_posix() for run in self.runs)

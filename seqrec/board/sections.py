@@ -65,7 +65,7 @@ class Section:
         """Names of the cells of a row, in order."""
         metrics = [name for name in METRICS if any(row.values(name) for row in self.table.rows)]
         return [
-            *("row", "model", "seeds", *metrics),
+            *("row", "model", "seeds", "trials", *metrics),
             *(f"NDCG@10 against {self.baseline.label}", "p (Holm)", "win / tie / loss"),
             *("parameters", "minutes", "peak GiB", "s per 1,000 lists", "commit", "to get it again"),
         ]
@@ -84,6 +84,7 @@ class Section:
         metrics = [name for name in METRICS if name in self.columns]
         return [
             *(Cell(row.label), Cell(row.model + knows), Cell(str(len(runs)), float(len(runs)))),
+            _number(row.trials, 1.0, ",.0f"),
             *(_spread(row, name) for name in metrics),
             *self._against(row),
             _number(row.mean("parameters"), 1.0, ",.0f"),

@@ -76,7 +76,7 @@ def test_the_answers_stand_on_top(browser):
 
 def test_a_click_sorts_by_number_and_another_turns_it_round(browser):
     table = browser.find_element("css selector", ".board")
-    head = table.find_elements("css selector", "th button")[4]
+    head = table.find_elements("css selector", "th button")[5]
     assert "ndcg@10" in head.text.lower()
     head.click()
     assert labels(browser)[0] == "sasrec"

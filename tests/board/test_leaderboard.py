@@ -37,8 +37,8 @@ def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path)
     other = a_run(tmp_path, "wide", 0.07, dim=128)
     leaderboard([*runs, other], tmp_path / "docs" / "leaderboard")
     best, mean = rows_of(tmp_path / "docs" / "leaderboard.md")
-    assert best[:5] == ["SASRec (wide)", "SASRec", "1", "0.1400", "0.0700"]
-    assert mean[2:5] == ["3", "0.1000 ± 0.0200", "0.0500 ± 0.0100"]
+    assert best[:6] == ["SASRec (wide)", "SASRec", "1", "–", "0.1400", "0.0700"]
+    assert mean[2:6] == ["3", "–", "0.1000 ± 0.0200", "0.0500 ± 0.0100"]
     assert mean[-6:-1] == ["1,234,567", "1.5", "0.50", "–", "012345678"]
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
 
@@ -74,6 +74,7 @@ def test_a_difference_is_given_with_interval_test_and_counts(tmp_path: Path):
     (sasrec,), (markov,) = rows_of(tmp_path / "page.md", "sasrec"), rows_of(tmp_path / "page.md", "markov")
     at = header.index("NDCG@10 against sasrec")
     assert sasrec[at] == "baseline"
+    assert (sasrec[3], markov[3]) == ("20", "–")
     assert markov[at].startswith("-0.")
     low, high = (float(end) for end in markov[at].partition("[")[2].strip("]").split(", "))
     assert low < float(markov[at].split()[0]) < high < 0

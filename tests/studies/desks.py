@@ -81,13 +81,11 @@ class Desk:
         return "\n".join(log.read_text()[-3000:] for log in self.runs.rglob("*.log"))
 
 
-def kill(process: subprocess.Popen) -> None:
-    """End a program and what it started, without a word of warning."""
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for member in family:
-        member.kill()
-    psutil.wait_procs(family)
-    process.wait()
+def kill(processes: list[psutil.Process]) -> None:
+    """End processes without a word of warning."""
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes)
 
 
 def wait_until(true: Callable[[], object], process: subprocess.Popen, seconds: float = 120.0) -> None:
