@@ -45,7 +45,9 @@ def main() -> int:
         for job in jobs:
             console.print(f"{'done' if job.is_done else 'left'}  {job.name}", highlight=False)
     failed = [] if options.list else work(options.study, jobs, console)
-    console.print(f"{study.name}: {sum(job.is_done for job in jobs)} of {len(jobs)} jobs done, {left(jobs)}.")
+    console.print(
+        f"{study.name}: {sum(job.is_done for job in jobs)} of {len(jobs)} jobs done, {left(jobs)}.", soft_wrap=True
+    )
     return 1 if failed else 0
 
 

@@ -56,7 +56,13 @@ class Result:
     @cached_property
     def recipe(self) -> str:
         """The config without what may differ between the seeds of one row: the seed, and where the run is written."""
-        return json.dumps([self.fields["model"], self.name, _without_seeds(self.fields["config"])], sort_keys=True)
+        told = [self.fields["model"], self.name, self.study, _without_seeds(self.fields["config"])]
+        return json.dumps(told, sort_keys=True)
+
+    @property
+    def study(self) -> str | None:
+        """The study it belongs to; None where there is none."""
+        return self.fields.get("study", {}).get("name")
 
     @property
     def name(self) -> str | None:
@@ -215,7 +221,7 @@ def _rows(results: list[Result]) -> list[Row]:
     groups = list(recipes.values())
     wanted = [runs[0].name or str(runs[0].fields["model"]) for runs in groups]
     labels = [
-        label if wanted.count(label) == 1 else f"{label} ({_stem(runs[0].folder)})"
+        label if wanted.count(label) == 1 else f"{label} ({runs[0].study or _stem(runs[0].folder)})"
         for label, runs in zip(wanted, groups, strict=True)
     ]
     # Two recipes may come from folders of one name.

@@ -51,10 +51,17 @@ def work(study: Path, jobs: Sequence[Job], console: Console) -> list[Job]:
                 continue
             status = _do(study, free, jobs, progress, bar)
             if free.is_done:
-                console.print(f"{free.name}: {_said(free)}; {left(jobs)}", highlight=False)
-            elif status not in (0, worker.TAKEN):
+                console.print(f"{free.name}: {_said(free)}; {left(jobs)}", highlight=False, soft_wrap=True)
+            elif status == 0:  # once more would end alike, for we still go by what we read when we began
                 failed.append(free)
-                console.print(f"{free.name}: failed with status {status}, see {free.said}: {_last_line(free)}")
+                console.print(
+                    f"{free.name}: its config, its data or the code changed while it ran; start again", soft_wrap=True
+                )
+            elif status != worker.TAKEN:
+                failed.append(free)
+                console.print(
+                    f"{free.name}: failed with status {status}, see {free.said}: {_last_line(free)}", soft_wrap=True
+                )
             progress.update(bar, completed=_completed(jobs))
     return failed
 

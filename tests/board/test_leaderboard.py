@@ -43,6 +43,16 @@ def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path)
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
 
 
+def test_rows_of_one_name_from_two_studies_stay_apart(tmp_path: Path):
+    for study in ("s1", "s6"):
+        for seed in (1, 2):
+            a_run(tmp_path / study, f"sasrec-seed{seed}", 0.05, seed, study={"name": study, "row": "sasrec"})
+    leaderboard(tmp_path, tmp_path / "page")
+    rows = rows_of(tmp_path / "page.md", "sasrec")
+    assert sorted(row[0] for row in rows) == ["sasrec (s1)", "sasrec (s6)"]
+    assert [row[2] for row in rows] == ["2", "2"]
+
+
 @pytest.mark.parametrize(("field", "value", "words"), FIELDS)
 def test_runs_with_different_passports_never_share_a_table(tmp_path: Path, field: str, value: Any, words: str):
     runs = [a_run(tmp_path, "one", 0.04), a_run(tmp_path, "two", 0.05, 1, passport={field: value})]

@@ -2,16 +2,18 @@
 
 import json
 import os
+import sys
 import time
 
 import psutil
 import pytest
 import yaml
 from desks import ROOT, Desk, kill, wait_until
+from rich.console import Console
 
 from seqrec.cli import main
-from seqrec.studies import jobs
-from seqrec.studies.grid import left
+from seqrec.studies import jobs, worker
+from seqrec.studies.grid import left, work
 from seqrec.studies.locks import is_held
 from seqrec.studies.searching import search
 
@@ -143,6 +145,13 @@ def test_a_job_that_fails_says_where_and_the_others_are_done(own_desk):
     said = own_desk.run("--rows", "sasrec", status=1)
     assert "shop/sasrec, seed 1: failed with status 2" in said.replace("\n", " ")
     assert "Did you mean 'learning_rate'?" in own_desk.logs()
+
+
+def test_a_job_that_changed_while_it_ran_is_not_run_for_ever(own_desk, monkeypatch, capsys):
+    jobs_left = [own_desk.job("popularity", 1)]
+    monkeypatch.setattr(worker, "command", lambda study, job: [sys.executable, "-c", "pass"])
+    assert work(own_desk.study, jobs_left, Console()) == jobs_left
+    assert "changed while it ran; start again" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_study_is_run_from_the_folder_of_its_configs(tmp_path, own_desk):
