@@ -70,14 +70,18 @@ COMMANDS = {
     "serve": Command(
         "seqrec.serving.command:serve", "answer over HTTP from a bundle, with a page to try it", extra="serve"
     ),
-    "leaderboard": Command("seqrec.leaderboard:leaderboard", "one table of all runs that may be compared", True),
+    "leaderboard": Command(
+        "seqrec.leaderboard:leaderboard", "tables of runs that may be compared, with how sure each is", True, "study"
+    ),
+    "compare": Command("seqrec.leaderboard:compare", "two models on the same users, or why not", True, "study"),
+    "reproduce": Command("seqrec.reproduction:reproduce", "train and test recorded runs again", True),
 }
 TEXTS = ("describe items", "describe histories", "embed items", "embed histories", "neighbours")
 CHANGES = ("add-items", "block-items", "remove-items", "push", "pull")
 ROBUSTNESS = ("poison", "audit", "robustness")
 ORDER = (
     *("prepare", "withhold", *TEXTS, "fit", "validate", "test", "cold", "export", "recommend", "serve"),
-    *(*CHANGES, *ROBUSTNESS, "leaderboard"),
+    *(*CHANGES, *ROBUSTNESS, "leaderboard", "compare", "reproduce"),
 )
 
 

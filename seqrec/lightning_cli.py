@@ -6,13 +6,14 @@ import logging
 import re
 import warnings
 from argparse import Action
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -73,10 +74,11 @@ class SeqrecCLI(LightningCLI):
     Args:
         command: which of them.
         args: what follows it on the command line.
+        watchers: callbacks beside those of the config.
     """
 
-    def __init__(self, command: str, args: list[str]) -> None:
-        self.command = command
+    def __init__(self, command: str, args: list[str], watchers: Sequence[Callback] = ()) -> None:
+        self.command, self.watchers = command, watchers
         for quiet in QUIET:  # of every command anew: filters end with the command that set them
             warnings.filterwarnings("ignore", message=quiet)
         names_a_run = {word.split("=")[0] for word in args} & {"--run", "--config", "--help", "-h"}
@@ -149,7 +151,7 @@ class SeqrecCLI(LightningCLI):
             ),
         ]
         settings = self._get(self.config_init, "trainer")
-        settings["callbacks"] = [*(settings["callbacks"] or []), *callbacks]
+        settings["callbacks"] = [*(settings["callbacks"] or []), *callbacks, *self.watchers]
         if settings["logger"] is None and self.command == "fit":
             settings["logger"] = [
                 TensorBoardLogger(folder, name="", version="logs"),

@@ -19,10 +19,6 @@ from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
 from seqrec.data.simulated import SimulatedShop
 
-COMMANDS = (
-    *("prepare", "fit", "validate", "test", "export", "recommend"),
-    *("poison", "audit", "robustness", "leaderboard"),
-)
 MODEL = """
 trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
 model:
@@ -110,6 +106,10 @@ def test_a_test_leaves_a_result_that_says_all(straight, capsys):
     assert result["config"]["trainer"]["max_epochs"] == 20
     ranks = pl.read_parquet(straight / "ranks.parquet")
     assert 0 < ranks.height <= 60
+    assert ranks.columns == ["user", "target", "rank", "history", "popularity"]
+    assert ranks["history"].min() >= 2  # the validation event is read in the test, and one before it
+    assert [point["epoch"] for point in result["curve"]] == list(range(20))
+    assert {"seconds", "train/loss", "val/recall@10", "val/ndcg@10"} < set(result["curve"][0])
 
 
 def test_a_compiled_run_learns_the_same(shop):
@@ -324,6 +324,8 @@ def test_a_run_without_a_model_or_data_says_so(shop, capsys):
         (("recommend", "--bundle=b", "--history=1", "--exclud-seen"), "Did you mean 'exclude_seen'?"),
         (("leaderboard", "--result=runs"), "Did you mean 'results'?"),
         (("leaderboard", "--results=runs"), "`seqrec leaderboard RESULTS`"),
+        (("compare", "runs/nowhere", "runs/nowhere"), "runs/nowhere does not exist"),
+        (("reproduce", "runs/nowhere"), "runs/nowhere does not exist"),
         (("leaderboard",), "give `seqrec leaderboard RESULTS`."),
         (("export", "--run=x"), "give --out."),
         (("prepare", "a.csv", "--min_rating=abc"), "min_rating is 'abc', but must be a number or null."),
@@ -363,7 +365,7 @@ def test_the_leaderboard_takes_several_folders_and_says_where_it_wrote(straight,
     if not (straight / "result.json").is_file():
         assert main(["test", f"--run={straight}", "--verbose=false"]) == 0
     shutil.copytree(straight, shop / "again", dirs_exist_ok=True)
-    page = shop / "page.md"
+    page = shop / "page"
     capsys.readouterr()
     assert main(["leaderboard", str(straight), str(shop / "again"), f"--out={page}"]) == 0
-    assert f"{page}: a table of 2 runs." in " ".join(capsys.readouterr().out.split())
+    assert f"{page}.md and {page}.html: 2 runs in 1 table." in " ".join(capsys.readouterr().out.split())

@@ -51,6 +51,22 @@ def test_trainer_configs_stack(shop, tmp_path, mode):
     assert main(["fit", *stack, f"--run={tmp_path / 'run'}", *data, *QUICK]) == 0
 
 
+REFINED = sorted([*(CONFIGS / "objective").glob("*.yaml"), *(CONFIGS / "protocol").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("config", REFINED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_objectives_and_protocols_stack_on_a_model(shop, tmp_path, config):
+    stack = [f"--config={CONFIGS / part}.yaml" for part in ("data/shop", "model/sasrec")]
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    run = f"--run={tmp_path / 'run'}"
+    assert main(["fit", *stack, f"--config={config}", run, *data, *QUICK]) == 0
+    wanted, found = (yaml.safe_load(path.read_text()) for path in (config, tmp_path / "run" / "config.yaml"))
+    part = ("model", "objective") if "model" in wanted else ("data", "protocol")
+    asked = wanted[part[0]][part[1]]
+    given = (found["model"]["init_args"] if part[0] == "model" else found["data"])[part[1]]
+    assert given["class_path"] == (asked if isinstance(asked, str) else asked["class_path"])
+
+
 PLUGINS = sorted([*(CONFIGS / "plugin").glob("position-*.yaml"), *(CONFIGS / "plugin").glob("attention-*.yaml")])
 
 

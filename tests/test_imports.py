@@ -11,12 +11,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # One room in several files: the only place where data meets models.
 FRONT = (
-    *("cli", "lightning_cli", "help_text", "suggestions", "leaderboard", "quickstart", "runs"),
+    *("cli", "lightning_cli", "help_text", "suggestions", "quickstart", "runs"),
+    *("leaderboard", "reproduction", "studies"),
     *("audit", "robustness", "robustness_report"),
 )
 RUNS = ("run_export", "run_cold", "run_subjects", "run_describe", "run_embed")
 FLOORS = {
     8: (*FRONT, *RUNS),
+    7.5: ("board",),
     7: ("training",),
     6.5: ("serving",),
     6: ("objectives", "export"),
@@ -36,6 +38,8 @@ COMMON = ("sequences", "catalog", "batch", "audience")
 TEXTS_AS_VECTORS = ("semantics.vectors", "semantics.vector_files", "semantics.neighbours")
 BELOW_THE_MODELS = ("ops", "positions", *TEXTS_AS_VECTORS)
 KNOWS = {
+    # It reads what runs left behind, whatever trained them.
+    "board": ("evaluation", "data.errors"),
     "training": ("recommenders", "objectives", "evaluation", "ops"),
     # A reweighter is a small model of users, who may be known by the texts of their items.
     "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops", "nn"),

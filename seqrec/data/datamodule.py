@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -155,6 +157,15 @@ class SequenceDataModule(LightningDataModule):
         longest = len(self.log.items) if self.max_length is None else self.max_length
         everyone = Audience(self.catalog, len(self.log.users), torch.from_numpy(train.users), histories, made)
         return everyone.newest(longest)
+
+    def test_targets(self) -> pl.DataFrame:
+        """What is known of each test target: ``user`` and ``target`` as rows, ``history``, the events before it, and
+        ``popularity``, how often its item occurs in training."""
+        part = self.split.test
+        targets = np.asarray(self.log.items)[part.ends - 1].astype(np.int64)
+        counts = self.catalog.counts
+        columns = {"user": part.users, "target": targets, "history": part.lengths - 1, "popularity": counts[targets]}
+        return pl.DataFrame({name: values.astype(np.int64) for name, values in columns.items()})
 
     @property
     def passport(self) -> dict[str, Any]:

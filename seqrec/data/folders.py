@@ -60,6 +60,14 @@ def clear_leftovers(folder: Path) -> None:
                 shutil.rmtree(stale, ignore_errors=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
 def digest_of_files(path: Path) -> str:
     """SHA-256 over the content of a file, or over the relative names and contents of all files of a folder."""
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]

@@ -92,10 +92,14 @@ class Meter:
         values = {name: total / count for name, total in totals.items()}
         return {**values, **self._lists(), "count": count}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, about: pl.DataFrame | None = None) -> None:
         """Write one line per prediction: ``user``, ``target`` and ``rank``, in order of users.
 
         Any metric of ranks can be recomputed from it. Where several processes measure, the first one writes.
+
+        Args:
+            path: the Parquet file.
+            about: what else is known of each ``user`` and ``target``; its other columns are written beside the ranks.
 
         Raises:
             ValueError: some ranks came without users and targets.
@@ -108,6 +112,9 @@ class Meter:
         users, targets, ranks = _gathered(torch.stack(parts)).numpy()
         if _process() == 0:
             table = pl.DataFrame({"user": users, "target": targets, "rank": ranks}).sort("user", "target", "rank")
+            if about is not None:
+                about = about.unique(["user", "target"], keep="first")
+                table = table.join(about, on=["user", "target"], how="left", maintain_order="left")
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_name(f".{path.name}.{os.getpid()}")
             table.write_parquet(unfinished)

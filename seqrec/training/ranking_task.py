@@ -19,7 +19,8 @@ class RankingTask(LightningModule):
     """Measures where a recommender ranks the true next item. How it learns is said by the tasks that build on this one.
 
     Validation logs ``val/NAME@k`` and test ``test/NAME@k``, over all devices together. Test also looks at the lists
-    that users would see and leaves the rank of every target in ``ranks.parquet`` in the folder of the run.
+    that users would see and leaves the rank of every target in ``ranks.parquet`` in the folder of the run, with the
+    length of the history before it and its item's training count.
 
     Args:
         catalog: the items to choose from, with their training counts.
@@ -76,7 +77,8 @@ class RankingTask(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._report("test")
-        self.meter.save(Path(self.trainer.default_root_dir) / "ranks.parquet")
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.meter.save(Path(self.trainer.default_root_dir) / "ranks.parquet", data.test_targets)
 
     def _report(self, stage: str) -> None:
         self.metrics = self.meter.compute()

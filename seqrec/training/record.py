@@ -19,13 +19,16 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from seqrec.batch import Batch
 
+CURVE = ("train/loss", "val/recall@10", "val/ndcg@10")
+
 
 class RunRecord(Callback):
     """Writes down what was run and what came out of it, in the folder of the run (``trainer.default_root_dir``).
 
     ``config.yaml`` is written when fitting begins, ``fit.json`` when it ends and ``result.json`` when the test ends;
-    each appears whole or not at all, and what an earlier model left goes when fitting begins. Time and events count on
-    through a resumed run.
+    each appears whole or not at all, and what an earlier model left goes when fitting begins. Time, events and the
+    learning curve go on through a resumed run. The curve holds what was logged after each validation, and the seconds
+    of training and validation until then.
 
     Args:
         config: the complete config of the run, as plain values.
@@ -38,16 +41,23 @@ class RunRecord(Callback):
         self.wall_seconds = 0.0
         self.train_seconds = 0.0
         self.events = 0
+        self.curve: list[dict[str, float]] = []
         self._began = self._epoch_began = self._validation_began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         wall_seconds = self.wall_seconds + time.perf_counter() - self._began
-        return {"wall_seconds": wall_seconds, "train_seconds": self.train_seconds, "events": self.events}
+        return {
+            "wall_seconds": wall_seconds,
+            "train_seconds": self.train_seconds,
+            "events": self.events,
+            "curve": self.curve,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.wall_seconds = state_dict["wall_seconds"]
         self.train_seconds = state_dict["train_seconds"]
         self.events = state_dict["events"]
+        self.curve = state_dict.get("curve", [])  # checkpoints of earlier versions lack it
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
@@ -71,7 +81,11 @@ class RunRecord(Callback):
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epoch_began += time.perf_counter() - self._validation_began  # training is timed without its validation
+        now = time.perf_counter()
+        self._epoch_began += now - self._validation_began  # training is timed without its validation
+        logged = {name: round(float(value), 6) for name, value in trainer.callback_metrics.items() if name in CURVE}
+        seconds = round(self.wall_seconds + now - self._began, 3)
+        self.curve.append({"epoch": trainer.current_epoch, "seconds": seconds, **logged})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.train_seconds += time.perf_counter() - self._epoch_began
@@ -85,6 +99,7 @@ class RunRecord(Callback):
             "epochs": trainer.current_epoch,
             "validation": _best_validation(trainer),
             "peak_memory_bytes": peak_memory(pl_module.device),
+            "curve": self.curve,
         }
         write(_folder(trainer) / "fit.json", json.dumps(fitted, indent=2) + "\n")
 
@@ -116,6 +131,7 @@ class RunRecord(Callback):
             "epochs": fitted.get("epochs"),
             "events_per_second": fitted.get("events_per_second"),
             "peak_memory_bytes": max(fitted.get("peak_memory_bytes", 0), peak_memory(pl_module.device)),
+            "curve": fitted.get("curve"),
             "config": self.config,
         }
         write(folder / "result.json", json.dumps(result, indent=2, default=_plain) + "\n")

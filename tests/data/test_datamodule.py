@@ -44,6 +44,17 @@ def test_the_catalog_is_there_at_once_and_counts_training_alone(prepared, random
     assert data.log.items.base is not None
 
 
+def test_what_is_known_of_each_test_target_is_counted_before_it(prepared, random_log):
+    data = SequenceDataModule(prepared, max_length=3)
+    counts = data.catalog.counts
+    for user, target, history, popularity in data.test_targets.iter_rows():
+        items = random_log.items[random_log.offsets[user] : random_log.offsets[user + 1]]
+        assert target == items[-1]
+        assert history == items.size - 1  # the whole past, however short the window
+        assert popularity == counts[target]
+    assert data.test_targets.height == len(data.split.test)
+
+
 def test_the_order_does_not_depend_on_the_number_of_workers(prepared):
     alone, helped = (SequenceDataModule(prepared, num_workers=n).train_dataloader() for n in (0, 2))
     for epoch in (0, 1):

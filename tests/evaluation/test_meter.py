@@ -62,6 +62,15 @@ def test_any_metric_can_be_recomputed_from_the_file(tmp_path: Path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["ranks.parquet"]
 
 
+def test_what_else_is_known_of_a_target_is_written_beside_its_rank(tmp_path):
+    meter = Meter((10,))
+    meter.update(torch.tensor([4, 2, 0]), torch.tensor([1, 0, 1]), torch.tensor([7, 5, 7]))
+    about = pl.DataFrame({"user": [0, 1, 1], "target": [5, 7, 7], "history": [3, 9, 11]})
+    meter.save(tmp_path / "ranks.parquet", about)
+    assert pl.read_parquet(tmp_path / "ranks.parquet").rows() == [(0, 5, 2, 3), (1, 7, 0, 9), (1, 7, 4, 9)]
+    assert Meter.load(tmp_path / "ranks.parquet", (10,)).compute() == meter.compute()
+
+
 def test_the_file_does_not_depend_on_the_order_of_batches(tmp_path: Path):
     for name, order in (("a", [0, 1, 2]), ("b", [2, 0, 1])):
         meter, rows = Meter(), torch.tensor(order)

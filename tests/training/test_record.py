@@ -18,7 +18,14 @@ def test_writing_leaves_one_whole_file(tmp_path):
 
 def test_counts_go_on_after_a_resume():
     resumed = RunRecord({}, "")
-    resumed.load_state_dict({"wall_seconds": 5.0, "train_seconds": 3.0, "events": 70})
+    resumed.load_state_dict({"wall_seconds": 5.0, "train_seconds": 3.0, "events": 70, "curve": [{"epoch": 0}]})
     state = resumed.state_dict()
     assert (state["train_seconds"], state["events"]) == (3.0, 70)
+    assert state["curve"] == [{"epoch": 0}]
     assert state["wall_seconds"] > 5.0
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_curve_yet():
+    resumed = RunRecord({}, "")
+    resumed.load_state_dict({"wall_seconds": 5.0, "train_seconds": 3.0, "events": 70})
+    assert resumed.curve == []

@@ -1,0 +1,148 @@
+"""What every prediction of a table is worth under every row, lined up, and the groups of predictions to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float, Int
+
+from seqrec.board.results import Result, Row
+from seqrec.board.statistics import Draws
+from seqrec.data.errors import InputError
+from seqrec.evaluation import metrics
+
+KEYS = ["user", "target", "place"]
+HISTORY = (0.0, 5.0, 10.0, 20.0, 50.0, np.inf)
+POPULARITY = (-1.0, 0.0, 5.0, 20.0, 100.0, np.inf)
+COLD = 5
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the predictions.
+
+    Attributes:
+        name: what they have in common.
+        chosen: which they are.
+    """
+
+    name: str
+    chosen: Bool[np.ndarray, "M"]
+
+    @property
+    def size(self) -> int:
+        return int(self.chosen.sum())
+
+
+@dataclass(frozen=True)
+class Gains:
+    """NDCG@10 of each prediction, the mean over the seeds of a row.
+
+    Attributes:
+        rows: those that kept the ranks of all their seeds.
+        values: one line per row.
+        users: the user of each prediction.
+        history: events before each target; None where no run wrote it down.
+        popularity: how often each target occurs in training; None where no run wrote it down.
+    """
+
+    rows: tuple[Row, ...]
+    values: Float[np.ndarray, "rows M"]
+    users: Int[np.ndarray, "M"]
+    history: Int[np.ndarray, "M"] | None
+    popularity: Int[np.ndarray, "M"] | None
+
+    def draws(self, chosen: Bool[np.ndarray, "M"] | None = None) -> Draws:
+        """The rows on some predictions, or on all, with users drawn anew."""
+        every = slice(None) if chosen is None else chosen
+        return Draws(self.values[:, every], self.users[every])
+
+    def by_history(self) -> list[Group]:
+        """Predictions of like history, in steps that are the same for all data."""
+        return [] if self.history is None else _steps(self.history, HISTORY)
+
+    def by_popularity(self) -> list[Group]:
+        """Predictions of like popularity of the target, in steps that are the same for all data."""
+        return [] if self.popularity is None else _steps(self.popularity, POPULARITY)
+
+    def short(self) -> Group | None:
+        """The quarter of predictions with the shortest histories, and those that are as long as its longest."""
+        if self.history is None:
+            return None
+        edge = int(np.quantile(self.history, 0.25, method="lower"))
+        return Group(f"histories of at most {edge:,} events", self.history <= edge)
+
+    def long(self) -> Group | None:
+        """The quarter of predictions with the longest histories, and those that are as short as its shortest."""
+        if self.history is None:
+            return None
+        edge = int(np.quantile(self.history, 0.75, method="higher"))
+        return Group(f"histories of at least {edge:,} events", self.history >= edge)
+
+    def cold(self) -> Group | None:
+        """Predictions whose item training hardly knows."""
+        if self.popularity is None:
+            return None
+        return Group(f"items at most {COLD} times in training", self.popularity <= COLD)
+
+
+def gains_of(rows: Iterable[Row]) -> Gains | None:
+    """The predictions of the rows that kept the ranks of all their seeds; None where no row did.
+
+    Raises:
+        InputError: a file of ranks does not hold the predictions of the others, or not those of its result.
+    """
+    kept = tuple(row for row in rows if row.is_complete)
+    if not kept:
+        return None
+    first: tuple[Result, pl.DataFrame] | None = None
+    about: dict[str, np.ndarray] = {}
+    values = []
+    for row in kept:
+        seeds = []
+        for run in row.runs:
+            table = _ranks(run)
+            first = first or (run, table)
+            if not table.select(KEYS).equals(first[1].select(KEYS)):
+                raise InputError(
+                    f"{run.folder / 'ranks.parquet'} holds other predictions than {first[0].folder / 'ranks.parquet'}, "
+                    "though their passports agree; run `seqrec test` for both runs again."
+                )
+            about |= {name: table[name].to_numpy() for name in ("history", "popularity") if name in table.columns}
+            seeds.append(metrics.ndcg(torch.from_numpy(table["rank"].to_numpy().copy()), 10).double().numpy())
+        values.append(np.mean(seeds, axis=0))
+    assert first is not None
+    users = first[1]["user"].to_numpy()
+    return Gains(kept, np.stack(values), users, about.get("history"), about.get("popularity"))
+
+
+def _ranks(run: Result) -> pl.DataFrame:
+    """Predictions in an order that all runs share; ``place`` tells a user's repeated target apart."""
+    assert run.ranks is not None
+    table = pl.read_parquet(run.ranks).sort("user", "target", "rank")
+    wanted = run.fields["metrics"].get("count")
+    if wanted is not None and table.height != int(wanted):
+        raise InputError(
+            f"{run.ranks} holds {table.height:,} predictions and result.json counts {int(wanted):,}; run `seqrec test` "
+            "for that run again."
+        )
+    return table.with_columns(place=pl.int_range(pl.len()).over("user", "target"))
+
+
+def _steps(values: Int[np.ndarray, "M"], edges: tuple[float, ...]) -> list[Group]:
+    groups = []
+    for above, until in pairwise(edges):
+        chosen = (values > above) & (values <= until)
+        if chosen.any():
+            span = f"over {above:,.0f}" if until == np.inf else _span(int(above) + 1, int(until))
+            groups.append(Group(span, chosen))
+    return groups
+
+
+def _span(lowest: int, highest: int) -> str:
+    return f"{lowest:,}" if lowest == highest else f"{lowest:,} to {highest:,}"

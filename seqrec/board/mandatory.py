@@ -1,0 +1,59 @@
+"""The rows without which a table can flatter: three that count, and a SASRec that was tuned like the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from seqrec.board.results import Row, Table
+
+WEEK = 7
+
+
+def _recommender(row: Row) -> dict:
+    model = row.runs[0].fields["config"].get("model", {})
+    recommender = model.get("init_args", {}).get("recommender", {})
+    return recommender if isinstance(recommender, dict) else {"class_path": recommender}
+
+
+def _is(row: Row, name: str) -> bool:
+    return str(_recommender(row).get("class_path", "")).endswith(f".{name}")
+
+
+def is_recent(row: Row) -> bool:
+    """Popularity of the last week of training."""
+    days = _recommender(row).get("init_args", {}).get("days")
+    return _is(row, "RecentPopularity") and days == WEEK
+
+
+def is_sasrec(row: Row) -> bool:
+    return '"seqrec.backbones.sasrec.SASRec"' in json.dumps(_recommender(row)) and row.model == "SASRec"
+
+
+def is_tuned(row: Row) -> bool:
+    """Whether its results carry the record of a search."""
+    return all(run.fields.get("tuning") for run in row.runs)
+
+
+MANDATORY: dict[str, Callable[[Row], bool]] = {
+    "popularity": lambda row: _is(row, "Popularity"),
+    "7-day popularity": is_recent,
+    "first-order Markov": lambda row: _is(row, "Markov"),
+    "SASRec with a record of its tuning": lambda row: is_sasrec(row) and is_tuned(row),
+}
+
+
+def missing(table: Table) -> list[str]:
+    """The mandatory rows that a table lacks."""
+    return [name for name, fits in MANDATORY.items() if not any(fits(row) for row in table.rows)]
+
+
+def baseline(table: Table, wanted: str | None) -> Row:
+    """The row that the others are held against: the one of this label where the table has it, a tuned SASRec, any
+    SASRec, transitions, popularity, or the best row, in this order."""
+    by_label = table.row(wanted) if wanted else None
+    if by_label is not None:
+        return by_label
+    tests = [MANDATORY["SASRec with a record of its tuning"], is_sasrec]
+    tests += [MANDATORY["first-order Markov"], MANDATORY["popularity"]]
+    return next((row for fits in tests for row in table.rows if fits(row)), table.rows[0])

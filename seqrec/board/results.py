@@ -1,0 +1,257 @@
+"""What runs left behind, and which of them may be compared: their passports."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from seqrec.data.errors import InputError
+
+# Where runs differ in one of these they answer different questions; the rest of a passport follows from them.
+COMPARED = {
+    "dataset": "data set",
+    "kind": "split",
+    "parameters": "parameters of the split",
+    "seen_is_excluded": "seen items excluded",
+    "cold_targets": "targets that training never saw",
+    "candidates": "candidates",
+    "tie_rule": "order of equal times",
+    "target_hash": "hash of the test targets",
+}
+# The same question may be asked of several data sets.
+OF_THE_DATA = ("dataset", "target_hash")
+NEEDED = ("metrics", "passport", "config", "model", "data")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run left behind.
+
+    Attributes:
+        folder: the folder of the run.
+        fields: the content of its ``result.json``.
+    """
+
+    folder: Path
+    fields: Mapping[str, Any]
+
+    @property
+    def passport(self) -> tuple[str, ...]:
+        """The fields that must agree, as text, in the order of ``COMPARED``."""
+        return tuple(json.dumps(self.fields["passport"].get(field), sort_keys=True) for field in COMPARED)
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """The passport without what says which data they are."""
+        kept = [field for field in COMPARED if field not in OF_THE_DATA]
+        return tuple(json.dumps(self.fields["passport"].get(field), sort_keys=True) for field in kept)
+
+    @cached_property
+    def recipe(self) -> str:
+        """The config without what may differ between the seeds of one row: the seed, and where the run is written."""
+        told = [self.fields["model"], self.name, self.study, _without_seeds(self.fields["config"])]
+        return json.dumps(told, sort_keys=True)
+
+    @property
+    def study(self) -> str | None:
+        """The study it belongs to; None where there is none."""
+        return self.fields.get("study", {}).get("name")
+
+    @property
+    def name(self) -> str | None:
+        """What its study calls the row; None where it belongs to no study."""
+        return self.fields.get("study", {}).get("row")
+
+    @property
+    def ranks(self) -> Path | None:
+        """The file with the rank of every target, None where it was not kept."""
+        path = self.folder / "ranks.parquet"
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one recipe that differ in their seeds alone.
+
+    Attributes:
+        label: what the page calls it; no other row of its table has the same.
+        runs: at least one.
+    """
+
+    label: str
+    runs: tuple[Result, ...]
+
+    @property
+    def model(self) -> str:
+        return str(self.runs[0].fields["model"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every seed kept the ranks of its users."""
+        return all(run.ranks is not None for run in self.runs)
+
+    def values(self, name: str) -> list[float]:
+        """A metric, or another figure of ``result.json``, of every seed that has it."""
+        found = [run.fields["metrics"].get(name, run.fields.get(name)) for run in self.runs]
+        return [float(value) for value in found if value is not None]
+
+    def mean(self, name: str) -> float | None:
+        values = self.values(name)
+        return mean(values) if values else None
+
+    def spread(self, name: str) -> float | None:
+        """Standard deviation (n - 1) over seeds; None where there are fewer than two."""
+        values = self.values(name)
+        return stdev(values) if len(values) > 1 else None
+
+    @property
+    def seconds_of_a_thousand(self) -> float | None:
+        """Seconds to rank and list a thousand predictions, mean over seeds."""
+        seconds, count = self.mean("test_seconds"), self.mean("count")
+        return None if seconds is None or not count else 1000 * seconds / count
+
+    @property
+    def trials(self) -> float | None:
+        """How many settings were tried before these runs; None where no search was recorded."""
+        asked = self.runs[0].fields.get("tuning", {}).get("asked")
+        return None if asked is None else float(asked)
+
+    @property
+    def command(self) -> str:
+        """What trains and tests every seed of this row again."""
+        return "seqrec reproduce " + " ".join(run.folder.as_posix() for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that answer the same question.
+
+    Attributes:
+        rows: best mean NDCG@10 first.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def data(self) -> str:
+        return str(self.rows[0].runs[0].fields["data"])
+
+    @property
+    def passport(self) -> Mapping[str, Any]:
+        return self.rows[0].runs[0].fields["passport"]
+
+    @property
+    def title(self) -> str:
+        seen = "seen items excluded" if self.passport.get("seen_is_excluded") else "seen items ranked"
+        return f"{self.data}, {self.passport.get('kind')}, {seen}"
+
+    def row(self, label: str) -> Row | None:
+        return next((row for row in self.rows if row.label == label), None)
+
+
+def read(folders: Iterable[Path]) -> list[Result]:
+    """Every ``result.json`` at any depth of some folders, none twice.
+
+    Raises:
+        InputError: a folder is not there, holds none, or one cannot be read.
+    """
+    folders = list(folders)
+    files: list[Path] = []
+    for folder in folders:
+        if not folder.exists():
+            raise InputError(f"{folder} does not exist; give the folder of a run that `seqrec test` has measured.")
+        files += [folder] if folder.is_file() else sorted(folder.rglob("result.json"))
+    if not files:
+        raise InputError(
+            f"No result.json was found in {', '.join(map(str, folders)) or 'an empty list of folders'}; "
+            "run `seqrec test` first and give the folder of the run."
+        )
+    return [_read(path) for path in dict.fromkeys(files)]
+
+
+def tables_of(results: Iterable[Result]) -> list[Table]:
+    """One table per passport, in order of data sets."""
+    by_passport: dict[tuple[str, ...], list[Result]] = defaultdict(list)
+    for result in results:
+        by_passport[result.passport].append(result)
+    ordered = sorted(by_passport.values(), key=lambda runs: (str(runs[0].fields["data"]), runs[0].passport))
+    return [Table(tuple(_rows(runs))) for runs in ordered]
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What keeps two passports from being compared, one phrase per field; empty where nothing does."""
+    return [
+        f"{label} ({field}): {shortened(one.get(field))} against {shortened(other.get(field))}"
+        for field, label in COMPARED.items()
+        if one.get(field) != other.get(field)
+    ]
+
+
+def demand_comparable(one: Result, other: Result) -> None:
+    """Raise unless both runs answer the same question.
+
+    Raises:
+        InputError: with every field that differs.
+    """
+    found = differences(one.fields["passport"], other.fields["passport"])
+    if found:
+        raise InputError(
+            f"{one.folder} and {other.folder} cannot be compared, they differ in {'; '.join(found)}: "
+            "test both on the same data with the same protocol."
+        )
+
+
+def shortened(value: Any) -> str:
+    """A field of a passport as a reader sees it."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 40 else text[:12] + "…"
+
+
+def _rows(results: list[Result]) -> list[Row]:
+    recipes: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        recipes[result.recipe].append(result)
+    groups = list(recipes.values())
+    wanted = [runs[0].name or str(runs[0].fields["model"]) for runs in groups]
+    labels = [
+        label if wanted.count(label) == 1 else f"{label} ({runs[0].study or _stem(runs[0].folder)})"
+        for label, runs in zip(wanted, groups, strict=True)
+    ]
+    # Two recipes may come from folders of one name.
+    unique = [
+        label if labels.count(label) == 1 else f"{label} [{labels[:at].count(label) + 1}]"
+        for at, label in enumerate(labels)
+    ]
+    rows = [Row(label, tuple(runs)) for label, runs in zip(unique, groups, strict=True)]
+    return sorted(rows, key=lambda row: -(row.mean("ndcg@10") or 0.0))
+
+
+def _stem(folder: Path) -> str:
+    """The name of a run without its seed."""
+    return re.sub(r"[-_]?seed\d+$", "", folder.name) or folder.name
+
+
+def _read(path: Path) -> Result:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); run `seqrec test` for that run again.") from None
+    missing = [name for name in NEEDED if not isinstance(fields, dict) or name not in fields]
+    if missing:
+        raise InputError(f"{path} has no {' and no '.join(missing)}; run `seqrec test` for that run again.")
+    return Result(path.parent, fields)
+
+
+def _without_seeds(config: Any) -> Any:
+    """The same config without every key that names a seed, a folder of output or a checkpoint to resume from."""
+    left_out = {"seed", "seed_everything", "run", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
+    if isinstance(config, dict):
+        return {name: _without_seeds(value) for name, value in config.items() if name not in left_out}
+    return [_without_seeds(value) for value in config] if isinstance(config, list) else config

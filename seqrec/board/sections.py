@@ -1,0 +1,160 @@
+"""One table with all that the page says of it: cells, paired statistics, answers and claims."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from seqrec.board.answers import Answer, answers
+from seqrec.board.gains import Gains, gains_of
+from seqrec.board.mandatory import baseline, missing
+from seqrec.board.reported import Claim
+from seqrec.board.results import Result, Row, Table, tables_of
+from seqrec.board.statistics import CriticalDifference, Paired, critical_difference, holm
+
+METRICS = ("recall@10", "ndcg@10", "mrr@10", "coverage@10", "popularity_rank@10")
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a reader sees, and the number to sort by."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that is said of one table.
+
+    Attributes:
+        table: the rows.
+        gains: of the rows that kept the ranks of their users.
+        baseline: the row that others are held against.
+        missing: mandatory rows that the table lacks.
+        answers: which model to choose.
+        claims: what others report on this data.
+    """
+
+    table: Table
+    gains: Gains | None
+    baseline: Row
+    missing: Sequence[str]
+    answers: Sequence[Answer]
+    claims: Sequence[Claim]
+
+    @cached_property
+    def paired(self) -> Mapping[str, tuple[Paired, float]]:
+        """Of each row that can be paired with the baseline: the comparison, and p after Holm's correction."""
+        if self.gains is None or self.baseline not in self.gains.rows:
+            return {}
+        base, draws = self.gains.rows.index(self.baseline), self.gains.draws()
+        found = {
+            row.label: draws.paired(at, base) for at, row in enumerate(self.gains.rows) if row is not self.baseline
+        }
+        corrected = holm(np.array([each.p for each in found.values()]))
+        return {label: (each, float(p)) for (label, each), p in zip(found.items(), corrected, strict=True)}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the cells of a row, in order."""
+        metrics = [name for name in METRICS if any(row.values(name) for row in self.table.rows)]
+        return [
+            *("row", "model", "seeds", "trials", *metrics),
+            *(f"NDCG@10 against {self.baseline.label}", "p (Holm)", "win / tie / loss"),
+            *("parameters", "minutes", "peak GiB", "s per 1,000 lists", "commit", "to get it again"),
+        ]
+
+    def cells(self) -> list[list[Cell]]:
+        """The cells of every row, then a line for every mandatory row that is missing."""
+        blank = [Cell("–")] * (len(self.columns) - 2)
+        absent = [[Cell(name), Cell(NOT_RUN), *blank] for name in self.missing]
+        return [self._cells(row) for row in self.table.rows] + absent
+
+    def _cells(self, row: Row) -> list[Cell]:
+        runs = row.runs
+        # A model that knows when it is asked knows more than the others of its table.
+        knows = " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in runs) else ""
+        commits = sorted({str(run.fields.get("commit"))[:9] for run in runs})
+        metrics = [name for name in METRICS if name in self.columns]
+        return [
+            *(Cell(row.label), Cell(row.model + knows), Cell(str(len(runs)), float(len(runs)))),
+            _number(row.trials, 1.0, ",.0f"),
+            *(_spread(row, name) for name in metrics),
+            *self._against(row),
+            _number(row.mean("parameters"), 1.0, ",.0f"),
+            _number(row.mean("wall_seconds"), 60.0, ",.1f"),
+            _number(row.mean("peak_memory_bytes"), 2.0**30, ",.2f"),
+            _number(row.seconds_of_a_thousand, 1.0, ",.3f"),
+            *(Cell(", ".join(commits)), Cell(row.command)),
+        ]
+
+    def _against(self, row: Row) -> list[Cell]:
+        if row is self.baseline:
+            return [Cell("baseline", 0.0), Cell("–"), Cell("–")]
+        if row.label not in self.paired:
+            whose = "of users not kept" if not row.is_complete else f"of {self.baseline.label} not kept"
+            return [Cell(f"ranks {whose}"), Cell("–"), Cell("–")]
+        found, p = self.paired[row.label]
+        interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        counts = f"{found.wins:,} / {found.ties:,} / {found.losses:,}"
+        return [Cell(interval, found.difference), Cell(p_text(p), p), Cell(counts, float(found.wins - found.losses))]
+
+
+def sections_of(
+    results: Iterable[Result], claims: Sequence[Claim], wanted: str | None, minutes: float
+) -> list[Section]:
+    """One section per passport.
+
+    Args:
+        results: of all runs.
+        claims: what others report; each is shown beside the tables of its data.
+        wanted: label of the baseline; None chooses one per table.
+        minutes: budget of training time that the fourth answer is about.
+    """
+    sections = []
+    for table in tables_of(results):
+        gains = gains_of(table.rows)
+        beside = [claim for claim in claims if f"{table.data}-".startswith(f"{claim.data}-")]
+        said = answers(table, gains, minutes)
+        sections.append(Section(table, gains, baseline(table, wanted), missing(table), said, beside))
+    return sections
+
+
+def across(sections: Sequence[Section]) -> list[tuple[str, list[str], list[str], CriticalDifference]]:
+    """Critical differences over the data sets that were split alike: the split, the data, the rows that all of them
+    have, and what was found. Rows are the same where their labels are."""
+    alike: dict[tuple[str, ...], list[Table]] = defaultdict(list)
+    for section in sections:
+        alike[section.table.rows[0].runs[0].protocol].append(section.table)
+    found = []
+    for tables in alike.values():
+        labels = [row.label for row in tables[0].rows if all(table.row(row.label) for table in tables)]
+        if len(tables) < 2 or len(labels) < 2:
+            continue
+        scores = [[row.mean("ndcg@10") or 0.0 for label in labels if (row := table.row(label))] for table in tables]
+        title = tables[0].title.partition(", ")[2]
+        found.append((title, [table.data for table in tables], labels, critical_difference(np.array(scores))))
+    return found
+
+
+def p_text(p: float) -> str:
+    """A p-value as a reader sees it."""
+    return "< .0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _spread(row: Row, name: str) -> Cell:
+    """Mean ± standard deviation over seeds; the mean alone where there is one."""
+    value, spread, digits = row.mean(name), row.spread(name), 1 if name.startswith("popularity_rank") else 4
+    if value is None:
+        return Cell("–")
+    return Cell(f"{value:,.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}"), value)
+
+
+def _number(value: float | None, unit: float, form: str) -> Cell:
+    return Cell("–") if value is None else Cell(format(value / unit, form), value)

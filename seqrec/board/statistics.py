@@ -1,0 +1,130 @@
+"""How sure a difference is: paired bootstrap over users, Wilcoxon with Holm's correction, critical differences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One row against another on the same users.
+
+    Attributes:
+        difference: mean over predictions of the first minus that of the second.
+        low: lower end of the interval.
+        high: upper end.
+        p: two-sided Wilcoxon signed-rank, over users that differ; 1 where none does.
+        wins: users for whom the first is better.
+        ties: users for whom both are alike.
+        losses: users for whom the second is better.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    wins: int
+    ties: int
+    losses: int
+
+
+class Draws:
+    """Means of several rows when the users are drawn anew, the same users for all rows: every pair is paired.
+
+    A user's predictions stay together. Means are over predictions, as in ``result.json``.
+
+    Args:
+        gains: what each prediction is worth, for every row.
+        users: the user of each prediction.
+        repeats: how often users are drawn.
+        seed: of the draw.
+    """
+
+    def __init__(
+        self, gains: Float[np.ndarray, "rows M"], users: Int[np.ndarray, "M"], repeats: int = 2000, seed: int = 0
+    ) -> None:
+        _, at = np.unique(users, return_inverse=True)
+        n_users = int(at.max()) + 1
+        self.counts = np.bincount(at, minlength=n_users)
+        self.sums = np.stack([np.bincount(at, row, minlength=n_users) for row in gains])
+        self.means = self.sums.sum(1) / self.counts.sum()
+        generator = np.random.default_rng(seed)
+        columns = np.vstack([self.sums, self.counts]).T
+        drawn = np.empty((repeats, len(columns[0])))
+        for repeat in range(repeats):
+            times = np.bincount(generator.integers(0, n_users, n_users), minlength=n_users)
+            drawn[repeat] = times @ columns
+        self.drawn: Float[np.ndarray, "repeats rows"] = drawn[:, :-1] / drawn[:, -1:]
+
+    def paired(self, first: int, second: int, confidence: float = 0.95) -> Paired:
+        """The first row against the second, with a percentile interval of its own."""
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(self.drawn[:, first] - self.drawn[:, second], [tail, 1 - tail])
+        per_user = (self.sums[first] - self.sums[second]) / self.counts
+        differing = np.abs(per_user) > 1e-12
+        result: Any = stats.wilcoxon(per_user[differing]) if differing.any() else None
+        p = 1.0 if result is None else float(result.pvalue)
+        wins, losses = int((per_user[differing] > 0).sum()), int((per_user[differing] < 0).sum())
+        ties = per_user.size - wins - losses
+        return Paired(float(self.means[first] - self.means[second]), float(low), float(high), p, wins, ties, losses)
+
+    def simultaneous(self, confidence: float = 0.95) -> Float[np.ndarray, "rows rows 2"]:
+        """Intervals of every difference, row minus column, that hold all at once with this confidence.
+
+        The width is the quantile of the largest standardised deviation over all pairs, so that a row may be called the
+        best after having been chosen by the same figures.
+        """
+        centre = self.means[:, None] - self.means[None, :]
+        off = self.drawn[:, :, None] - self.drawn[:, None, :] - centre
+        scale = off.std(axis=0)
+        apart = scale > 1e-12
+        width = 0.0
+        if apart.any():
+            width = float(np.quantile((np.abs(off[:, apart]) / scale[apart]).max(axis=1), confidence))
+        return np.stack([centre - width * scale, centre + width * scale], axis=-1)
+
+
+def holm(p: Float[np.ndarray, "tests"]) -> Float[np.ndarray, "tests"]:
+    """Holm's step-down correction of p-values that were looked at together."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    corrected = np.empty_like(p, dtype=float)
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected
+
+
+@dataclass(frozen=True)
+class CriticalDifference:
+    """Mean ranks of rows over data sets, and how far apart two must be to be told apart (Nemenyi; Demšar, JMLR 2006).
+
+    Attributes:
+        mean_ranks: 1 is best.
+        distance: the critical difference at 5 %.
+        p: of Friedman's test that all rows are alike; None with fewer than three rows, where it is not defined.
+    """
+
+    mean_ranks: Float[np.ndarray, "rows"]
+    distance: float
+    p: float | None
+
+
+def critical_difference(scores: Float[np.ndarray, "sets rows"]) -> CriticalDifference:
+    """Rank rows within each data set, high scores first, and compare the mean ranks.
+
+    Raises:
+        ValueError: fewer than two data sets or rows.
+    """
+    n_sets, n_rows = scores.shape
+    if n_sets < 2 or n_rows < 2:
+        raise ValueError(f"There are {n_sets} data sets and {n_rows} rows; a critical difference takes two of each.")
+    ranks = stats.rankdata(-scores, axis=1)
+    distance = (
+        stats.studentized_range.ppf(0.95, n_rows, np.inf) / np.sqrt(2) * np.sqrt(n_rows * (n_rows + 1) / 6 / n_sets)
+    )
+    p = float(stats.friedmanchisquare(*scores.T).pvalue) if n_rows > 2 else None
+    return CriticalDifference(ranks.mean(axis=0), float(distance), p)

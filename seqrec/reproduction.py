@@ -1,0 +1,71 @@
+"""The command that trains and tests a recorded run again, from nothing but its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from seqrec.board.results import Result, demand_comparable, read
+from seqrec.data.errors import InputError
+from seqrec.data.folders import write_whole
+from seqrec.studies.running import measure, train
+
+# What belongs to the run that was, not to its recipe.
+LEFT_OUT = ("run", "config", "ckpt_path", "verbose")
+
+
+def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -> None:
+    """Train and test recorded runs again, with the config and the seed that their result.json holds, and compare.
+
+    seqrec reproduce experiments/results/quality/recipe/sasrec-beauty-seed1
+
+    What was stopped goes on when started again. On the same kind of machine the figures are the same; elsewhere they
+    differ by what rounding does to training.
+
+    Args:
+        results: the folder of a run, or of several.
+        out: folder for the new runs.
+
+    Raises:
+        InputError: the data are not there, or are not those of the record.
+    """
+    recorded = read(results if isinstance(results, list) else [results])
+    for result in recorded:
+        _check_data(result)
+    again = [_again(result, out / result.folder.name) for result in recorded]
+    Console().print(_side_by_side([result.fields["metrics"] for result in recorded], again))
+
+
+def _again(result: Result, folder: Path) -> Mapping[str, float]:
+    config = {name: value for name, value in result.fields["config"].items() if name not in LEFT_OUT}
+    path = folder.with_name(f"{folder.name}.yaml")
+    write_whole(path, json.dumps(config, indent=2) + "\n")  # JSON is YAML
+    train(folder, [f"--config={path}"])
+    fields: dict[str, Any] = measure(folder)
+    demand_comparable(result, Result(folder, fields))
+    return fields["metrics"]
+
+
+def _check_data(result: Result) -> None:
+    prepared = Path(result.fields["config"]["data"]["prepared"])
+    wanted, manifest = result.fields["passport"]["dataset"], prepared / "manifest.json"
+    found = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"] if manifest.is_file() else None
+    if found != wanted:
+        state = "is not there" if found is None else f"has the fingerprint {found[:12]}…, not {wanted[:12]}…"
+        raise InputError(
+            f"{prepared}, which {result.folder} was trained on, {state}; prepare it as it was, with `seqrec prepare`."
+        )
+
+
+def _side_by_side(recorded: list[Mapping[str, float]], again: list[Mapping[str, float]]) -> Table:
+    table = Table("metric", "recorded", "again", title=f"mean of {len(recorded)} seed{'s' * (len(recorded) > 1)}")
+    for name in recorded[0]:
+        old, new = (mean(metrics[name] for metrics in runs) for runs in (recorded, again))
+        table.add_row(name, f"{old:.6g}", f"{new:.6g}")
+    return table

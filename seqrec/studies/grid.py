@@ -1,0 +1,152 @@
+"""Does the jobs of a study one after the other, beside other processes and machines that do the same."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from seqrec.studies import worker
+from seqrec.studies.jobs import Job
+from seqrec.studies.locks import is_held
+
+PAUSE = 2.0  # seconds between looks at what others are doing
+
+
+def work(study: Path, jobs: Sequence[Job], console: Console) -> list[Job]:
+    """Do every job that is not done, and wait for those that others are at; if they die, their jobs are taken over.
+
+    Args:
+        study: the file of the study.
+        jobs: in the order they are to be done.
+        console: where progress is shown.
+
+    Returns:
+        The jobs that failed; those after them were done.
+    """
+    failed: list[Job] = []
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=sum(map(size, jobs)))
+        while pending := [job for job in jobs if job not in failed and not job.is_done]:
+            ready = [job for job in pending if job.is_ready]
+            free = next((job for job in ready if not is_held(job.lock)), None)
+            if free is None:
+                if not ready:  # they wait for a search that failed
+                    failed += pending
+                    break
+                progress.update(bar, completed=_completed(jobs), description=f"others are at {_counted(ready)}")
+                time.sleep(PAUSE)
+                continue
+            status = _do(study, free, jobs, progress, bar)
+            if free.is_done:
+                console.print(f"{free.name}: {_said(free)}; {left(jobs)}", highlight=False, soft_wrap=True)
+            elif status == 0:  # once more would end alike, for we still go by what we read when we began
+                failed.append(free)
+                console.print(
+                    f"{free.name}: its config, its data or the code changed while it ran; start again", soft_wrap=True
+                )
+            elif status != worker.TAKEN:
+                failed.append(free)
+                console.print(
+                    f"{free.name}: failed with status {status}, see {free.said}: {_last_line(free)}", soft_wrap=True
+                )
+            progress.update(bar, completed=_completed(jobs))
+    return failed
+
+
+def size(job: Job) -> int:
+    """How far the bar moves with a job: a search counts as its trials."""
+    return job.search.trials if job.seed is None else 1
+
+
+def left(jobs: Sequence[Job]) -> str:
+    """An estimate in words of the time until all jobs are done, by how long jobs like them took."""
+    pending = [job for job in jobs if not job.is_done]
+    if not pending:
+        return "nothing left"
+    done = [job for job in jobs if job.is_done and job.seconds is not None]
+    expected = [_expected(job, done) for job in pending]
+    known = [seconds for seconds in expected if seconds is not None]
+    if not known:
+        return f"{_counted(pending)} left, no estimate yet"
+    hands = max(1, sum(is_held(job.lock) for job in pending))
+    seconds = sum(known) / len(known) * len(pending) / hands
+    return f"{_counted(pending)} left, about {_duration(seconds)}" + (f" with {hands} at work" if hands > 1 else "")
+
+
+def _counted(jobs: Sequence[Job]) -> str:
+    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+
+
+def _expected(job: Job, done: Sequence[Job]) -> float | None:
+    """Mean seconds of the jobs most like it: the same row, else the same data, else the same kind."""
+    kind = [other for other in done if (other.seed is None) == (job.seed is None)]
+    for alike in (
+        [other for other in kind if (other.data, other.label) == (job.data, job.label)],
+        [other for other in kind if other.label == job.label],
+        [other for other in kind if other.data == job.data],
+        kind,
+    ):
+        if alike:
+            return mean(other.seconds or 0.0 for other in alike)
+    trials = [other for other in done if other.label == job.label and other.data == job.data]
+    return mean((other.seconds or 0.0) / size(other) for other in trials) if trials else None
+
+
+def _do(study: Path, job: Job, jobs: Sequence[Job], progress: Progress, bar: object) -> int:
+    job.said.parent.mkdir(parents=True, exist_ok=True)
+    with job.said.open("a") as said:
+        process = subprocess.Popen(worker.command(study, job), stdout=said, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                progress.update(bar, completed=_completed(jobs), description=job.name)  # type: ignore[arg-type]
+                try:
+                    process.wait(timeout=PAUSE)
+                except subprocess.TimeoutExpired:
+                    continue
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    return process.returncode
+
+
+def _completed(jobs: Sequence[Job]) -> int:
+    """Final runs and trials that are over."""
+    over = 0
+    for job in jobs:
+        if job.is_done:
+            over += size(job)
+        elif job.seed is None:
+            over += min(size(job), len(list(job.folder.glob("trial-*/fit.json"))))
+    return over
+
+
+def _said(job: Job) -> str:
+    outcome = job.outcome
+    if job.seed is None:
+        chosen = outcome["trials"][outcome["chosen"]]
+        return f"trial {chosen['number']} of {len(outcome['trials'])}, {outcome['metric']} {chosen['value']:.4f}"
+    return f"ndcg@10 {outcome['metrics']['ndcg@10']:.4f} in {_duration(job.seconds or 0.0)}"
+
+
+def _last_line(job: Job) -> str:
+    lines = [line for line in job.said.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,219 @@
+"""The pieces of a study that are done one by one: final runs and searches, and whether they are done already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import seqrec
+from seqrec.data.errors import InputError
+from seqrec.studies.study import Row, Search, Study
+
+# Rooms and modules that no figure of a result depends on.
+BESIDE = ("board", "studies", "export", "serving")
+BESIDE_FILES = ("leaderboard", "reproduction", "quickstart", "run_export", "help_text", "suggestions", "cli")
+
+Fingerprint = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a study works and where it keeps its results; machines that share both share the work.
+
+    Attributes:
+        runs: the runs themselves, with checkpoints.
+        results: what is kept of them.
+        any_code: whether what another version of the code has done counts as done.
+    """
+
+    runs: Path
+    results: Path
+    any_code: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recipe on one data set: ``seed`` is that of a final run, or None for the search before it.
+
+    Attributes:
+        study: the study it belongs to.
+        places: where it is done.
+        data: name of the data set.
+        label: name of the row.
+        seed: see above.
+    """
+
+    study: Study
+    places: Places
+    data: str
+    label: str
+    seed: int | None
+
+    @property
+    def row(self) -> Row:
+        return self.study.rows[self.label]
+
+    @property
+    def search(self) -> Search:
+        assert self.study.search is not None
+        return self.study.search
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}/{self.label}, " + ("search" if self.seed is None else f"seed {self.seed}")
+
+    @property
+    def _stem(self) -> str:
+        return f"{self.label}-{'search' if self.seed is None else f'seed{self.seed}'}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies, or the trials of the search."""
+        return self.places.runs / self.study.name / self.data / self._stem
+
+    @property
+    def lock(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.lock")
+
+    @property
+    def said(self) -> Path:
+        """What the job printed."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def kept(self) -> Path:
+        """The file that says that the job is done, and what came out."""
+        folder = self.places.results / self.study.name / self.data
+        return folder / f"{self._stem}.json" if self.seed is None else folder / self._stem / "result.json"
+
+    @property
+    def before(self) -> Job | None:
+        """The search that a final run waits for."""
+        waits = self.seed is not None and self.row.space is not None
+        return Job(self.study, self.places, self.data, self.label, None) if waits else None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.before is None or self.before.is_done
+
+    @property
+    def stack(self) -> list[str]:
+        return [*self.study.data[self.data], *self.row.configs]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys that refine the stack: those of the row, and of the trial that was chosen for it."""
+        chosen = {} if self.before is None else chosen_trial(self.before.outcome)["params"]
+        of_trials = self.search.set if self.seed is None else {}
+        return {**self.row.set, **of_trials, **chosen}
+
+    @property
+    def arguments(self) -> list[str]:
+        """What `seqrec fit` is told."""
+        return [*(f"--config={config}" for config in self.stack), *as_options(self.settings)]
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the figures depend on: a job is done if it was done with the same."""
+        asked: list[Any] = [[_content(config) for config in self.stack], self.settings, self.seed]
+        if self.seed is None:
+            asked += [self.row.space, self.search.trials, self.search.seed, self.search.metric]
+            asked += [self.search.warmup_epochs]
+        return {"config": _digest(asked), "data": self._data_fingerprint, "code": code_fingerprint()}
+
+    @property
+    def _data_fingerprint(self) -> str:
+        named = [_prepared(found) for found in (*map(_content, self.stack), self.settings)]
+        prepared = next((folder for folder in reversed(named) if folder), None)
+        if prepared is None:
+            raise InputError(f"No config of {self.name} says data.prepared; add one that does to the study.")
+        manifest = Path(prepared) / "manifest.json"
+        if not manifest.is_file():
+            raise InputError(
+                f"{prepared}, the data of {self.name}, is not there; run `seqrec prepare {Path(prepared).name}` first."
+            )
+        return json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What was kept; nothing where nothing is."""
+        try:
+            return json.loads(self.kept.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    @property
+    def is_done(self) -> bool:
+        if not self.is_ready:
+            return False
+        return same(self.outcome.get("study", {}).get("fingerprint"), self.fingerprint, self.places.any_code)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None where it is not known."""
+        return self.outcome.get("study", {}).get("seconds")
+
+
+def jobs_of(study: Study, places: Places) -> list[Job]:
+    """All jobs in the order they are best done: a search before its final runs, data set by data set."""
+    jobs = []
+    for data in study.data:
+        for label, row in study.rows.items():
+            if data not in (row.data or study.data):
+                continue
+            jobs += [Job(study, places, data, label, None)] if row.space is not None else []
+            jobs += [Job(study, places, data, label, seed) for seed in row.seeds or study.seeds]
+    return jobs
+
+
+def chosen_trial(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The trial that a finished search chose."""
+    return next(trial for trial in outcome["trials"] if trial["number"] == outcome["chosen"])
+
+
+def same(one: Fingerprint | None, other: Fingerprint, any_code: bool) -> bool:
+    """Whether two fingerprints agree, whatever the code if that is wanted."""
+    if one is None:
+        return False
+    return all(one.get(part) == value for part, value in other.items() if not (any_code and part == "code"))
+
+
+def as_options(settings: Mapping[str, Any]) -> list[str]:
+    """Keys and values as options of the command line."""
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
+
+
+@cache
+def code_fingerprint() -> str:
+    """SHA-256 of every module of the package that a figure may depend on."""
+    package = Path(seqrec.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.parts[0] not in BESIDE and place.as_posix().removesuffix(".py") not in BESIDE_FILES:
+            digest.update(place.as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _content(config: str) -> Any:
+    return yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+
+
+def _prepared(found: Any) -> str | None:
+    """The prepared folder that a config or some settings name."""
+    if "data.prepared" in (found or {}):
+        return found["data.prepared"]
+    data = (found or {}).get("data")
+    return data.get("prepared") if isinstance(data, dict) else None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

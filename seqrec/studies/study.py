@@ -1,0 +1,137 @@
+"""A study file: which rows are run on which data with which seeds, and how each of them is tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqrec.data.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Search:
+    """How rows are tuned; the same for all rows of a study, so that none gets more than another.
+
+    Attributes:
+        trials: how many settings are tried, at least 1.
+        seed: of the search and of the training of each trial.
+        metric: what is made as large as possible, on validation.
+        warmup_epochs: epochs before a trial may be given up.
+        set: keys of the config that trials have and final runs have not, say fewer epochs.
+    """
+
+    trials: int
+    seed: int = 0
+    metric: str = "val/ndcg@10"
+    warmup_epochs: int = 5
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe of a study.
+
+    Attributes:
+        configs: files that are stacked on those of the data.
+        set: keys that refine them.
+        space: keys that are searched: ``{low, high}`` with ``log`` or ``step`` if wanted, or ``{choices}``. None is not
+            tuned.
+        seeds: of this row; None means those of the study.
+        data: names of the data sets that it is run on; None means all of the study.
+    """
+
+    configs: Sequence[str] = ()
+    set: Mapping[str, Any] = field(default_factory=dict)
+    space: Mapping[str, Mapping[str, Any]] | None = None
+    seeds: Sequence[int] | None = None
+    data: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A list of rows times data times seeds.
+
+    Attributes:
+        name: of the folder of its results.
+        about: what it is for.
+        data: stacks of configs, one per data set, each run with every row.
+        rows: by label.
+        seeds: of the final runs.
+        search: how rows with a space are tuned; needed if there are any.
+    """
+
+    name: str
+    about: str
+    data: Mapping[str, Sequence[str]]
+    rows: Mapping[str, Row]
+    seeds: Sequence[int]
+    search: Search | None = None
+
+
+def read_study(path: Path) -> Study:
+    """The study of a file.
+
+    Raises:
+        InputError: it cannot be read, a key is unknown, missing or of the wrong kind, or a config does not exist.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; name a study file such as experiments/studies/s1.yaml.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it.") from None
+    content = _known(path, "the study", content, Study)
+    # What begins with a dot is there to be repeated by the rows.
+    rows = {label: row for label, row in content["rows"].items() if not label.startswith(".")}
+    rows = {label: Row(**_known(path, f"row {label}", row, Row)) for label, row in rows.items()}
+    search = content.get("search")
+    if search is not None:
+        search = Search(**_known(path, "search", search, Search))
+    study = Study(**(content | {"rows": rows, "search": search}))
+    _check(path, study)
+    return study
+
+
+def _known(path: Path, where: str, entry: Any, kind: Any) -> dict[str, Any]:
+    """The entry, if all its keys are known and none that is needed is missing."""
+    names = [each.name for each in fields(kind)]
+    if not isinstance(entry, dict):
+        raise InputError(f"{path}: {where} is {entry!r}; give it keys among {', '.join(names)}.")
+    for key in entry:
+        if key not in names:
+            raise InputError(f"{path}: {where} has the key '{key}'; {nearest(str(key), names)}.")
+    needed = [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+    for name in needed:
+        if name not in entry:
+            raise InputError(f"{path}: {where} has no '{name}'; give it one.")
+    return dict(entry)
+
+
+def _check(path: Path, study: Study) -> None:
+    stacks = [*study.data.values(), *(row.configs for row in study.rows.values())]
+    for config in dict.fromkeys(config for stack in stacks for config in stack):
+        if not Path(config).is_file():
+            raise InputError(f"{path} names {config}, which does not exist; correct it, or run in the folder it is in.")
+    if not study.rows or not study.data or not study.seeds:
+        raise InputError(f"{path} has no rows, no data or no seeds; give at least one of each.")
+    for label, row in study.rows.items():
+        for name in row.data or ():
+            if name not in study.data:
+                raise InputError(f"{path}: row {label} is for the data '{name}'; {nearest(name, study.data)}.")
+    tuned = [label for label, row in study.rows.items() if row.space is not None]
+    if tuned and study.search is None:
+        raise InputError(f"{path}: row {tuned[0]} has a space, but the study no `search`; say how many trials it gets.")
+    if study.search is not None and study.search.trials < 1:
+        raise InputError(f"{path}: search.trials is {study.search.trials}; it must be at least 1.")
+    for label in tuned:
+        for key, choice in (study.rows[label].space or {}).items():
+            kinds = set(choice) if isinstance(choice, dict) else set()
+            if kinds != {"choices"} and not {"low", "high"} <= kinds <= {"low", "high", "log", "step"}:
+                raise InputError(
+                    f"{path}: {key} of row {label} is searched in {choice}; give it choices, or low and high with "
+                    "log or step if wanted."
+                )

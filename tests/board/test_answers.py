@@ -1,0 +1,74 @@
+"""The four answers on top of the page: what they choose, the interval behind it, and when they choose nothing."""
+
+import numpy as np
+import pytest
+from made_runs import a_measured_run, a_run, a_study
+
+from seqrec.board.answers import answers
+from seqrec.board.gains import gains_of
+from seqrec.board.results import read, tables_of
+
+
+def answered(folder, minutes=10.0):
+    (table,) = tables_of(read([folder]))
+    return answers(table, gains_of(table.rows), minutes)
+
+
+def test_a_clear_winner_is_named_with_the_interval_to_the_next(tmp_path):
+    short, long, cold, quick = answered(a_study(tmp_path, n_users=3000, better=2.0))
+    assert short.models == long.models == ("sasrec",)
+    assert short.question.startswith("short histories (histories of at most ")
+    assert " to gru4rec; " in short.why
+    assert cold.question == "cold items (items at most 5 times in training)"
+    assert quick.models == ("gru4rec",)  # sasrec takes 15 minutes
+    assert "[+" in quick.why
+    assert answered(tmp_path, minutes=15.0)[-1].models == ("sasrec",)
+
+
+def test_what_the_data_cannot_tell_apart_is_said_with_the_quickest_of_them(tmp_path):
+    short = answered(a_study(tmp_path, n_users=300, better=1.0))[0]
+    assert {"sasrec", "gru4rec"} <= set(short.models)
+    assert short.headline.startswith("not told apart: ")
+    assert "[-" in short.why
+    assert "trains fastest" in short.why
+
+
+def test_each_question_looks_at_its_own_predictions(tmp_path):
+    """One model knows short histories, the other long ones; each is chosen where it is better."""
+    history = np.repeat([2, 30], 200)
+    popularity = np.tile([1, 50], 200)
+    for name, dim, good in (("short", 1, history < 10), ("long", 2, history > 10), ("cold", 3, popularity < 5)):
+        a_measured_run(tmp_path, name, np.where(good, 0, 8), history, popularity, dim=dim)
+    short, long, cold, _ = answered(tmp_path)
+    assert [answer.models for answer in (short, long, cold)] == [
+        ("SASRec (short)",), ("SASRec (long)",), ("SASRec (cold)",)
+    ]  # fmt: skip
+    assert short.question == "short histories (histories of at most 2 events)"
+    assert long.question == "long histories (histories of at least 30 events)"
+    assert "200 targets" in short.why
+
+
+def test_nothing_is_chosen_where_nothing_can_be_said(tmp_path):
+    for name, dim in (("one", 1), ("two", 2)):
+        a_run(tmp_path / "bare", name, dim=dim)
+        a_measured_run(tmp_path / "plain", name, [dim] * 50, dim=dim)
+        a_measured_run(tmp_path / "warm", name, [dim] * 50, [5] * 50, [90] * 49 + [0], dim=dim)
+    bare = answered(tmp_path / "bare")
+    assert [answer.models for answer in bare] == [(), (), (), ()]
+    assert "fewer than two rows kept the ranks" in bare[0].why
+    assert "of 2 rows that trained that fast, 0 kept the ranks of their users" in bare[3].why
+    assert "without the lengths of histories" in answered(tmp_path / "plain")[0].why
+    assert answered(tmp_path / "warm")[2].why == "only 1 targets are of this kind"
+    assert answered(tmp_path / "plain", minutes=0.1)[3].why == "no row trained that fast"
+
+
+def test_intervals_cover_the_truth_of_a_group(tmp_path):
+    """The difference of two models on short histories is .5 by construction."""
+    random = np.random.default_rng(0)
+    good = random.random(2000) < 0.5
+    a_measured_run(tmp_path, "one", np.zeros(2000, dtype=int), [3] * 2000, [9] * 2000, dim=1)
+    a_measured_run(tmp_path, "two", np.where(good, 0, 99), [3] * 2000, [9] * 2000, dim=2)
+    short = answered(tmp_path)[0]
+    low, high = (float(end) for end in short.why.partition("[")[2].partition("]")[0].split(", "))
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(2000), rel=0.1)

@@ -1,0 +1,189 @@
+"""Which runs share a table, what a row says, and how two runs are compared."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import PASSPORT, a_measured_run, a_run, a_study
+
+from seqrec.board.results import differences
+from seqrec.data.errors import InputError
+from seqrec.leaderboard import compare, leaderboard
+
+ROOT = Path(__file__).parents[2]
+FIELDS = [
+    ("kind", "GlobalTime", "split (kind): LeaveOneOut against GlobalTime"),
+    ("parameters", {"test_days": 7}, "parameters of the split (parameters): {} against"),
+    ("seen_is_excluded", False, "seen items excluded (seen_is_excluded): true against false"),
+    ("cold_targets", "dropped", "targets that training never saw (cold_targets): kept against dropped"),
+    ("candidates", "100 sampled", "candidates (candidates): all items against 100 sampled"),
+    ("tie_rule", "random", "order of equal times (tie_rule): stable: file order against random"),
+    ("dataset", "xyz", "data set (dataset): abc against xyz"),
+    ("target_hash", "xyz", "hash of the test targets (target_hash): def against xyz"),
+]
+
+
+def rows_of(page: Path, label: str = "SASRec") -> list[list[str]]:
+    lines = [line for line in page.read_text().splitlines() if line.startswith(f"| {label}")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in rows if "not run" not in row]
+
+
+def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path):
+    runs = [a_run(tmp_path, f"seed{seed}", ndcg, seed) for seed, ndcg in enumerate([0.04, 0.05, 0.06])]
+    other = a_run(tmp_path, "wide", 0.07, dim=128)
+    leaderboard([*runs, other], tmp_path / "docs" / "leaderboard")
+    best, mean = rows_of(tmp_path / "docs" / "leaderboard.md")
+    assert best[:6] == ["SASRec (wide)", "SASRec", "1", "–", "0.1400", "0.0700"]
+    assert mean[2:6] == ["3", "–", "0.1000 ± 0.0200", "0.0500 ± 0.0100"]
+    assert mean[-6:-1] == ["1,234,567", "1.5", "0.50", "–", "012345678"]
+    assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
+
+
+def test_rows_of_one_name_from_two_studies_stay_apart(tmp_path: Path):
+    for study in ("s1", "s6"):
+        for seed in (1, 2):
+            a_run(tmp_path / study, f"sasrec-seed{seed}", 0.05, seed, study={"name": study, "row": "sasrec"})
+    leaderboard(tmp_path, tmp_path / "page")
+    rows = rows_of(tmp_path / "page.md", "sasrec")
+    assert sorted(row[0] for row in rows) == ["sasrec (s1)", "sasrec (s6)"]
+    assert [row[2] for row in rows] == ["2", "2"]
+
+
+@pytest.mark.parametrize(("field", "value", "words"), FIELDS)
+def test_runs_with_different_passports_never_share_a_table(tmp_path: Path, field: str, value: Any, words: str):
+    runs = [a_run(tmp_path, "one", 0.04), a_run(tmp_path, "two", 0.05, 1, passport={field: value})]
+    leaderboard(runs, tmp_path / "page")
+    page = (tmp_path / "page.md").read_text()
+    assert page.count("| row | model |") == 2
+    assert page.count("Apart from the first table") == 1
+    assert page.count(f"({field}): ") == 1
+    (found,) = differences(PASSPORT, {**PASSPORT, field: value})
+    assert found.startswith(words)
+    with pytest.raises(InputError) as refusal:
+        compare(*runs)
+    assert words in str(refusal.value)
+    assert (tmp_path / "page.html").read_text().count('class="table" id="table-') == 2
+
+
+def test_what_a_passport_says_besides_does_not_part_runs(tmp_path: Path):
+    runs = [a_run(tmp_path, "one", 0.04, passport={"max_length": 50})]
+    runs += [a_run(tmp_path, "two", 0.05, dim=32, passport={"max_length": 200})]
+    leaderboard(runs, tmp_path / "page")
+    assert (tmp_path / "page.md").read_text().count("| row | model |") == 1
+    compare(*runs)
+
+
+def test_a_difference_is_given_with_interval_test_and_counts(tmp_path: Path):
+    leaderboard(a_study(tmp_path / "runs", better=2.0), tmp_path / "page")
+    (header,) = rows_of(tmp_path / "page.md", "row | model")
+    assert header.index("NDCG@10 against sasrec") > header.index("ndcg@10")
+    (sasrec,), (markov,) = rows_of(tmp_path / "page.md", "sasrec"), rows_of(tmp_path / "page.md", "markov")
+    at = header.index("NDCG@10 against sasrec")
+    assert sasrec[at] == "baseline"
+    assert (sasrec[3], markov[3]) == ("20", "–")
+    assert markov[at].startswith("-0.")
+    low, high = (float(end) for end in markov[at].partition("[")[2].strip("]").split(", "))
+    assert low < float(markov[at].split()[0]) < high < 0
+    assert markov[at + 1] == "< .0001"
+    assert sum(int(count) for count in markov[at + 2].split(" / ")) == 400
+    leaderboard(tmp_path / "runs", tmp_path / "page", baseline="markov")
+    assert "NDCG@10 against markov" in (tmp_path / "page.md").read_text()
+    with pytest.raises(InputError, match="No row is called 'sasrek'"):
+        leaderboard(tmp_path / "runs", tmp_path / "page", baseline="sasrek")
+
+
+def test_a_table_without_the_mandatory_rows_says_so_on_top_and_row_by_row(tmp_path: Path):
+    a_study(tmp_path / "runs")
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    assert "Incomplete" not in (tmp_path / "page.md").read_text()
+    for run in [*(tmp_path / "runs").glob("beauty/markov*"), *(tmp_path / "runs").glob("beauty/sasrec*")]:
+        fields = json.loads((run / "result.json").read_text())
+        fields.pop("tuning", None)
+        fields["config"]["model"]["init_args"]["recommender"]["class_path"] = "seqrec.recommenders.other.Other"
+        (run / "result.json").write_text(json.dumps(fields))
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    page = (tmp_path / "page.md").read_text()
+    assert "**Incomplete.** This table lacks first-order Markov, SASRec with a record of its tuning:" in page
+    assert "| first-order Markov | not run |" in page
+    assert "| SASRec with a record of its tuning | not run |" in page
+    assert "| popularity | not run |" not in page
+    assert page.index("Incomplete") < page.index("| row | model |")
+
+
+def test_two_runs_are_compared_on_their_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    ranks = np.arange(60) % 12
+    one = [a_measured_run(tmp_path / "one", f"seed{seed}", ranks, seed=seed) for seed in (1, 2)]
+    a_measured_run(tmp_path / "two", "run", np.where(np.arange(60) < 30, 0, ranks), dim=8)
+    compare(tmp_path / "two", tmp_path / "one")
+    said = capsys.readouterr().out
+    assert "SASRec, 2 seeds, recall@10" in said
+    assert "NDCG@10 of the first minus the second: +0." in said
+    # Of the first 30 users, ranks 0 to 11 and again, 3 were at rank 0 already.
+    assert "better for 27 users, alike for 33, worse for 0." in said
+    compare(one[0], one[1])
+    assert "+0.0000, 95 % over users [+0.0000, +0.0000]; Wilcoxon p 1.0000" in capsys.readouterr().out
+    with pytest.raises(InputError, match="holds 2 recipes"):
+        compare(tmp_path, tmp_path / "one")
+    (tmp_path / "two" / "run" / "ranks.parquet").unlink()
+    compare(tmp_path / "two", tmp_path / "one")
+    assert "no interval can be given" in capsys.readouterr().out
+
+
+def test_ranks_that_are_not_those_of_their_result_are_refused(tmp_path: Path):
+    run = a_measured_run(tmp_path, "one", [1, 2, 3])
+    a_measured_run(tmp_path, "two", [1, 2, 3], users=[7, 8, 9], dim=8)
+    with pytest.raises(InputError, match="holds other predictions than"):
+        leaderboard(tmp_path, tmp_path / "page")
+    fields = json.loads((run / "result.json").read_text())
+    fields["metrics"]["count"] = 4
+    (run / "result.json").write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=r"holds 3 predictions and result\.json counts 4"):
+        leaderboard(tmp_path, tmp_path / "page")
+
+
+def test_data_sets_split_alike_are_ranked_together(tmp_path: Path):
+    for number, data in enumerate(("beauty", "toys", "yelp")):
+        a_study(tmp_path / "runs", data=data, better=2.0, seed=number)
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    across = (tmp_path / "page.md").read_text().partition("## Across data sets")[2]
+    assert "on beauty, toys, yelp: mean ranks by NDCG@10" in across
+    assert "| sasrec | 1.00 |" in across
+    assert "| popularity | 5.00 |" in across
+
+
+def test_a_folder_of_runs_is_searched_and_nothing_is_read_twice(tmp_path: Path):
+    run = a_run(tmp_path / "runs", "one", 0.04)
+    leaderboard([tmp_path / "runs", run], tmp_path / "page.html")
+    assert len(rows_of(tmp_path / "page.md")) == 1
+    leaderboard(tmp_path / "runs", tmp_path / "page.md")
+    assert len(rows_of(tmp_path / "page.md")) == 1
+
+
+def test_it_says_where_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    leaderboard(a_run(tmp_path, "one", 0.04), tmp_path / "page")
+    assert capsys.readouterr().out == f"{tmp_path / 'page.md'} and {tmp_path / 'page.html'}: 1 run in 1 table.\n"
+
+
+def test_the_recorded_results_are_read_and_become_a_page_in_seconds(tmp_path: Path):
+    began = time.process_time()
+    leaderboard(ROOT / "experiments" / "results" / "quality", tmp_path / "page")
+    assert time.process_time() - began < 30
+    assert "amazon-beauty, LeaveOneOut, seen items excluded" in (tmp_path / "page.md").read_text()
+
+
+def test_mistakes_are_named(tmp_path: Path):
+    with pytest.raises(InputError, match="does not exist"):
+        leaderboard([tmp_path / "nowhere"], tmp_path / "page")
+    with pytest.raises(InputError, match="was found"):
+        leaderboard([tmp_path], tmp_path / "page")
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        leaderboard([tmp_path], tmp_path / "page")
+    (tmp_path / "result.json").write_text('{"metrics": {}}')
+    with pytest.raises(InputError, match="has no passport"):
+        leaderboard([tmp_path], tmp_path / "page")
+    assert not (tmp_path / "page.md").exists()

@@ -1,0 +1,81 @@
+"""What papers claim: the file keeps to its form, says where each figure stands, and never enters a table."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from made_runs import a_run
+
+from seqrec.board.reported import read_claims
+from seqrec.board.results import read, tables_of
+from seqrec.data.errors import InputError
+from seqrec.leaderboard import leaderboard
+
+REPORTED = Path(__file__).parents[2] / "experiments" / "reported.yaml"
+
+
+def test_the_file_keeps_to_its_form_and_holds_the_models_that_matter():
+    claims = read_claims(REPORTED)
+    names = " ".join(claim.model for claim in claims)
+    for model in ("SASRec", "eSASRec", "Mamba4Rec", "SIGMA", "SRA-CL base", "CAPE", "HSTU", "BERT4Rec", "gSASRec"):
+        assert model in names
+    assert "HMamba" in yaml.safe_load(REPORTED.read_text())["unread"]
+    assert not any("HMamba" in claim.model for claim in claims)
+    assert len({(claim.model, claim.data, claim.copy, claim.source) for claim in claims}) == len(claims)
+    for claim in claims:
+        assert len(claim.source) > 10
+        assert claim.verified is False or claim.kind != "thread"
+
+
+def test_figures_are_those_of_their_sources():
+    found = {(claim.model, claim.data): claim for claim in read_claims(REPORTED) if "blondered" in claim.source}
+    assert found["eSASRec", "amazon-beauty"].metrics == {"recall@10": 0.0928, "ndcg@10": 0.0523}
+    assert found["eSASRec", "amazon-beauty"].verified
+    assert not found["TIGER", "amazon-beauty"].verified
+
+
+CLAIM = {
+    "model": "M", "data": "beauty", "copy": "all", "metrics": {"ndcg@10": 0.5}, "protocol": "p", "source": "somewhere",
+    "kind": "paper", "verified": True,
+}  # fmt: skip
+PROTOCOL = {"split": "LeaveOneOut", "seen_is_excluded": False, "cold_targets": None, "candidates": "all items"}
+
+
+def written(path: Path, **changed) -> Path:
+    claim = {name: value for name, value in (CLAIM | changed).items() if value != "-"}
+    path.write_text(yaml.safe_dump({"protocols": {"p": PROTOCOL}, "claims": [claim]}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"source": "-"}, "lacks source"),
+        ({"source": " "}, "give a text"),
+        ({"sorce": "x"}, "has the unknown field sorce"),
+        ({"protocol": "q"}, "names the protocol 'q'"),
+        ({"metrics": {}}, "has no metrics"),
+        ({"metrics": {"ndcg@10": 50.0}}, "lies between 0 and 1"),
+        ({"metrics": {"hit@10": 0.5}}, "is one of ours"),
+        ({"kind": "rumour"}, "kind must be one of"),
+        ({"verified": "perhaps"}, "verified true or false"),
+    ],
+)
+def test_a_claim_that_does_not_keep_to_the_form_is_refused(tmp_path, changed, words):
+    with pytest.raises(InputError, match="Claim 1 of"):
+        read_claims(written(tmp_path / "reported.yaml", **changed))
+    with pytest.raises(InputError, match=words):
+        read_claims(written(tmp_path / "reported.yaml", **changed))
+
+
+def test_a_claim_says_how_it_differs_and_stands_beside_the_table_only(tmp_path):
+    run = a_run(tmp_path, "run", 0.05)
+    path = written(tmp_path / "reported.yaml", model="Wonder", metrics={"ndcg@10": 0.987})
+    (claim,) = read_claims(path)
+    (table,) = tables_of(read([run]))
+    assert claim.differences(table)[:2] == ["seen items: ranked", "cold targets not stated"]
+    leaderboard(run, tmp_path / "page", reported=path)
+    before, after = (tmp_path / "page.md").read_text().split("### What others report on beauty")
+    assert "Wonder" not in before
+    assert "| Wonder | all | 0.9870 |" in after
+    assert "Not measured here and not comparable." in after

@@ -1,0 +1,87 @@
+"""Intervals, corrections and critical differences against scipy, hand-computed examples and what they promise."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from seqrec.board.statistics import Draws, critical_difference, holm
+
+
+def test_the_interval_is_that_of_scipys_paired_bootstrap():
+    random = np.random.default_rng(1)
+    gains = random.random((2, 300))
+    gains[0] += 0.03
+    ours = Draws(gains, np.arange(300), repeats=4000).paired(0, 1)
+    theirs = stats.bootstrap(
+        tuple(gains), lambda one, other, axis: np.mean(one - other, axis=axis), paired=True, vectorized=True,
+        n_resamples=4000, method="percentile", random_state=2,
+    ).confidence_interval  # fmt: skip
+    assert ours.difference == pytest.approx(gains[0].mean() - gains[1].mean())
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=0.003)
+    assert ours.p == pytest.approx(stats.wilcoxon(gains[0], gains[1]).pvalue)
+    assert ours.wins + ours.losses == 300
+
+
+def test_predictions_of_a_user_stay_together():
+    """Four equal predictions of each user say no more than one of them."""
+    random = np.random.default_rng(3)
+    gains = random.random((2, 200))
+    alone = Draws(gains, np.arange(200)).paired(0, 1)
+    repeated = Draws(gains.repeat(4, axis=1), np.arange(200).repeat(4)).paired(0, 1)
+    assert (repeated.low, repeated.high) == pytest.approx((alone.low, alone.high))
+    assert repeated.p == pytest.approx(alone.p)
+
+
+def test_means_are_over_predictions_as_in_a_result():
+    draws = Draws(np.array([[1.0, 0.0, 0.0, 1.0]]), np.array([0, 0, 0, 1]))
+    assert draws.means.tolist() == [0.5]
+
+
+def test_equal_rows_are_tied_and_not_told_apart():
+    gains = np.random.default_rng(4).random(50)
+    draws = Draws(np.stack([gains, gains]), np.arange(50))
+    found = draws.paired(0, 1)
+    assert (found.difference, found.low, found.high, found.p, found.ties) == (0.0, 0.0, 0.0, 1.0, 50)
+    assert np.all(draws.simultaneous() == 0)
+
+
+def test_simultaneous_intervals_hold_for_all_pairs_at_once():
+    """Of alike rows, some pair is told apart in about one of twenty tries, not in one of three as with plain ones."""
+    random = np.random.default_rng(5)
+    plain = wrong = 0
+    for _ in range(60):
+        draws = Draws(random.random((6, 60)), np.arange(60), repeats=400)
+        wrong += bool((draws.simultaneous()[..., 0] > 0).any())
+        plain += any(draws.paired(at, other).low > 0 for at in range(6) for other in range(6) if at != other)
+    assert wrong <= 8
+    assert plain >= 15
+
+
+def test_holms_correction_of_a_textbook_example():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_lowers_a_p_and_keeps_their_order(values):
+    p = np.array(values)
+    corrected = holm(p)
+    assert np.all(corrected >= p)
+    assert np.all(corrected <= 1)
+    assert np.all(np.diff(corrected[np.argsort(p)]) >= 0)
+
+
+def test_the_critical_difference_of_demsars_example():
+    """Four classifiers on 14 data sets: Demšar (2006) gives 2.569 sqrt(4 * 5 / (6 * 14)) = 1.25."""
+    scores = np.random.default_rng(6).random((14, 4))
+    assert critical_difference(scores).distance == pytest.approx(1.25, abs=0.005)
+
+
+def test_mean_ranks_share_ties_and_friedman_agrees_with_scipy():
+    scores = np.array([[0.3, 0.2, 0.1], [0.5, 0.5, 0.1], [0.4, 0.1, 0.2]])
+    found = critical_difference(scores)
+    assert found.mean_ranks == pytest.approx([(1 + 1.5 + 1) / 3, (2 + 1.5 + 3) / 3, (3 + 3 + 2) / 3])
+    assert found.p == pytest.approx(stats.friedmanchisquare(*scores.T).pvalue)
+    with pytest.raises(ValueError, match="takes two of each"):
+        critical_difference(scores[:1])

@@ -1,0 +1,160 @@
+"""A study is run by real processes, killed without warning, shared between two, tuned, repeated from its record."""
+
+import json
+import os
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+from desks import ROOT, Desk, kill, wait_until
+from rich.console import Console
+
+from seqrec.cli import main
+from seqrec.studies import jobs, worker
+from seqrec.studies.grid import left, work
+from seqrec.studies.locks import is_held
+from seqrec.studies.searching import search
+
+
+@pytest.fixture(scope="module")
+def done(desk) -> str:
+    """What two programs said that finished the study together, after it was killed while a trial trained and while a
+    final run did."""
+    before = os.getcwd()
+    os.chdir(desk.folder)
+    try:
+        for job in (desk.job("sasrec", None), desk.job("sasrec", 1)):
+            process = desk.start()
+            wait_until(lambda job=job: any(job.folder.glob("**/last.ckpt")), process)
+            workers = psutil.Process(process.pid).children(recursive=True)
+            kill([psutil.Process(process.pid)])
+            process.wait()
+            assert is_held(job.lock)  # who does the job outlives who ordered it
+            kill(workers)
+            assert not is_held(job.lock)
+        assert not desk.job("sasrec", 1).is_done
+        both = [desk.start(), desk.start()]
+        said = [process.communicate()[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+    finally:
+        os.chdir(before)
+    return "\n".join(said)
+
+
+def test_a_study_that_was_killed_is_finished_by_two_programs_that_share_its_folders(done, at_desk):
+    assert done.count("tiny: 3 of 3 jobs done, nothing left.") == 2
+    assert done.count("shop/sasrec, seed 1: ndcg@10") == 1
+    assert "search: trial" not in done
+    assert [job.name for job in at_desk.jobs] == [
+        "shop/popularity, seed 1",
+        "shop/sasrec, search",
+        "shop/sasrec, seed 1",
+    ]
+
+
+def test_a_search_that_was_killed_ends_as_if_nothing_had_happened(done, at_desk, own_desk):
+    job = own_desk.job("sasrec", None)
+    search(job)
+    ours, theirs = job.outcome, json.loads((at_desk.folder / job.kept).read_text())
+    told = [[(trial["state"], trial["value"], trial["params"]) for trial in each["trials"]] for each in (ours, theirs)]
+    assert told[0] == told[1]
+    assert ours["chosen"] == theirs["chosen"]
+
+
+def test_the_chosen_trial_is_recorded_with_all_losers_and_used(done, at_desk):
+    outcome, result = at_desk.job("sasrec", None).outcome, at_desk.job("sasrec", 1).outcome
+    assert len(outcome["trials"]) == outcome["asked"] == 3
+    values = [trial["value"] for trial in outcome["trials"] if trial["state"] == "complete"]
+    chosen = outcome["trials"][outcome["chosen"]]
+    assert chosen["value"] == max(values)
+    assert result["config"]["model"]["init_args"]["learning_rate"] == chosen["params"]["model.learning_rate"]
+    assert result["config"]["trainer"]["max_epochs"] == 12
+    assert result["tuning"]["trials"] == at_desk.job("sasrec", None).kept.name
+    for told in ("metric", "asked", "space", "chosen"):
+        assert result["tuning"][told] == outcome[told]
+
+
+def test_a_run_leaves_result_ranks_and_learning_curve(done, at_desk):
+    job = at_desk.job("sasrec", 1)
+    assert {path.name for path in job.kept.parent.iterdir()} == {"result.json", "ranks.parquet"}
+    curve = job.outcome["curve"]
+    assert [point["epoch"] for point in curve] == list(range(job.outcome["epochs"]))
+    assert all({"seconds", "train/loss", "val/ndcg@10", "val/recall@10"} <= set(point) for point in curve)
+    assert [point["seconds"] for point in curve] == sorted(point["seconds"] for point in curve)
+    best = max(point["val/ndcg@10"] for point in curve)
+    assert best == pytest.approx(job.outcome["validation"]["val/ndcg@10"], abs=1e-6)
+
+
+def test_the_command_of_a_row_gives_the_same_figures(done, at_desk, capsys):
+    assert main(["leaderboard", str(at_desk.results), "--out=page"]) == 0
+    (line,) = [line for line in (at_desk.folder / "page.md").read_text().splitlines() if line.startswith("| sasrec |")]
+    (command,) = [cell.strip() for cell in line.split("|") if "seqrec reproduce" in cell]
+    assert main(command.split()[1:]) == 0
+    again = json.loads((at_desk.folder / "runs" / "reproduced" / "sasrec-seed1" / "result.json").read_text())
+    assert again["metrics"] == at_desk.job("sasrec", 1).outcome["metrics"]
+    assert f"{again['metrics']['ndcg@10']:.6g}" in capsys.readouterr().out
+
+
+def test_the_page_of_the_study_lacks_what_was_not_run_and_compares_the_rest(done, at_desk, capsys):
+    assert main(["leaderboard", str(at_desk.results), "--out=page"]) == 0
+    page = (at_desk.folder / "page.md").read_text()
+    assert "lacks 7-day popularity, first-order Markov:" in page
+    assert "| 7-day popularity | not run |" in page
+    assert main(["compare", *(str(at_desk.job(label, 1).kept.parent) for label in ("sasrec", "popularity"))]) == 0
+    assert "NDCG@10 of the first minus the second: " in capsys.readouterr().out
+
+
+def test_nothing_is_repeated_until_config_data_or_code_change(done, at_desk, monkeypatch):
+    began = time.time()
+    assert "3 of 3 jobs done" in at_desk.run()
+    assert all(job.kept.stat().st_mtime < began for job in at_desk.jobs)
+    popularity, final = at_desk.job("popularity", 1), at_desk.job("sasrec", 1)
+    assert popularity.is_done
+    assert final.is_done
+
+    monkeypatch.setattr(jobs, "code_fingerprint", lambda: "other")
+    assert not popularity.is_done
+    monkeypatch.undo()
+    os.chdir(at_desk.folder)
+
+    study = yaml.safe_load(at_desk.study.read_text())
+    study["rows"]["sasrec"]["set"]["trainer.max_epochs"] = 13
+    other = Desk(at_desk.folder, at_desk.folder / "other.yaml", at_desk.results, at_desk.runs)
+    other.study.write_text(yaml.safe_dump(study))
+    assert other.job("popularity", 1).is_done
+    assert other.job("sasrec", None).is_done is True  # trials have their own number of epochs
+    assert not other.job("sasrec", 1).is_done
+    assert left(other.jobs).startswith("1 job left, about ")
+
+    manifest = at_desk.folder / "shop" / "manifest.json"
+    kept = manifest.read_text()
+    manifest.write_text(json.dumps(json.loads(kept) | {"fingerprint": "other data"}))
+    assert not popularity.is_done
+    manifest.write_text(kept)
+    assert popularity.is_done
+
+
+def test_a_job_that_fails_says_where_and_the_others_are_done(own_desk):
+    study = yaml.safe_load(own_desk.study.read_text())
+    rows = study["rows"]
+    rows["sasrec"]["space"] = None
+    rows["sasrec"]["set"] = {"model.learning_rat": 1}
+    own_desk.study.write_text(yaml.safe_dump(study))
+    said = own_desk.run("--rows", "sasrec", status=1)
+    assert "shop/sasrec, seed 1: failed with status 2" in said.replace("\n", " ")
+    assert "Did you mean 'learning_rate'?" in own_desk.logs()
+
+
+def test_a_job_that_changed_while_it_ran_is_not_run_for_ever(own_desk, monkeypatch, capsys):
+    jobs_left = [own_desk.job("popularity", 1)]
+    monkeypatch.setattr(worker, "command", lambda study, job: [sys.executable, "-c", "pass"])
+    assert work(own_desk.study, jobs_left, Console()) == jobs_left
+    assert "changed while it ran; start again" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_study_is_run_from_the_folder_of_its_configs(tmp_path, own_desk):
+    assert "shop/popularity, seed 1" in own_desk.run("--list", "--rows", "popularity")
+    assert "has no 'popularty'" in own_desk.run("--rows", "popularty", status=2)
+    assert (ROOT / "experiments" / "grid.py").is_file()

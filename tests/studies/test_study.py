@@ -1,0 +1,83 @@
+"""What a study file may say, and that the studies of this repository can be read."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seqrec.data.errors import InputError
+from seqrec.studies.jobs import Places, jobs_of
+from seqrec.studies.study import read_study
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "experiments" / "studies").glob("*.yaml"))
+MANDATORY = {"popularity", "popularity-7-days", "markov", "sasrec"}
+
+SMALL = {
+    "name": "small",
+    "about": "Nothing.",
+    "data": {"shop": []},
+    "seeds": [1, 2],
+    "search": {"trials": 4},
+    "rows": {"one": {"space": {"model.learning_rate": {"low": 0.1, "high": 1.0}}}, "two": {"seeds": [7]}},
+}
+
+
+def written(path: Path, **changed) -> Path:
+    path.write_text(yaml.safe_dump(SMALL | changed))
+    return path
+
+
+def test_a_search_comes_before_its_final_runs(tmp_path):
+    study = read_study(written(tmp_path / "study.yaml"))
+    jobs = jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))
+    assert [(job.label, job.seed) for job in jobs] == [("one", None), ("one", 1), ("one", 2), ("two", 7)]
+    assert [job.before and job.before.name for job in jobs] == [None, "shop/one, search", "shop/one, search", None]
+
+
+def test_data_that_are_not_there_are_named_with_the_command_that_makes_them(tmp_path):
+    (tmp_path / "shop.yaml").write_text("data: {prepared: data/prepared/some-shop}")
+    for stack, words in (([str(tmp_path / "shop.yaml")], "seqrec prepare some-shop"), ([], "says data.prepared")):
+        study = read_study(written(tmp_path / "study.yaml", data={"shop": stack}))
+        with pytest.raises(InputError, match=words):
+            _ = jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))[0].is_done
+
+
+def test_a_row_may_be_for_some_of_the_data_only(tmp_path):
+    rows = {"one": {"data": ["toys"]}, "two": {}}
+    study = read_study(written(tmp_path / "study.yaml", data={"shop": [], "toys": []}, rows=rows, seeds=[1]))
+    jobs = jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))
+    assert [job.name for job in jobs] == ["shop/two, seed 1", "toys/one, seed 1", "toys/two, seed 1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"sedes": [1]}, "has the key 'sedes'; the nearest is 'seeds'"),
+        ({"seeds": []}, "no rows, no data or no seeds"),
+        ({"search": None}, "row one has a space, but the study no `search`"),
+        ({"search": {"trials": 0}}, "it must be at least 1"),
+        ({"search": {}}, "search has no 'trials'"),
+        ({"data": {"shop": ["nowhere.yaml"]}}, "nowhere.yaml, which does not exist"),
+        ({"rows": {"one": {"space": {"a": {"low": 1}}}}}, "give it choices, or low and high"),
+        ({"rows": {"one": {"data": ["shpo"]}}}, "row one is for the data 'shpo'; the nearest is 'shop'"),
+        ({"rows": {"one": {"trials": 9}}}, "has the key 'trials'"),
+    ],
+)
+def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):
+    with pytest.raises(InputError) as refusal:
+        read_study(written(tmp_path / "study.yaml", **changed))
+    assert words in str(refusal.value)
+
+
+def test_there_are_the_six_studies():
+    assert [path.stem[:2] for path in STUDIES] == ["s1", "s2", "s3", "s4", "s5", "s6"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_of_this_repository_can_be_read_and_holds_the_mandatory_rows(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = read_study(path)
+    assert study.name == path.stem
+    assert set(study.rows) >= MANDATORY
+    assert all(row.space is not None for label, row in study.rows.items() if label == "sasrec")
