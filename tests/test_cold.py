@@ -15,6 +15,9 @@ from seqrec.data.prepare import prepare_log
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
 from seqrec.data.withhold import withhold
+from seqrec.export.changes import add_items
+from seqrec.export.retriever import Retriever
+from seqrec.ops import ranking
 from seqrec.run_cold import cold_keys
 from seqrec.runs import open_run
 from seqrec.sequences import Sequences
@@ -121,13 +124,36 @@ def test_the_figures_are_those_of_scores_computed_one_by_one(folder, run, capsys
     assert result["targets"] == len(targets)
 
 
+def test_a_bundle_to_which_the_items_are_added_serves_what_was_measured(folder, run, tmp_path):
+    bundle, opened = tmp_path / "bundle", open_run(run)
+    assert main(["export", f"--run={run}", f"--out={bundle}", "--format=none"]) == 0
+    items = pl.read_parquet(folder / "cold" / "withheld_items.parquet")
+    vectors = pl.read_parquet(folder / "vectors.parquet")
+    items.select("item_id").join(vectors, on="item_id", how="left", maintain_order="left").write_parquet(
+        tmp_path / "new.parquet"
+    )
+    add_items(bundle, tmp_path / "new.parquet")
+    retriever = Retriever.load(bundle)
+    model, catalog = opened.recommender, opened.data.catalog
+    keys = torch.cat([model.item_keys(), cold_keys(model, folder / "vectors.parquet", items["item_id"])]).detach()
+    ids = [*catalog.ids, *items["item_id"]]
+    for line in pl.read_parquet(folder / "cold" / "withheld_targets.parquet").iter_rows(named=True):
+        rows = catalog.rows(line["history"])[0]
+        window = Sequences.pack([rows[-20:]])
+        expected = ranking.top_k(
+            model.queries(window, window.newest).detach(), keys, 10, torch.tensor(rows), torch.tensor([0, len(rows)])
+        )[0][0]
+        served = [each.item_id for each in retriever.recommend(line["history"], 10)]
+        assert served == [ids[row] for row in expected.tolist()]
+
+
 def test_a_model_of_ids_alone_says_why_it_cannot(folder, tmp_path, capsys):
     run = f"--run={tmp_path / 'run'}"
     config = f"--config={CONFIGS / 'model' / 'sasrec.yaml'}"
     assert main(["fit", config, f"--data.prepared={folder / 'cold'}", run, *QUICK]) == 0
     capsys.readouterr()
     assert main(["cold", run, f"--vectors={folder / 'vectors.parquet'}"]) == 2
-    assert "IdEmbedding learns its vectors from interactions alone" in capsys.readouterr().err
+    assert "IdEmbedding knows an item only by its training" in capsys.readouterr().err
 
 
 def test_data_that_withhold_nothing_are_refused(folder, tmp_path, capsys):

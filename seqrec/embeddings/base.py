@@ -31,6 +31,6 @@ class ItemEmbedding(nn.Module, ABC):
             ValueError: text vectors have more or fewer numbers than those it was trained with.
         """
         raise TypeError(
-            f"{type(self).__name__} learns its vectors from interactions alone, so it has none for an item that nobody "
+            f"{type(self).__name__} knows an item only by its training, so it has no vector for one that nobody "
             "touched; train with an embedding that reads texts (configs/plugin/text-*.yaml)."
         )

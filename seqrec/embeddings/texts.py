@@ -87,8 +87,8 @@ class TextTable(nn.Module):
         wanted = self.dim if self.mean is None else len(self.mean)
         if wanted is not None and vectors.shape[1] != wanted:
             raise ValueError(
-                f"The vectors have {vectors.shape[1]} numbers, those the model was trained with {wanted}; use the same "
-                "encoder of texts."
+                f"The new items have vectors of {vectors.shape[1]} numbers, the model was trained on vectors of "
+                f"{wanted}; make them with the same encoder of texts."
             )
         if self.mean is None or self.map is None:
             return vectors

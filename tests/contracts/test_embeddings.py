@@ -151,5 +151,5 @@ def test_a_new_item_gets_a_vector_from_its_text_alone_or_a_sentence_says_why_not
     assert vectors.shape == (3, DIM)
     assert vectors.isfinite().all()
     torch.testing.assert_close(embedding.vectors_of(texts[1:2]), vectors[1:2])
-    with pytest.raises(ValueError, match=rf"have {TEXT_DIM - 1} numbers"):
+    with pytest.raises(ValueError, match=rf"vectors of {TEXT_DIM - 1} numbers"):
         embedding.vectors_of(texts[:, 1:])
