@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqrec.board.gains import Gains, Group
+from seqrec.board.gains import LEAST, Gains, Group
 from seqrec.board.results import Row, Table
-
-LEAST = 30  # predictions; fewer say nothing of a group
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _among(question: str, gains: Gains | None, group: Group | None) -> Answer:
         return Answer(question, (), "the ranks were kept without the lengths of histories and the counts of items")
     question = f"{question} ({group.name})"
     if group.size < LEAST:
-        return Answer(question, (), f"only {group.size} targets are of this kind")
+        return Answer(question, (), f"targets of this kind: {group.size}, which is too few")
     return _best(question, gains, list(range(len(gains.rows))), group.chosen, f"{group.size:,} targets")
 
 
@@ -104,4 +102,5 @@ def _quickest(rows: Sequence[Row]) -> str:
     if not timed:
         return "training times were not written down"
     seconds, label = min(timed)
-    return f"{label} trains fastest, in {seconds / 60:,.1f} minutes"
+    duration = f"{seconds:,.1f} seconds" if seconds < 60 else f"{seconds / 60:,.1f} minutes"
+    return f"{label} trains fastest, in {duration}"
