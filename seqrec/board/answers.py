@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqrec.board.gains import Gains, Group
+from seqrec.board.gains import LEAST, Gains, Group
 from seqrec.board.results import Row, Table
-
-LEAST = 30  # predictions; fewer say nothing of a group
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _among(question: str, gains: Gains | None, group: Group | None) -> Answer:
         return Answer(question, (), "the ranks were kept without the lengths of histories and the counts of items")
     question = f"{question} ({group.name})"
     if group.size < LEAST:
-        return Answer(question, (), f"only {group.size} targets are of this kind")
+        return Answer(question, (), f"targets of this kind: {group.size}, which is too few")
     return _best(question, gains, list(range(len(gains.rows))), group.chosen, f"{group.size:,} targets")
 
 
@@ -69,7 +67,7 @@ def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
     question = f"training in at most {minutes:g} minutes"
     quick = [row for row in table.rows if (seconds := row.mean("wall_seconds")) is not None and seconds <= 60 * minutes]
     if not quick:
-        return Answer(question, (), "no row trained that fast")
+        return Answer(question, (), f"no row trained that fast; {_quickest(table.rows)}")
     if len(quick) == 1:
         return Answer(question, (quick[0].label,), "the only row that trained that fast")
     places = [] if gains is None else [at for at, row in enumerate(gains.rows) if row in quick]
@@ -95,13 +93,14 @@ def _best(question: str, gains: Gains, places: Sequence[int], chosen: np.ndarray
         f"[{low:+.4f}, {high:+.4f}] to {gains.rows[nearest].label}; {size}"
     )
     if alike:
-        why += f"; {_quickest([gains.rows[at] for at in (best, *alike)])}"
+        why += f"; of these {_quickest([gains.rows[at] for at in (best, *alike)])}"
     return Answer(question, names, why)
 
 
 def _quickest(rows: Sequence[Row]) -> str:
     timed = [(seconds, row.label) for row in rows if (seconds := row.mean("wall_seconds")) is not None]
     if not timed:
-        return "their training times were not written down"
+        return "training times were not written down"
     seconds, label = min(timed)
-    return f"of these {label} trains fastest, in {seconds / 60:,.1f} minutes"
+    duration = f"{seconds:,.1f} seconds" if seconds < 60 else f"{seconds / 60:,.1f} minutes"
+    return f"{label} trains fastest, in {duration}"

@@ -20,6 +20,7 @@ KEYS = ["user", "target", "place"]
 HISTORY = (0.0, 5.0, 10.0, 20.0, 50.0, np.inf)
 POPULARITY = (-1.0, 0.0, 5.0, 20.0, 100.0, np.inf)
 COLD = 5
+LEAST = 30  # predictions; fewer say nothing of a group
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ class Gains:
         return Draws(self.values[:, every], self.users[every])
 
     def by_history(self) -> list[Group]:
-        """Predictions of like history, in steps that are the same for all data."""
+        """Predictions of like history, in steps that are the same for all data; small groups are left out."""
         return [] if self.history is None else _steps(self.history, HISTORY)
 
     def by_popularity(self) -> list[Group]:
-        """Predictions of like popularity of the target, in steps that are the same for all data."""
+        """Predictions of like popularity of the target, in steps alike for all data; small groups are left out."""
         return [] if self.popularity is None else _steps(self.popularity, POPULARITY)
 
     def short(self) -> Group | None:
@@ -138,7 +139,7 @@ def _steps(values: Int[np.ndarray, "M"], edges: tuple[float, ...]) -> list[Group
     groups = []
     for above, until in pairwise(edges):
         chosen = (values > above) & (values <= until)
-        if chosen.any():
+        if chosen.sum() >= LEAST:
             span = f"over {above:,.0f}" if until == np.inf else _span(int(above) + 1, int(until))
             groups.append(Group(span, chosen))
     return groups
