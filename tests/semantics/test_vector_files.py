@@ -63,8 +63,8 @@ def test_every_form_is_read_alike(tmp_path, form, precision):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_tower_reads_every_form(tmp_path, form):
     catalog = Catalog(pl.DataFrame({"item_id": IDS[::-1], "count": [1] * 3}))
-    tower = TextTower(catalog, str(form(tmp_path, NUMBERS)), dim=2)
-    assert torch.equal(tower.vectors, torch.from_numpy(NUMBERS[::-1].copy()))
+    tower = TextTower(catalog, 2, str(form(tmp_path, NUMBERS)))
+    assert torch.equal(tower.texts.vectors, torch.from_numpy(NUMBERS[::-1].copy()))
 
 
 def test_brain_floats_become_single(tmp_path):
