@@ -158,6 +158,7 @@ class SequenceDataModule(LightningDataModule):
         everyone = Audience(self.catalog, len(self.log.users), torch.from_numpy(train.users), histories, made)
         return everyone.newest(longest)
 
+    @cached_property
     def test_targets(self) -> pl.DataFrame:
         """What is known of each test target: ``user`` and ``target`` as rows, ``history``, the events before it, and
         ``popularity``, how often its item occurs in training."""

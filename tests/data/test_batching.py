@@ -166,7 +166,7 @@ class Cropped(View):
 
     name = "cropped"
 
-    def __call__(self, histories: Sequences, users: torch.Tensor, generator: torch.Generator) -> Sequences:
+    def __call__(self, histories, users, ends, generator) -> Sequences:
         within = torch.rand(len(histories), generator=generator) * histories.lengths
         return Sequences.pack(histories.items[histories.offsets[:-1] + within.long()][:, None].tolist())
 

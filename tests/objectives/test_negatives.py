@@ -17,7 +17,7 @@ def encoded_of(histories, predict_at, targets, counts):
     table = torch.randn(len(counts), 4)
     return Encoded(
         batch,
-        states=torch.randn(history.items.numel(), 4),
+        states=torch.randn(len(targets), 4),
         queries=torch.randn(len(targets), 4),
         keys=lambda rows: table if rows is None else table[rows],
         counts=torch.tensor(counts),

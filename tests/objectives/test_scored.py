@@ -48,6 +48,8 @@ def test_where_scores_are_inner_products_it_is_the_full_softmax():
 @pytest.mark.parametrize("score", list(DistanceScore))
 def test_a_few_steps_learn_the_targets(score):
     made = recommender(Lorentz(score=score)).train()
+    # Of its dropout: where chance drives a target beyond the cut of the released score, that has no gradient left.
+    torch.manual_seed(1)
     optimiser = torch.optim.Adam(made.parameters(), lr=0.01)
     for _ in range(60):
         encoded = made.encode(BATCH)
