@@ -40,7 +40,7 @@ def test_a_bundle_gives_a_thousand_real_users_the_ranks_and_lists_of_their_evalu
         [ids[row] for row in data.log.items[start : end - 1]]
         for start, end in zip(data.log.offsets[:1000].tolist(), data.log.offsets[1:1001].tolist(), strict=True)
     ]
-    measured = pl.read_parquet(run / "ranks.parquet").filter(pl.col("user") < 1000)
+    measured = pl.read_parquet(run / "ranks.parquet").filter(pl.col("user") < 1000).select("user", "target", "rank")
     retriever = Retriever.load(bundle)
     served = retriever.top_k(histories, K).items
 
