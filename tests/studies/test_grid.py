@@ -114,10 +114,9 @@ def test_nothing_is_repeated_until_config_data_or_code_change(done, at_desk, mon
     assert popularity.is_done
     assert final.is_done
 
-    monkeypatch.setattr(jobs, "code_fingerprint", lambda: "other")
-    assert not popularity.is_done
-    monkeypatch.undo()
-    os.chdir(at_desk.folder)
+    with monkeypatch.context() as another:
+        another.setattr(jobs, "code_fingerprint", lambda: "other")
+        assert not popularity.is_done
 
     study = yaml.safe_load(at_desk.study.read_text())
     study["rows"]["sasrec"]["set"]["trainer.max_epochs"] = 13
