@@ -29,10 +29,16 @@ def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
     A file with any other ending is read as Parquet. Half precision stays half, all else becomes float32.
 
     Raises:
+        FileNotFoundError: there is no such file or folder.
         ValueError: the file is not in one of these forms, an id comes twice, vectors differ in length, or a number is
             not finite.
         ModuleNotFoundError: the file is safetensors, whose package is not installed.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; name a file of item vectors (Parquet, npy, safetensors) or a folder of "
+            "`seqrec embed items`."
+        )
     if path.is_dir():
         ids, vectors = _from_folder(path)
     else:

@@ -132,3 +132,13 @@ def test_a_text_part_of_another_width_is_refused(file):
 def test_settings_of_fading_that_fade_nothing_are_refused(file, arguments):
     with pytest.raises(ValueError, match="at least 2 bins"):
         made(FadingEmbedding, file, **arguments)
+
+
+@pytest.mark.parametrize("whitens", [False, True])
+def test_components_are_of_what_differs_from_the_mean(file, whitens):
+    vectors = torch.from_numpy(NUMBERS) + 5
+    path = file.replace("vectors", "shifted")
+    pl.DataFrame({"item_id": CATALOG.ids, "vector": vectors.tolist()}).write_parquet(path)
+    shifted, plain = (FrozenText(CATALOG, DIM, each, whitens=whitens) for each in (path, file))
+    torch.testing.assert_close(shifted().mean(0), torch.zeros(DIM), atol=1e-6, rtol=0)
+    torch.testing.assert_close(shifted(), plain(), atol=1e-5, rtol=1e-4)

@@ -142,3 +142,8 @@ def test_a_folder_of_histories_has_no_item_vectors(tmp_path):
     write_vectors(tmp_path / "v", ids, NUMBERS, {"kind": "histories"})
     with pytest.raises(ValueError, match="vectors of histories; name vectors of items"):
         read_vectors(tmp_path / "v")
+
+
+def test_a_file_that_is_not_there_is_named_with_what_would_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet does not exist; name a file of item vectors"):
+        read_vectors(tmp_path / "nowhere.parquet")
