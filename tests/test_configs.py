@@ -11,10 +11,10 @@ import yaml
 
 from seqrec.cli import main
 from seqrec.data.log import Log
+from seqrec.data.prefixes import beginnings, ids_of
 from seqrec.data.prepare import prepare_log
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
-from seqrec.data.supervision import EveryPrefix
 from seqrec.semantics.neighbours import nearest, write_neighbours
 from seqrec.semantics.vectors import Vectors, write_vectors
 
@@ -94,11 +94,10 @@ def test_positions_stack_on_every_attention_backbone(shop, tmp_path, model, plug
 def text_vectors(folder, shop):
     """Vectors of items and of training prefixes of the shop, with their neighbours, from a hash of raw ids."""
     log = Log.open(shop)
-    prefixes = EveryPrefix().rows(LeaveOneOut().split(log).train, None)
-    counts = pl.Series(prefixes.ends - prefixes.starts - 1)
+    prefixes = beginnings(log, LeaveOneOut().split(log))
     described = {
         "items": (log.catalog.table.select("item_id"), None),
-        "histories": (pl.DataFrame({"user_id": log.users.gather(prefixes.users), "n_events": counts}), prefixes.users),
+        "histories": (ids_of(log, prefixes), prefixes.users),
     }
     for kind, (ids, groups) in described.items():
         vectors = np.random.default_rng(0).standard_normal((len(ids), 8)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import polars as pl
 import torch
 from jaxtyping import Int
 
+from seqrec.data.batching import Arrays, newest_events
+from seqrec.data.protocol import Part
 from seqrec.data.views import TrainingData, View
 from seqrec.semantics.neighbours import Neighbours
 from seqrec.semantics.vectors import Vectors
-from seqrec.sequences import Sequences, bounds
+from seqrec.sequences import Sequences
 
 
 class SemanticSubstitutes(View):
@@ -93,7 +96,7 @@ class SemanticNeighbours(View):
         self, data: TrainingData, vectors: str, name: str = "neighbours", k: int = 10, allows_leak: bool = False
     ) -> None:
         self.name, self.k, self.folder = name, k, vectors
-        self.log, self.max_length = data.log, data.max_length
+        self.log, self.arrays, self.max_length = data.log, Arrays.of(data.log), data.max_length
         described = _opened(vectors, "histories")
         self.made_of = described.manifest
         if described.manifest.get("dataset") != data.log.manifest.get("fingerprint"):
@@ -147,19 +150,13 @@ class SemanticNeighbours(View):
     ) -> Sequences:
         own = self._rows(users, ends)
         rows = np.concatenate([own[:, None], self.neighbours[own, : self.k]], 1)
-        until = self.log.offsets[self.users[rows]] + self.counts[rows]
+        starts = self.log.offsets[self.users[rows]]
+        until = starts + self.counts[rows]
         until[:, 0] = ends
-        lengths = until - self.log.offsets[self.users[rows]]
-        kept = lengths if self.max_length is None else lengths.clip(max=self.max_length)
-        offsets = bounds(torch.from_numpy(kept.reshape(-1)))
-        at = _ranges((until - kept).reshape(-1), kept.reshape(-1))
-        device = histories.items.device
-        return Sequences(
-            torch.from_numpy(self.log.items[at].astype(np.int64)).to(device),
-            offsets.to(device),
-            torch.from_numpy(self.log.times[at]).to(device),
-            vectors=torch.from_numpy(self.vectors[rows.reshape(-1)].astype(np.float32)).to(device),
-        )
+        slices = Part(*(each.reshape(-1) for each in (self.users[rows], starts, until)))
+        texts = torch.from_numpy(self.vectors[rows.reshape(-1)].astype(np.float32))
+        versions = newest_events(self.arrays, slices, self.max_length)
+        return replace(versions, vectors=texts).to(histories.items.device)
 
 
 def _opened(folder: str, kind: str) -> Vectors:
@@ -181,9 +178,3 @@ def _nearest(folder: str, k: int | None = None) -> Int[np.ndarray, "V K"]:
             f"-k {k}`, or set a smaller k."
         )
     return rows
-
-
-def _ranges(starts: Int[np.ndarray, "R"], lengths: Int[np.ndarray, "R"]) -> Int[np.ndarray, "T"]:
-    """The places from each start on, as many as its length, end to end."""
-    first = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - first, lengths)

@@ -8,6 +8,7 @@ import torch
 from seqrec.catalog import Catalog
 from seqrec.data.batching import Arrays, Rows, TrainingBatches
 from seqrec.data.log import Log
+from seqrec.data.prefixes import beginnings, ids_of
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.semantic_views import SemanticNeighbours, SemanticSubstitutes
 from seqrec.data.supervision import EveryEvent, EveryPrefix
@@ -51,10 +52,8 @@ def item_vectors(folder):
 
 
 def prefix_vectors(folder):
-    prefixes = EveryPrefix().rows(SPLIT.train, None)
-    counts = prefixes.ends - prefixes.starts - 1
-    ids = pl.DataFrame({"user_id": LOG.users.gather(prefixes.users), "n_events": counts})
-    return written(folder, "histories", ids, prefixes.users)
+    prefixes = beginnings(LOG, SPLIT)
+    return written(folder, "histories", ids_of(LOG, prefixes), prefixes.users)
 
 
 CASES = [
