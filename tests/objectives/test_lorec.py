@@ -201,3 +201,8 @@ def test_a_mistake_is_answered_with_the_remedy(tmp_path):
         LoRec(vectors=str(tmp_path / "none.parquet")).begin(audience)
     with pytest.raises(ValueError, match="period of LoRec is 0"):
         LoRec(period=0)
+
+
+def test_nobody_is_more_suspicious_than_others_who_are_just_as_suspicious():
+    assert not standing.judged(torch.full((5,), 0.25)).any()
+    assert standing.judged(torch.tensor([0.0, 0.5, 1.0])).tolist() == [False, False, True]
