@@ -19,6 +19,15 @@ HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs"
 ATTACKS = ("Random", "Bandwagon", "ProfileCopy", "DP", "Rev", "LokiLike")
 BUDGETS = (0.01, 0.03)
+# The config of each defence, whether it reads texts, and what else its reweighter is told.
+DEFENCES = {
+    "lorec": ("study/lorec.yaml", True, {}),
+    "lorec-without-texts": ("study/lorec.yaml", False, {}),
+    "lorec-without-entropy": ("study/lorec.yaml", True, {"entropy_weight": 0.0}),
+    "text-detector": ("plugin/text-detector.yaml", True, {}),
+    "isolation-forest": ("plugin/isolation-forest.yaml", False, {}),
+    "adversarial": ("plugin/adversarial.yaml", False, {}),
+}
 
 
 def main() -> None:
@@ -29,41 +38,46 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, required=True, help="text vectors of its items")
     parser.add_argument("--attacks", nargs="+", default=ATTACKS)
     parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS)
+    parser.add_argument("--defences", nargs="+", default=list(DEFENCES), choices=DEFENCES)
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3))
     parser.add_argument("--runs", type=Path, default=Path("runs/robustness"), help="folder for the runs themselves")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "robustness")
     options = parser.parse_args()
     name = f"{options.data}-{options.model}"
-    out = options.runs / name
+    out, kept = options.runs / name, options.results / name
+    if (kept / "results").is_dir():  # done on this machine or on another
+        shutil.copytree(kept / "results", out / "results", dirs_exist_ok=True)
     recipe = CONFIGS / "recipe" / f"{options.model}-{options.data.removeprefix('amazon-')}.yaml"
-    seqrec(
-        "robustness",
-        f"--data={options.prepared or Path('data/prepared') / options.data}",
-        f"--model=[{recipe}]",
-        f"--attacks={_list(options.attacks)}",
-        f"--budgets={_list(options.budgets)}",
-        f"--seeds={_list(options.seeds)}",
-        f"--defences={_list(defences(out / 'defences', options.vectors))}",
-        f"--out={out}",
-    )
-    for left in ("results", "robustness.md", "robustness.svg"):
-        kept = options.results / name / left
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if (out / left).is_dir():
-            shutil.copytree(out / left, kept, dirs_exist_ok=True)
-        else:
-            shutil.copy(out / left, kept)
+    try:
+        seqrec(
+            "robustness",
+            f"--data={options.prepared or Path('data/prepared') / options.data}",
+            f"--model=[{recipe}]",
+            f"--attacks={_list(options.attacks)}",
+            f"--budgets={_list(options.budgets)}",
+            f"--seeds={_list(options.seeds)}",
+            f"--defences={_list(defences(options.defences, out / 'defences', options.vectors))}",
+            f"--out={out}",
+        )
+    finally:  # what was finished is kept, even when it was stopped
+        if (out / "results").is_dir():
+            shutil.copytree(out / "results", kept / "results", dirs_exist_ok=True)
+    for report in ("robustness.md", "robustness.svg"):
+        shutil.copy(out / report, kept / report)
 
 
-def defences(folder: Path, vectors: Path) -> list[Path]:
-    """Configs of the defences, which are told where the texts are."""
+def defences(names: list[str], folder: Path, vectors: Path) -> list[Path]:
+    """Configs of the defences, told where the texts are if they read them."""
     made = []
-    for source in (CONFIGS / "study" / "lorec.yaml", CONFIGS / "plugin" / "text-detector.yaml"):
-        config = yaml.safe_load(source.read_text())
-        config["model"]["reweighter"]["init_args"]["vectors"] = str(vectors.absolute())
-        made.append(folder / source.name)
+    for name in names:
+        source, reads_texts, settings = DEFENCES[name]
+        config = yaml.safe_load((CONFIGS / source).read_text())
+        if reads_texts or settings:
+            told = {"vectors": str(vectors.absolute())} if reads_texts else {}
+            config["model"]["reweighter"]["init_args"].update(told | settings)
+        made.append(folder / f"{name}.yaml")
         write(made[-1], yaml.safe_dump(config))
-    return [*made, *(CONFIGS / "plugin" / f"{name}.yaml" for name in ("isolation-forest", "adversarial"))]
+    return made
 
 
 def _list(values: Iterable[object]) -> str:
