@@ -125,7 +125,7 @@ class Job:
         asked: list[Any] = [[_content(config) for config in self.stack], self.settings, self.seed]
         if self.seed is None:
             asked += [self.row.space, self.search.trials, self.search.seed, self.search.metric]
-            asked += [self.search.warmup_epochs]
+            asked += [self.search.warmup_epochs, self.search.first]
         return {"config": _digest(asked), "data": self._data_fingerprint, "code": code_fingerprint()}
 
     @property

@@ -77,9 +77,12 @@ def search(job: Job) -> None:
         pruner=MedianPruner(n_startup_trials=min(5, max(1, wanted.trials // 4)), n_warmup_steps=wanted.warmup_epochs),
         load_if_exists=True,
     )
+    space = job.row.space or {}
+    if not study.get_trials():
+        study.enqueue_trial({key: value for key, value in wanted.first.items() if key in space})
     for stopped in study.get_trials(states=[TrialState.RUNNING]):  # nobody else can be at it: we hold the lock
         study.tell(stopped.number, state=TrialState.FAIL)
-        study.enqueue_trial(stopped.params)
+        study.enqueue_trial({**stopped.system_attrs.get("fixed_params", {}), **stopped.params})
     while (done := len(_finished(study))) < wanted.trials:
         study.sampler = TPESampler(seed=wanted.seed + done)
         _try(job, study, study.ask())
@@ -108,7 +111,7 @@ def search(job: Job) -> None:
 
 def _try(job: Job, study: optuna.Study, trial: optuna.Trial) -> None:
     wanted = job.search
-    settings = {key: _suggested(trial, key, choice) for key, choice in (job.row.space or {}).items()}
+    settings = {key: suggested(trial, key, choice) for key, choice in (job.row.space or {}).items()}
     # Named by its settings, so that a trial that was stopped is found again under another number.
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     folder = job.folder / f"trial-{key}"
@@ -128,7 +131,8 @@ def _try(job: Job, study: optuna.Study, trial: optuna.Trial) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def _suggested(trial: optuna.Trial, key: str, choice: Mapping[str, Any]) -> Any:
+def suggested(trial: optuna.trial.BaseTrial, key: str, choice: Mapping[str, Any]) -> Any:
+    """What a trial has for a key, among what a study says of it."""
     if "choices" in choice:
         return trial.suggest_categorical(key, choice["choices"])
     low, high = choice["low"], choice["high"]

@@ -22,6 +22,8 @@ class Search:
         metric: what is made as large as possible, on validation.
         warmup_epochs: epochs before a trial may be given up.
         set: keys of the config that trials have and final runs have not, say fewer epochs.
+        first: what the first trial sets of the keys that a row's space has, say what is known to do well; the search
+            draws the others, and all of the later trials.
     """
 
     trials: int
@@ -29,6 +31,7 @@ class Search:
     metric: str = "val/ndcg@10"
     warmup_epochs: int = 5
     set: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from seqrec.studies.study import read_study
 ROOT = Path(__file__).parents[2]
 
 QUIET = {"trainer.accelerator": "cpu", "trainer.log_every_n_steps": 1}
+FIRST = {"model.learning_rate": 0.02, "model.of.another.row": 1}
 STUDY = {
     "name": "tiny",
     "about": "The mandatory rows on a simulated shop.",
     "data": {"shop": ["shop.yaml"]},
     "seeds": [1],
-    "search": {"trials": 3, "warmup_epochs": 1, "set": {"trainer.max_epochs": 2}},
+    "search": {"trials": 3, "warmup_epochs": 1, "set": {"trainer.max_epochs": 2}, "first": FIRST},
     "rows": {
         "popularity": {"configs": [f"{ROOT}/configs/model/popularity.yaml"], "set": QUIET},
         "sasrec": {

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 import yaml
-from desks import ROOT, Desk, kill, wait_until
+from desks import FIRST, ROOT, Desk, kill, wait_until
 from rich.console import Console
 
 from seqrec.cli import main
@@ -66,6 +66,8 @@ def test_a_search_that_was_killed_ends_as_if_nothing_had_happened(done, at_desk,
 def test_the_chosen_trial_is_recorded_with_all_losers_and_used(done, at_desk):
     outcome, result = at_desk.job("sasrec", None).outcome, at_desk.job("sasrec", 1).outcome
     assert len(outcome["trials"]) == outcome["asked"] == 3
+    learning_rates = [trial["params"]["model.learning_rate"] for trial in outcome["trials"]]
+    assert learning_rates[0] == FIRST["model.learning_rate"] not in learning_rates[1:]
     values = [trial["value"] for trial in outcome["trials"] if trial["state"] == "complete"]
     chosen = outcome["trials"][outcome["chosen"]]
     assert chosen["value"] == max(values)

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.trial import FixedTrial
 
 from seqrec.data.errors import InputError
 from seqrec.studies.jobs import Places, jobs_of
+from seqrec.studies.searching import suggested
 from seqrec.studies.study import read_study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments" / "studies").glob("*.yaml"))
-MANDATORY = {"popularity", "popularity-7-days", "markov", "sasrec"}
+MANDATORY = {"popularity", "popularity-7-days", "markov"}
 
 SMALL = {
     "name": "small",
@@ -70,8 +72,8 @@ def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):
     assert words in str(refusal.value)
 
 
-def test_there_are_the_six_studies():
-    assert [path.stem[:2] for path in STUDIES] == ["s1", "s2", "s3", "s4", "s5", "s6"]
+def test_there_are_the_six_studies_of_the_leaderboard_and_one_of_positions():
+    assert [path.stem.partition("-")[0] for path in STUDIES] == ["positions", "s1", "s2", "s3", "s4", "s5", "s6"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -80,4 +82,17 @@ def test_a_study_of_this_repository_can_be_read_and_holds_the_mandatory_rows(pat
     study = read_study(path)
     assert study.name == path.stem
     assert set(study.rows) >= MANDATORY
-    assert all(row.space is not None for label, row in study.rows.items() if label == "sasrec")
+    if study.search is not None:
+        assert study.rows["sasrec"].space is not None
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_what_is_tried_first_is_something_that_the_search_could_draw(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = read_study(path)
+    first = {} if study.search is None else study.search.first
+    for row in study.rows.values():
+        for key, choice in (row.space or {}).items():
+            if key in first:
+                drawn = FixedTrial({key: first[key]})
+                assert suggested(drawn, key, choice) == first[key]
