@@ -24,7 +24,7 @@ DEFENCES = {
     "lorec": ("study/lorec.yaml", True, {}),
     "lorec-without-texts": ("study/lorec.yaml", False, {}),
     "lorec-without-entropy": ("study/lorec.yaml", True, {"entropy_weight": 0.0}),
-    "text-detector": ("plugin/text-detector.yaml", True, {}),
+    "text-detector": ("plugin/detector.yaml", True, {}),
     "isolation-forest": ("plugin/isolation-forest.yaml", False, {}),
     "adversarial": ("plugin/adversarial.yaml", False, {}),
 }

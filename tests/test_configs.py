@@ -134,19 +134,35 @@ def test_semantic_contrast_stacks_on_every_kind_of_backbone_by_one_file(shop, tm
 FUSIONS = sorted((CONFIGS / "plugin").glob("text-*.yaml"))
 
 
-@pytest.mark.parametrize("plugin", FUSIONS, ids=lambda path: path.stem)
-def test_every_embedding_of_texts_stacks_on_a_model_by_one_file(shop, tmp_path, plugin):
+def fitted_with_texts(shop, folder, *plugins) -> dict:
+    """The result of a run whose plug-ins read texts, and what its config says of the model."""
     catalog = Log.open(shop).catalog
     numbers = np.random.default_rng(0).standard_normal((len(catalog), 160)).astype("float32")
-    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(tmp_path / "vectors.parquet")
-    stacked = tmp_path / plugin.name
-    stacked.write_text(
-        plugin.read_text().replace("data/raw/amazon-beauty/minilm.parquet", f"{tmp_path}/vectors.parquet")
-    )
+    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(folder / "vectors.parquet")
+    stack = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}"]
+    for plugin in plugins:
+        stacked = folder / plugin.name
+        stacked.write_text(
+            plugin.read_text().replace("data/raw/amazon-beauty/minilm.parquet", f"{folder}/vectors.parquet")
+        )
+        stack.append(f"--config={stacked}")
     data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
-    run = f"--run={tmp_path / 'run'}"
-    assert (
-        main(["fit", f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={stacked}", run, *data, *QUICK]) == 0
-    )
+    run = f"--run={folder / 'run'}"
+    assert main(["fit", *stack, run, *data, *QUICK]) == 0
     assert main(["test", run, "--verbose=false"]) == 0
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+    assert json.loads((folder / "run" / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+    return yaml.safe_load((folder / "run" / "config.yaml").read_text())["model"]["init_args"]
+
+
+@pytest.mark.parametrize("plugin", FUSIONS, ids=lambda path: path.stem)
+def test_every_embedding_of_texts_stacks_on_a_model_by_one_file(shop, tmp_path, plugin):
+    model = fitted_with_texts(shop, tmp_path, plugin)
+    wanted = yaml.safe_load(plugin.read_text())["model"]["recommender"]["init_args"]["embedding"]["class_path"]
+    assert model["recommender"]["init_args"]["embedding"]["class_path"] == wanted
+
+
+def test_alignment_stacks_on_a_fusion(shop, tmp_path):
+    model = fitted_with_texts(
+        shop, tmp_path, *(CONFIGS / "plugin" / f"{name}.yaml" for name in ("text-concat", "alignment"))
+    )
+    assert [each["class_path"] for each in model["auxiliaries"]] == ["seqrec.objectives.alignment.KernelAlignment"]

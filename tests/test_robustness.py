@@ -133,12 +133,12 @@ def test_lorec_stacks_on_every_backbone(shop, tmp_path, model):
     assert json.loads((run / "result.json").read_text())["passport"]["fake_users"] == 5
 
 
-@pytest.mark.parametrize("plugin", ["text-detector", "isolation-forest", "adversarial"])
+@pytest.mark.parametrize("plugin", ["detector", "isolation-forest", "adversarial"])
 def test_the_other_defences_stack_on_a_model(shop, tmp_path, plugin):
     titles = Log.open(shop / "attacked").catalog
     vectors = [[float(len(title)), float(ord(title[0]))] for title in titles.titles]
     pl.DataFrame({"item_id": titles.ids, "vector": vectors}).write_parquet(tmp_path / "vectors.parquet")
-    named = [f"{PREFIX}vectors={tmp_path / 'vectors.parquet'}"] if plugin == "text-detector" else []
+    named = [f"{PREFIX}vectors={tmp_path / 'vectors.parquet'}"] if plugin == "detector" else []
     run = fit(shop, plugin, f"--config={CONFIGS / 'plugin' / plugin}.yaml", "--trainer.max_epochs=1", *named)
     assert main(["test", f"--run={run}", "--verbose=false"]) == 0
 

@@ -23,6 +23,10 @@ class ItemEmbedding(nn.Module, ABC):
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
         """Vectors of these items, ``[*n, D]``; of the whole catalog, ``[N, D]``, when ``rows`` is None."""
 
+    def parts(self, rows: Int[Tensor, "*n"]) -> tuple[Tensor, ...]:
+        """The vectors ``[*n, D]`` that those of these items are made of; where there is one alone, that one."""
+        return (self(rows),)
+
     def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
         """Vectors of items that training never saw, from vectors of their texts, made by the same encoder.
 

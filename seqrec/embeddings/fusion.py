@@ -51,6 +51,9 @@ class _Fusion(ItemEmbedding):
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
         return self._fused(self.ids(rows), self.text(rows), rows)
 
+    def parts(self, rows: Int[Tensor, "*n"]) -> tuple[Tensor, ...]:
+        return self.ids(rows), self.text(rows)
+
     def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
         text = self.text.vectors_of(vectors)
         return self._fused(torch.zeros_like(text), text, torch.full_like(text[:, 0], -1, dtype=torch.long))

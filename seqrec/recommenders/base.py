@@ -20,6 +20,11 @@ def inner_products(products: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return products
 
 
+def no_parts(rows: Int[Tensor, "*n"]) -> tuple[Tensor, ...]:
+    """Items are not made of vectors."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A batch as the model understands it: all that objectives, auxiliaries and reweighters may read.
@@ -32,6 +37,7 @@ class Encoded:
         counts: how often each item of the catalog occurs in training.
         views: the newest state of each history of each view, by name.
         scores: inner products of queries and keys to scores, each by itself.
+        parts: item rows to the vectors that an item's vector is made of, say one of its own and one of its text.
     """
 
     batch: Batch
@@ -41,6 +47,7 @@ class Encoded:
     counts: Int[Tensor, "N"]
     views: dict[str, Tensor] = field(default_factory=dict)
     scores: Callable[[Tensor], Tensor] = inner_products
+    parts: Callable[[Tensor], tuple[Tensor, ...]] = no_parts
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ class KeyedRecommender(Recommender):
             counts=self.counts,
             views=dict(zip(batch.views, others, strict=True)),
             scores=self.scorer.scores,
+            parts=self.embedding.parts,
         )
 
 

@@ -7,6 +7,7 @@ import torch
 
 from seqrec.batch import Batch
 from seqrec.objectives.adversarial import AdversarialPerturbation
+from seqrec.objectives.alignment import KernelAlignment
 from seqrec.objectives.scored import KeyLength
 from seqrec.objectives.semantic_contrast import Attention, Negatives, NeighbourContrast, SubstituteContrast
 from seqrec.recommenders.base import Encoded
@@ -27,6 +28,7 @@ CASES = [
         id="NeighbourContrast-synthetic",
     ),
     pytest.param(SubstituteContrast, {}, id="SubstituteContrast"),
+    pytest.param(KernelAlignment, {}, id="KernelAlignment"),
     pytest.param(AdversarialPerturbation, {"epsilon": 0.1}, id="AdversarialPerturbation"),
 ]
 each_auxiliary = pytest.mark.parametrize(("build", "arguments"), CASES)
@@ -60,7 +62,11 @@ def encoded_from(batch, leaves, dtype=torch.float32):
 
     at = states[batch.predict_at]
     named = {name: leaf[view.newest].to(dtype) for (name, view), leaf in zip(batch.views.items(), views, strict=True)}
-    return Encoded(batch, at, at.to(dtype), keys, torch.arange(12), named)
+
+    def parts(rows):
+        return keys(rows), 2 * keys(rows).roll(1, -1) + 1
+
+    return Encoded(batch, at, at.to(dtype), keys, torch.arange(12), named, parts=parts)
 
 
 @each_auxiliary

@@ -127,6 +127,17 @@ def test_gradients_are_finite_reach_every_parameter_and_do_not_depend_on_how_row
 
 
 @each_embedding
+def test_the_parts_of_a_vector_are_one_per_item_and_all_that_it_is_made_of(build, arguments):
+    embedding, rows = ready(build, arguments), torch.tensor([3, 0, 3])
+    parts = embedding.parts(rows)
+    assert all(part.shape == (3, DIM) for part in parts)
+    if len(parts) == 1:
+        torch.testing.assert_close(parts[0], embedding(rows))
+    else:
+        torch.testing.assert_close(embedding._fused(*parts, rows), embedding(rows))
+
+
+@each_embedding
 def test_what_it_learned_travels_with_the_checkpoint(build, arguments):
     embedding, other = ready(build, arguments), ready(build, arguments, seed=1)
     other.load_state_dict(embedding.state_dict())

@@ -1,0 +1,83 @@
+"""Alignment: what is learned of items and what is written about them are drawn to one distribution."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seqrec.objectives.base import Auxiliary
+from seqrec.recommenders.base import Encoded
+
+WIDTHS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
+
+
+def kernel_discrepancy(ones: Float[Tensor, "n D"], others: Float[Tensor, "n D"]) -> Float[Tensor, ""]:
+    """How far two samples are from being of one distribution: the squared maximum mean discrepancy.
+
+    The kernel is the sum of Gaussians whose variances are ``WIDTHS`` times the mean squared distance of all pairs, a
+    row and itself included; that mean has no gradient. The estimate is unbiased within the samples, so it may be
+    below 0.
+
+    Args:
+        ones: a sample.
+        others: the other, as many rows; at least 2.
+
+    Returns:
+        the discrepancy in float32, near 0 for samples of one distribution.
+    """
+    n = len(ones)
+    both = torch.cat([ones, others]).float()
+    lengths = both.square().sum(1)
+    squared = (lengths[:, None] + lengths - 2 * both @ both.T).clamp(min=0)
+    mean = squared.detach().mean().clamp(min=torch.finfo(torch.float32).tiny)
+    kernel = torch.stack([torch.exp(-squared / (2 * width * mean)) for width in WIDTHS]).sum(0)
+    within = kernel[:n, :n].sum() - kernel[:n, :n].trace() + kernel[n:, n:].sum() - kernel[n:, n:].trace()
+    return within / (n * (n - 1)) - 2 * kernel[:n, n:].mean()
+
+
+class KernelAlignment(Auxiliary):
+    """The two vectors of an item, one of its own and one made of its text, come to be spread alike over the items.
+
+    It asks nothing of a single item: not that its two vectors be near, only that both sides have one distribution. The
+    objective beside it keeps what interactions taught.
+
+    Source: the alignment of Wang et al., "Pre-train, Align, and Disentangle: Empowering Sequential Recommendation with
+    Large Language Models" (PAD), SIGIR 2025 (arXiv 2412.04107), after its released code. Differs from it: rows are the
+    different items of the batch that were read or are targets, where the code takes every occurrence, drawn negatives
+    and padding, too; the constant without a gradient is left out; vectors need not begin as those of a model that was
+    trained without texts. It aligns the parts of any fusion, of which ``ConcatEmbedding(gelu=True)`` is PAD's.
+
+    Args:
+        weight: γ, how much of it is added to the objective; 0.2 in the code.
+        most_items: items that are compared, at most; more are drawn from. At least 2.
+    """
+
+    name = "kernel_alignment"
+
+    def __init__(self, weight: float = 0.2, most_items: int = 1024) -> None:
+        super().__init__()
+        if most_items < 2:
+            raise ValueError(f"most_items is {most_items}; a distribution needs at least 2.")
+        self.weight, self.most_items = weight, most_items
+
+    def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
+        items = self._items(encoded)
+        parts = encoded.parts(items)
+        if len(parts) != 2:
+            raise ValueError(
+                f"KernelAlignment aligns the two parts of an item's vector, and this embedding has {len(parts)}; stack "
+                "a fusion such as configs/plugin/text-concat.yaml on the model."
+            )
+        ones, others = parts
+        if len(items) < 2:
+            return (ones.sum() + others.sum()).float() * 0
+        with torch.autocast(ones.device.type, enabled=False):
+            return kernel_discrepancy(ones, others)
+
+    def _items(self, encoded: Encoded) -> Int[Tensor, "n"]:
+        batch = encoded.batch
+        items = torch.cat([batch.history.items, batch.targets]).unique()
+        if len(items) > self.most_items:
+            items = items[torch.randperm(len(items), device=items.device)[: self.most_items]]
+        return items
