@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import warnings
 from argparse import Action
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,30 @@ class FinishedRun(Action):
         cfg["run"] = str(values)
 
 
+def _with_nulls(args: Sequence[str]) -> Iterator[str]:
+    """The same words, where ``--model.a.b null`` is a piece of config.
+
+    jsonargparse tells a part that is built later of the word None instead; what comes from a config it tells right.
+    """
+    words = iter(args)
+    for word in words:
+        key, given, value = word.partition("=")
+        if not key.startswith("--model."):
+            yield word
+            continue
+        if not given:
+            value = next(words, None)
+        if value == "null":
+            piece: Any = None
+            for name in reversed(key.removeprefix("--").split(".")):
+                piece = {name: piece}
+            yield f"--config={json.dumps(piece)}"
+        else:
+            yield word
+            if not given and value is not None:
+                yield value
+
+
 class SeqrecCLI(LightningCLI):
     """Lightning's command line for one of fit, validate and test.
 
@@ -82,7 +107,8 @@ class SeqrecCLI(LightningCLI):
         for quiet in QUIET:  # of every command anew: filters end with the command that set them
             warnings.filterwarnings("ignore", message=quiet)
         names_a_run = {word.split("=")[0] for word in args} & {"--run", "--config", "--help", "-h"}
-        self.given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *args]
+        given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *args]
+        self.given = list(_with_nulls(given))
         super().__init__(
             RankingTask,
             SequenceDataModule,

@@ -51,6 +51,17 @@ def test_trainer_configs_stack(shop, tmp_path, mode):
     assert main(["fit", *stack, f"--run={tmp_path / 'run'}", *data, *QUICK]) == 0
 
 
+@pytest.mark.parametrize("words", [["{}=null"], ["{}", "null"]])
+def test_a_part_of_the_model_is_left_out_by_null(shop, tmp_path, words):
+    without = [word.format("--model.recommender.init_args.position") for word in words]
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    run = f"--run={tmp_path / 'run'}"
+    assert main(["fit", f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", *without, run, *data, *QUICK]) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["init_args"]["recommender"]
+    assert config["init_args"]["position"] is None
+    assert config["init_args"]["backbone"]["class_path"] == "seqrec.backbones.sasrec.SASRec"
+
+
 REFINED = sorted([*(CONFIGS / "objective").glob("*.yaml"), *(CONFIGS / "protocol").glob("*.yaml")])
 
 
