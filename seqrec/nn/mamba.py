@@ -88,7 +88,8 @@ class Mamba(nn.Module):
         past, state = (None, None) if memory is None else (memory.inputs, memory.state)
         u = F.silu(causal_conv1d(entered, self.conv.weight[:, 0], self.conv.bias, history.offsets, past))
         rank, b, c = self.select(u).split([self.rank, self.d_state, self.d_state], dim=-1)
-        delta = F.softplus(self.step(rank).float())
+        with torch.autocast(u.device.type, enabled=False):  # in half precision a small step of training moves no bias
+            delta = F.softplus(self.step(rank.to(self.step.weight.dtype)))
         decay = self.decay_map(-self.decay_log.float().exp())
         read, newest = selective_scan(u, delta, decay, b, c, history.offsets, state)
         out = self.leave((read + self.skip * u) * F.silu(gate))

@@ -92,7 +92,8 @@ def adjusted_attention(
 ) -> Float[Tensor, "T H V"]:
     """Causal attention of the newest events of each history, with other logits and other weights.
 
-    Per history: ``weigh(adjust(scale · q kᵀ), visible) v``. The logits are float32 at least.
+    Per history: ``weigh(adjust(scale · q kᵀ), visible) v``. Products of q and k are made in the precision at hand, say
+    that of autocast; all that is made of them is float32 at least.
 
     Args:
         q: queries of the newest events of each history; a history may have none.

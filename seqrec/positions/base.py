@@ -38,11 +38,13 @@ class AttentionPosition(nn.Module, ABC):
         changes_logits: whether logits must be made, so that attention cannot run as one kernel.
         reads_clock: whether it needs times that a clock gave; a log whose times are positions is then refused.
         reads_asked_at: whether it needs to know when a prediction is asked for.
+        reads_queries: whether what it says of a pair depends on the query itself, which must then not be turned.
     """
 
     changes_logits: bool
     reads_clock: bool = False
     reads_asked_at: bool = False
+    reads_queries: bool = False
 
     @abstractmethod
     def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:

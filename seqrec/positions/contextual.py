@@ -40,6 +40,8 @@ class ColumnTable(nn.Module):
 class _Contextual(LogitPosition):
     """Positions are counted in float32 whatever the precision of training."""
 
+    reads_queries = True
+
     def __init__(
         self,
         channels: int,

@@ -17,20 +17,26 @@ class Stacked(AttentionPosition):
     Args:
         channels: width C of a head.
         positions: builds each of them from the width of a head.
+
+    Raises:
+        ValueError: one turns queries that another reads, so that the other would read places from them.
     """
 
     def __init__(self, channels: int, positions: list[Callable[[int], AttentionPosition]]) -> None:
         super().__init__()
         parts = [build(channels) for build in positions]
         self.parts = nn.ModuleList(parts)
-        self.changes_logits, self.reads_clock, self.reads_asked_at = (
-            any(of_parts)
-            for of_parts in (
-                [part.changes_logits for part in parts],
-                [part.reads_clock for part in parts],
-                [part.reads_asked_at for part in parts],
+        self.changes_logits = any(part.changes_logits for part in parts)
+        self.reads_clock = any(part.reads_clock for part in parts)
+        self.reads_asked_at = any(part.reads_asked_at for part in parts)
+        self.reads_queries = any(part.reads_queries for part in parts)
+        turning = [type(part).__name__ for part in parts if not part.changes_logits]
+        if turning and self.reads_queries:
+            reading = next(type(part).__name__ for part in parts if part.reads_queries)
+            raise ValueError(
+                f"{turning[0]} turns the queries that {reading} reads, which would then depend on absolute places; "
+                "leave out one of them."
             )
-        )
 
     def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:
         for part in self.parts:

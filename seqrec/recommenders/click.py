@@ -69,6 +69,11 @@ class ClickModel(nn.Module):
         """Whether a part of it needs times that a clock gave."""
         return any(part.reads_clock for part in self.modules() if isinstance(part, (InputPosition, AttentionPosition)))
 
+    @property
+    def reads_asked_at(self) -> bool:
+        """Whether a part of it needs to know when a prediction is asked for."""
+        return self.backbone is not None and self.backbone.reads_asked_at
+
     def forward(self, history: Sequences, at: Int[Tensor, "M"], candidates: Int[Tensor, "M c"]) -> Float[Tensor, "M c"]:
         """Log-odds of each of these items to follow the event at its place ``at`` of the packed histories."""
         events = self.embedding(history.items)

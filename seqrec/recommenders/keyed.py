@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -97,7 +97,10 @@ class KeyedRecommender(Recommender):
                 "A position of this model reads when a prediction is asked for, and the batch does not say; give "
                 "asked_at and the times of the histories."
             )
-        return replace(batch, history=batch.history.asking(batch.predict_at, batch.asked_at))
+        history = batch.history.asking(batch.predict_at, batch.asked_at)
+        # Of a view nobody says when its next item was asked for: it is asked as soon as its newest event is there.
+        views = {name: view.asking(view.newest, view.times[view.newest]) for name, view in timed(batch.views).items()}
+        return replace(batch, history=history, views=views)
 
     @torch.no_grad()
     def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
@@ -142,6 +145,21 @@ class KeyedRecommender(Recommender):
             scores=self.scorer.scores,
             parts=self.embedding.parts,
         )
+
+
+def timed(views: Mapping[str, Sequences]) -> Mapping[str, Sequences]:
+    """The views, all of which carry times.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for name, view in views.items():
+        if view.times is None:
+            raise ValueError(
+                f"A position of this model reads times, and the view '{name}' carries none; choose another position, "
+                "or leave the view out."
+            )
+    return views
 
 
 def whole(batch: Batch) -> Sequences:

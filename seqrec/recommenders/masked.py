@@ -34,10 +34,13 @@ class MaskedRecommender(KeyedRecommender):
         backbone: turns event vectors into states.
         scorer: turns states into queries and item vectors into keys; the inner product by default.
         position: adds to each event what its place means, the mask's included: it must know one place more than the
-            longest history that is read. It is told no times where a mask asks for the next item. None adds nothing.
+            longest history that is read. None adds nothing.
         dropout: share of the event vectors' entries dropped before the backbone, in [0, 1).
         scales_input: whether item vectors and mask are multiplied by sqrt(D) when read as events.
         init_std: standard deviation of the normal distribution that the mask starts from, above 0.
+
+    Raises:
+        ValueError: the position reads times, and nobody knows when the item that a mask stands for will happen.
     """
 
     learns_hidden_events = True
@@ -54,6 +57,11 @@ class MaskedRecommender(KeyedRecommender):
         init_std: float = 0.02,
     ) -> None:
         super().__init__(catalog, embedding, backbone, scorer, position, dropout, scales_input)
+        if self.reads_clock:
+            raise ValueError(
+                "The position of this model reads times, and nobody knows when the item that a mask stands for will "
+                "happen; choose a position that reads places, e.g. configs/plugin/position-sinusoidal.yaml."
+            )
         self.mask = nn.Parameter(init_std * torch.randn(backbone.dim))
 
     def states(self, history: Sequences, hidden: Int[Tensor, "hidden"], at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:

@@ -69,6 +69,11 @@ class ClickTask(LightningModule):
                 "A position of this model reads clock times, but the times of this data set are positions in the "
                 "histories; choose another position, or a data set with real times."
             )
+        if self.model.reads_asked_at:
+            raise ValueError(
+                "A position of this model reads when a prediction is asked for, which a click model is not told; "
+                "choose another position."
+            )
         if self.trainer.world_size > 1:
             raise ValueError(f"{self.trainer.world_size} devices were asked for; set trainer.devices to 1.")
 

@@ -151,3 +151,15 @@ def test_steps_of_great_size_forget_everything_but_the_event():
 def test_it_has_at_least_one_layer():
     with pytest.raises(ValueError, match="n_layers must be at least 1"):
         Mamba4Rec(8, n_layers=0)
+
+
+def test_a_small_change_of_the_step_sizes_counts_in_half_precision_too():
+    """A bias near -5 that is rounded to bfloat16 moves in steps of 0.03 alone."""
+    torch.manual_seed(0)
+    block, history = Mamba(16), Sequences.pack([list(range(20))])
+    events = torch.randn(20, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        before, _ = block(events, history)
+        block.step.bias += 2e-3
+        after, _ = block(events, history)
+    assert not torch.equal(before, after)

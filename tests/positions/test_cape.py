@@ -8,6 +8,9 @@ from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.sasrec import SASRec
 from seqrec.ops.adjusted_attention import Pairs, Stand
 from seqrec.positions.contextual import CAPE, CoPE
+from seqrec.positions.relative import RelativeBias
+from seqrec.positions.rotary import RotaryPosition
+from seqrec.positions.stacked import Stacked
 from seqrec.sequences import Sequences
 
 KEYS, COLUMNS = 7, 40
@@ -103,3 +106,10 @@ def test_unmasked_gates_count_every_later_event():
 def test_too_few_columns_are_refused():
     with pytest.raises(ValueError, match="n_columns is 1"):
         CAPE(4, 1)
+
+
+@pytest.mark.parametrize("kind", [CAPE, CoPE])
+def test_what_reads_the_query_does_not_stand_beside_what_turns_it(kind):
+    with pytest.raises(ValueError, match=f"RotaryPosition turns the queries that {kind.__name__} reads"):
+        Stacked(8, [kind, RotaryPosition])
+    assert Stacked(8, [kind, RelativeBias]).reads_queries

@@ -12,6 +12,7 @@ from seqrec.data.supervision import MaskedEvents
 from seqrec.embeddings.ids import IdEmbedding
 from seqrec.objectives.softmax import FullSoftmax
 from seqrec.positions.learned import InversePosition, LearnedPosition
+from seqrec.positions.time import TimeGap
 from seqrec.recommenders.masked import MaskedRecommender
 from seqrec.sequences import Sequences
 
@@ -110,3 +111,8 @@ def test_filling_gaps_teaches_it_what_comes_next():
         optimizer.step()
     walks = Sequences.pack([[(first + step) % 10 for step in range(5)] for first in range(10)])
     assert model.recommend(walks, 1).items.flatten().tolist() == [(first + 5) % 10 for first in range(10)]
+
+
+def test_a_position_that_reads_times_is_refused():
+    with pytest.raises(ValueError, match="nobody knows when the item that a mask stands for"):
+        recommender(lambda dim, *_, **__: TimeGap(dim))

@@ -120,3 +120,17 @@ def test_the_moment_of_asking_reaches_only_parts_that_declare_it():
     assert (knows.reads_asked_at, not_told.reads_asked_at) == (True, False)
     with pytest.raises(ValueError, match="when a prediction is asked for"):
         knows.ranks(Batch(torch.arange(1), history, history.newest, torch.tensor([5])))
+
+
+def test_views_are_asked_as_soon_as_their_newest_event_is_there():
+    history, view = Sequences.pack([[1, 2]], [[10, 20]]), Sequences.pack([[3, 4, 5], [6]], [[1, 7, 50], [9]])
+    asked = {"targets": torch.tensor([5]), "asked_at": torch.tensor([90])}
+    batch = Batch(torch.arange(1), history, history.newest, **asked, views={"others": view})
+    knows = recommender_of(lambda: SASRec(DIM, position=TimeBias), lambda: None)
+    assert knows.informed(batch).views["others"].asked_at.tolist() == [7, 50, 50, 9]
+    assert knows.encode(batch).views["others"].shape == (2, DIM)
+    alone = Batch(torch.arange(2), view, view.newest, torch.tensor([0, 0]), torch.tensor([50, 9]))
+    torch.testing.assert_close(knows.encode(batch).views["others"], knows.encode(alone).states)
+    without = Batch(torch.arange(1), history, history.newest, **asked, views={"others": Sequences.pack([[3]])})
+    with pytest.raises(ValueError, match="the view 'others' carries none"):
+        knows.encode(without)

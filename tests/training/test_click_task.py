@@ -9,6 +9,7 @@ import torch
 from lightning import Trainer
 
 from seqrec.backbones.bert4rec import BERT4Rec
+from seqrec.backbones.sasrec import SASRec
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.data.datamodule import SequenceDataModule
@@ -18,6 +19,7 @@ from seqrec.data.supervision import EveryEvent, MaskedEvents
 from seqrec.embeddings.ids import IdEmbedding
 from seqrec.nn.target_attention import TargetAttention
 from seqrec.positions.time import TimeGap
+from seqrec.positions.time_bias import TimeBias
 from seqrec.recommenders.click import ClickModel
 from seqrec.sequences import Sequences
 from seqrec.training.click_task import ClickTask
@@ -82,6 +84,7 @@ def test_the_loss_is_that_of_every_candidate():
         ({}, {"supervision": MaskedEvents()}, "EveryPrefix"),
         ({"backbone": BERT4Rec(DIM)}, {"supervision": EveryEvent()}, "EveryPrefix"),
         ({"position": TimeGap(DIM)}, {"has_clock": False}, "another position"),
+        ({"backbone": SASRec(DIM, position=TimeBias)}, {}, "which a click model is not told"),
         ({}, {}, "trainer.devices to 1"),
     ],
 )
