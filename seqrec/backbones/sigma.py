@@ -191,6 +191,44 @@ class GatedMamba(nn.Module):
         return self.mixture(events, backward_read, forward_mamba, backward_mamba, recurrent), memory
 
 
+class OnceGatedMamba(nn.Module):
+    """The block behind the runs that the repository of SIGMA shows: one gate, for the direction as events lie.
+
+    ``w₂ f (1 + g) + w₁ b + w₀ u`` with Mamba's readings f and b of the events x as they lie and flipped, a recurrent
+    cell's reading u of the events themselves, and ``g = drop(A(p) + S(p))`` of ``p = x + W x + b``, with A and S as in
+    ``DenseSelectiveGates``. Nothing maps the sum.
+
+    Args:
+        mamba: reads both directions.
+        flip: the order of the second direction.
+        dim: width D.
+        gate_dropout: share of the gate's entries dropped, in [0, 1).
+    """
+
+    def __init__(self, mamba: Mamba, flip: PartialFlip, dim: int, gate_dropout: float) -> None:
+        super().__init__()
+        self.mamba, self.flip = mamba, flip
+        self.cell = nn.GRU(dim, dim, bias=False)
+        self.map, self.silu_map, self.sigmoid_map = (nn.Linear(dim, dim) for _ in range(3))
+        self.weights = nn.Parameter(torch.tensor([0.1, 0.1, 0.8]))  # recurrent, backward, forward
+        self.dropout = Dropout(gate_dropout)
+
+    def forward(
+        self, events: Float[Tensor, "T D"], history: Sequences, memory: None
+    ) -> tuple[Float[Tensor, "T D"], None]:
+        forward_mamba, _ = self.mamba(events, history)
+        backward_mamba, _ = self.mamba(self.flip.flip(events, history), history)
+        recurrent, _ = read_from_oldest_to_newest(self.cell, events, history, memory)
+        p = events + self.map(events)
+        gate = self.dropout(self.silu_map(F.silu(p)) + self.sigmoid_map(p.sigmoid()))
+        for_recurrent, for_backward, for_forward = self.weights
+        return (
+            for_forward * forward_mamba * (1 + gate)
+            + for_backward * self.flip.unflip(backward_mamba, history)
+            + for_recurrent * recurrent
+        ), memory
+
+
 @dataclass(frozen=True)
 class CausalMemory:
     """What a causal block carries from the past of each history.
@@ -278,6 +316,56 @@ class SIGMA(Backbone):
         blocks = (
             GatedMamba(Mamba(dim, d_state, d_conv, expand), BranchMixture(dim, gate_dropout, mixing), order, dim)
             for _ in range(n_layers)
+        )
+        self.shell: MambaShell[None] = MambaShell(blocks, dim, dropout, dt_init, init_std)
+
+    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        return self.shell(events, history, None)[0]
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return self.shell.states_at(events, history, at)
+
+
+class LoggedSIGMA(Backbone):
+    """SIGMA as the runs computed it that its repository shows, which is less than its released file computes.
+
+    Source: Liu et al., "SIGMA: Selective Gated Mamba for Sequential Recommendation", 2024 (arXiv 2408.11451), after the
+    operations and parameters that the logs of its repository count: no convolution before the recurrent cell, one gate
+    instead of two, and no map of the mixture. They do not say which of its maps the gate reads and which direction it
+    gates; as here is a guess. ``SIGMA`` is the released file.
+
+    Args:
+        dim: width D of an event and of a state.
+        n_layers: stacked layers, at least 1; a lone one adds no residual.
+        dropout: share of activations dropped, in [0, 1).
+        gate_dropout: share of the gate's entries dropped, in [0, 1); 0.3 in the logs.
+        flip: the order of the second direction, the same in every layer; None is ``AlignedFlip()``.
+        d_state: states N per channel of Mamba.
+        d_conv: events that Mamba's convolution sees.
+        expand: inner width of Mamba as a multiple of D.
+        dt_init: how the step sizes begin.
+        init_std: standard deviation of the linear maps at the beginning, above 0.
+    """
+
+    causal = False
+
+    def __init__(
+        self,
+        dim: int,
+        n_layers: int = 1,
+        dropout: float = 0.2,
+        gate_dropout: float = 0.3,
+        flip: PartialFlip | None = None,
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_init: StepInit = StepInit.zero_bias,
+        init_std: float = 0.02,
+    ) -> None:
+        super().__init__(dim)
+        order = AlignedFlip() if flip is None else flip
+        blocks = (
+            OnceGatedMamba(Mamba(dim, d_state, d_conv, expand), order, dim, gate_dropout) for _ in range(n_layers)
         )
         self.shell: MambaShell[None] = MambaShell(blocks, dim, dropout, dt_init, init_std)
 

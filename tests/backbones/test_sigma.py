@@ -13,6 +13,7 @@ from seqrec.backbones.sigma import (
     BranchMixture,
     CausalSIGMA,
     DenseSelectiveGates,
+    LoggedSIGMA,
     Mixing,
     ReleasedFlip,
 )
@@ -320,3 +321,22 @@ def test_both_the_flip_and_the_symmetric_convolution_show_later_events():
 def test_a_flip_of_no_sense_is_refused(make):
     with pytest.raises(ValueError, match="must be at least"):
         make()
+
+
+@pytest.mark.parametrize("n_slots", [45, 50])
+def test_a_logged_block_is_its_definition_over_the_padded_window(n_slots):
+    torch.manual_seed(0)
+    block = shaken(block_of(LoggedSIGMA(DIM, d_state=3, flip=ReleasedFlip(DIM, n_slots))))
+    vectors, packed = torch.randn(WINDOW, DIM, dtype=torch.float64), Sequences.pack(HISTORIES)
+    states = block(vectors[packed.items], packed, None)[0].split(packed.lengths.tolist())
+    one = Sequences.pack([range(WINDOW)])
+    for history, mine in zip(HISTORIES, states, strict=True):
+        n = len(history)
+        x = torch.cat([vectors[list(history)], block.flip.padding.expand(WINDOW - n, DIM)])
+        flipped = torch.cat([x[:n_slots].flip(0), x[n_slots:]])
+        p = x + block.map(x)
+        gate = block.silu_map(p * p.sigmoid()) + block.sigmoid_map(p.sigmoid())
+        forward, backward = block.mamba(x, one)[0], block.mamba(flipped, one)[0]
+        w0, w1, w2 = block.weights
+        expected = w2 * (forward + forward * gate) + w1 * backward + w0 * block.cell(x)[0]
+        torch.testing.assert_close(mine, expected[:n], rtol=1e-5, atol=1e-6)

@@ -15,7 +15,7 @@ from seqrec.backbones.hstu import HSTU
 from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.mamba4rec import Block, Mamba4Rec
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
-from seqrec.backbones.sigma import SIGMA, CausalSIGMA, Mixing, ReleasedFlip
+from seqrec.backbones.sigma import SIGMA, CausalSIGMA, LoggedSIGMA, Mixing, ReleasedFlip
 from seqrec.nn.hyperbolic import LearnedCurvature
 from seqrec.nn.mamba import StepInit
 from seqrec.ops.dispatch import using
@@ -47,6 +47,7 @@ CASES = [
     pytest.param(
         SIGMA, {"n_layers": 2, "flip": ReleasedFlip(8, 12), "mixing": Mixing.softmax, "init_std": 0.3}, id="SIGMA-2"
     ),
+    pytest.param(LoggedSIGMA, {"n_layers": 2, "d_state": 4, "init_std": 0.3}, id="LoggedSIGMA"),
     pytest.param(CausalSIGMA, {"d_state": 4, "init_std": 0.3}, id="CausalSIGMA"),
     pytest.param(CausalSIGMA, {"n_layers": 2, "mixing": Mixing.softmax, "dt_init": StepInit.mamba}, id="CausalSIGMA-2"),
     pytest.param(HMamba, {"d_state": 4}, id="HMamba-full"),

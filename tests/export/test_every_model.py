@@ -45,6 +45,7 @@ MODELS = {
     "Mamba4Rec, Mamba-2": {"backbone": backbone("mamba4rec.Mamba4Rec", d_state=4, block="mamba2", init_std=0.3)},
     "GRU4Rec": {"backbone": backbone("gru4rec.GRU4Rec", n_layers=2)},
     "SIGMA": {"backbone": backbone("sigma.SIGMA", d_state=4, init_std=0.3)},
+    "LoggedSIGMA": {"backbone": backbone("sigma.LoggedSIGMA", d_state=4, init_std=0.3)},
     "CausalSIGMA": {"backbone": backbone("sigma.CausalSIGMA", d_state=4, init_std=0.3)},
     "HMamba": {"backbone": backbone("hmamba.HMamba", d_state=4)},
     "BERT4Rec": {"backbone": backbone("bert4rec.BERT4Rec", init_std=0.3), "position": LEARNED},
