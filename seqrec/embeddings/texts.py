@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from seqrec.catalog import Catalog
 from seqrec.embeddings.reduction import PCA
 from seqrec.semantics.vector_files import read_vectors
+from seqrec.semantics.vectors import check_quotes
 
 _NAMED = 5
 
@@ -52,7 +53,7 @@ class TextTable(nn.Module):
         vectors: what stands for each item; None as long as neither file nor checkpoint brought it.
 
     Raises:
-        ValueError: the file cannot be used, or has no vector for some items.
+        ValueError: the file cannot be used, its texts quote another training part, or some items have no vector.
     """
 
     vectors: Tensor | None
@@ -105,6 +106,7 @@ class TextTable(nn.Module):
 
 def _aligned(path: Path, catalog: Catalog, missing: Missing) -> Float[Tensor, "N T"]:
     """The vector of each item of the catalog, in row order."""
+    check_quotes(path, catalog)
     ids, vectors = read_vectors(path)
     place_of = {raw: place for place, raw in enumerate(ids)}
     places = np.array([place_of.get(raw, -1) for raw in catalog.ids])

@@ -74,7 +74,7 @@ class TemplateWriter(Writer):
         return Estimate(len(subjects), len(subjects))
 
     def write(self, subjects: Subjects, prompt: Prompt, work: Work) -> tuple[list[str], dict[str, Any]]:
-        return subjects.summaries(), {"prompt_version": None}
+        return subjects.summaries(), {"prompt_version": None, "quotes": 0}
 
 
 class ChatWriter(Writer):
