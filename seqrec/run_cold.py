@@ -20,6 +20,7 @@ from seqrec.ops import ranking
 from seqrec.recommenders.keyed import KeyedRecommender
 from seqrec.runs import open_run
 from seqrec.semantics.vector_files import vectors_of
+from seqrec.semantics.vectors import quotes_of
 from seqrec.sequences import Sequences
 from seqrec.training.record import write
 
@@ -41,13 +42,18 @@ def cold(run: Path, vectors: Path) -> None:
         vectors: file or folder of text vectors that holds the withheld items, made by the encoder of the model's own.
 
     Raises:
-        InputError: the data withhold nothing, or the model makes nothing of texts.
+        InputError: the data withhold nothing, the texts quote histories, or the model makes nothing of texts.
     """
     opened = open_run(Path(run))
     data, recommender = opened.data, opened.recommender
     folder = data.prepared
     if not (folder / f"{TARGETS}.parquet").is_file():
         raise InputError(f"{folder} withholds no items. Run `seqrec withhold --data {folder} --out …` and train on it.")
+    if quotes_of(Path(vectors)):
+        raise InputError(
+            f"The prompts behind {vectors} quote histories, in which withheld items were chosen. Run `seqrec describe "
+            "items` with --quotes 0, and `seqrec embed items` with its texts."
+        )
     items, targets = (pl.read_parquet(folder / f"{name}.parquet") for name in (ITEMS, TARGETS))
     keys = torch.cat([recommender.item_keys(), cold_keys(recommender, vectors, items["item_id"])])
     n_warm = len(data.catalog)

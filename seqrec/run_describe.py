@@ -45,8 +45,9 @@ def describe_items(
         writer: who writes; by default a template, without a language model, which the record says.
         prompt: your own prompt; by default the newest of the package.
         domain: what the items are, in the words of the prompt.
-        quotes: most training histories ending in an item that a prompt quotes.
-        protocol: how the log is split; only training parts are quoted. By default leave-one-out.
+        quotes: most training histories ending in an item that a prompt quotes, at least 0.
+        protocol: how the log is split; only training parts are quoted, and what is made of the texts serves no other
+            protocol. By default leave-one-out.
         store: folder of all answers so far, shared by all data sets.
         limit: only the first so many items, to try.
         dry_run: only say how many texts, tokens and how much money it would take.

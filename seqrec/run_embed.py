@@ -15,7 +15,7 @@ from seqrec.semantics.encoders import Encoder
 from seqrec.semantics.neighbours import nearest, write_neighbours
 from seqrec.semantics.subjects import Subjects
 from seqrec.semantics.texts import Texts
-from seqrec.semantics.vectors import VECTORS, Vectors, write_vectors
+from seqrec.semantics.vectors import VECTORS, Vectors, check_quotes, write_vectors
 
 _OF_A_TEXT = ("text_source", "prompt_version", "domain", "quotes", "window")
 
@@ -44,7 +44,8 @@ def embed_items(
         encoder: who makes the vectors, by import path.
         out: folder to write: ids.parquet, vectors.npy, manifest.json; an older one there is replaced.
         texts: folder that `seqrec describe items` wrote; by default title and categories are read.
-        protocol: how the log is split, for the record; by default leave-one-out.
+        protocol: how the log is split, for the record; it must be that of texts whose prompts quote histories. By
+            default leave-one-out.
         store: folder of all vectors so far, shared by all data sets; what is in it is not computed again.
         limit: only the first so many items, to try.
         dry_run: only say how many vectors, tokens and how much money it would take.
@@ -153,6 +154,7 @@ def _texts_of(subjects: Subjects, written: Texts, folder: Path, record: dict[str
             f"{folder} has texts on {written.manifest['kind']} of a data set with the fingerprint "
             f"{written.manifest['dataset']}; name texts on the {subjects.kind} of the data set {record['dataset']}."
         )
+    check_quotes(folder, subjects.catalog)
     on = subjects.ids.columns
     found = subjects.ids.join(written.table, on=on, how="left", maintain_order="left")["text"]
     if found.null_count():

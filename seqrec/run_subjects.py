@@ -11,11 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.data.log import Log
 from seqrec.data.prefixes import Granularity, Pool, beginnings, ids_of
 from seqrec.data.protocol import LeaveOneOut, Part, Protocol, Split
 from seqrec.semantics.subjects import Histories, Items
+from seqrec.semantics.vectors import training_of
 from seqrec.semantics.writers import Estimate, Work
 
 STORE = Path("data/semantics")
@@ -28,7 +30,7 @@ def items_of(log: Log, train: Part, n_quotes: int, limit: int | None) -> Items:
     np.add.at(inside, train.starts, 1)
     np.add.at(inside, train.ends, -1)
     events = np.asarray(log.items)[np.cumsum(inside[:-1], dtype=np.int8).astype(bool)]
-    return Items(log.catalog, events, np.append(0, np.cumsum(train.lengths)), n_quotes, limit)
+    return Items(_counted(log, train), events, np.append(0, np.cumsum(train.lengths)), n_quotes, limit)
 
 
 def histories_of(
@@ -37,7 +39,8 @@ def histories_of(
     _check(limit)
     part = beginnings(log, split, pool, granularity)
     part = Part(part.users[:limit], part.starts[:limit], part.ends[:limit])
-    return Histories(log.catalog, np.asarray(log.items), part.starts, part.ends, ids_of(log, part), window)
+    catalog = _counted(log, split.train)
+    return Histories(catalog, np.asarray(log.items), part.starts, part.ends, ids_of(log, part), window)
 
 
 def split_of(log: Log, protocol: Protocol | None) -> tuple[Split, dict[str, Any]]:
@@ -47,6 +50,7 @@ def split_of(log: Log, protocol: Protocol | None) -> tuple[Split, dict[str, Any]
     return split, {
         "dataset": passport["dataset"],
         "target_hash": passport["target_hash"],
+        "training": training_of(_counted(log, split.train)),
         "protocol": {name: passport[name] for name in ("kind", "parameters", "seen_is_excluded")},
     }
 
@@ -92,6 +96,10 @@ def told(estimate: Estimate, what: str) -> str:
     tokens = f"about {estimate.tokens_in:,} tokens to read and at most {estimate.tokens_out:,} to write"
     price = f"about {estimate.price:.2f}" if estimate.price else "unknown; give the prices of the service"
     return f"{said}: {tokens}. Price: {price}."
+
+
+def _counted(log: Log, train: Part) -> Catalog:
+    return log.catalog.with_counts(train.item_counts(log))
 
 
 def _check(limit: int | None) -> None:

@@ -20,6 +20,7 @@ from seqrec.export.retriever import Retriever
 from seqrec.ops import ranking
 from seqrec.run_cold import cold_keys
 from seqrec.runs import open_run
+from seqrec.semantics.vectors import write_vectors
 from seqrec.sequences import Sequences
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -145,6 +146,15 @@ def test_a_bundle_to_which_the_items_are_added_serves_what_was_measured(folder, 
         )[0][0]
         served = [each.item_id for each in retriever.recommend(line["history"], 10)]
         assert served == [ids[row] for row in expected.tolist()]
+
+
+def test_texts_that_quote_who_chose_a_withheld_item_are_refused(folder, run, tmp_path, capsys):
+    ids = pl.read_parquet(folder / "vectors.parquet").select("item_id")
+    numbers = np.ones((len(ids), 16), dtype=np.float32)
+    for quotes, ends in ((5, 2), (0, 0)):
+        write_vectors(tmp_path, ids, numbers, {"kind": "items", "quotes": quotes})
+        assert main(["cold", f"--run={run}", f"--vectors={tmp_path}"]) == ends
+    assert "quote histories, in which withheld items were chosen" in capsys.readouterr().err
 
 
 def test_a_model_of_ids_alone_says_why_it_cannot(folder, tmp_path, capsys):

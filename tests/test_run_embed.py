@@ -84,6 +84,31 @@ def test_written_texts_are_embedded_and_named(prepared, tmp_path, service, capsy
     assert "name texts on the histories" in capsys.readouterr().err
 
 
+def test_texts_that_quote_histories_serve_their_own_protocol_alone(prepared, tmp_path, service, capsys):
+    """What one protocol trains on, another may test on."""
+    later = "--protocol=seqrec.data.protocol.GlobalTimeSplit"
+    given = [f"--data={prepared}", f"--out={tmp_path / 'texts'}", f"--store={tmp_path / 'store'}"]
+    writer = ["--writer=seqrec.semantics.writers.ChatWriter", f"--writer.service.base_url={service.url}"]
+    writer += ["--writer.service.model=small"]
+    texts = f"--texts={tmp_path / 'texts'}"
+    place = [f"--data={prepared}", f"--out={tmp_path / 'other'}", f"--store={tmp_path / 'store'}"]
+    assert main(["describe", "items", *given, *writer]) == 0
+    run(tmp_path, prepared, "embed", "items", HASHING, texts)
+    assert main(["embed", "items", *place, HASHING, texts, later]) == 2
+    assert "quote histories of another training part" in capsys.readouterr().err
+    # Vectors that are made of such vectors know where they come from.
+    by_path = f"--encoder.path={tmp_path / 'out'}"
+    for kind, encoder, out in (("items", "VectorFile", "copies"), ("histories", "MeanOfItems", "means")):
+        named = f"--encoder=seqrec.semantics.encoders.{encoder}"
+        assert run(tmp_path, prepared, "embed", kind, named, by_path, out=out).manifest["quotes"] == 5
+        assert main(["embed", kind, *place, named, by_path, later]) == 2
+        assert "quote histories of another training part" in capsys.readouterr().err
+    # A text that quotes nobody serves everyone.
+    for nobody in ([*writer, "--quotes=0"], []):
+        assert main(["describe", "items", *given, *nobody]) == 0
+        run(tmp_path, prepared, "embed", "items", HASHING, texts, later)
+
+
 def test_a_file_of_item_vectors_becomes_items_and_means_of_histories(prepared, tmp_path):
     log = Log.open(prepared)
     numbers = np.random.default_rng(0).normal(size=(len(log.catalog), 6)).astype(np.float32)

@@ -14,7 +14,7 @@ from seqrec.data.batching import Arrays, newest_events
 from seqrec.data.protocol import Part
 from seqrec.data.views import TrainingData, View
 from seqrec.semantics.neighbours import Neighbours
-from seqrec.semantics.vectors import Vectors
+from seqrec.semantics.vectors import Vectors, check_quotes
 from seqrec.sequences import Sequences
 
 
@@ -32,6 +32,9 @@ class SemanticSubstitutes(View):
         name: the key of the view; a batch of several such views needs one for each.
         share: probability that an event is swapped, in [0, 1].
         k: nearest items that a substitute is drawn from, at least 1; items without so many stay as they are.
+
+    Raises:
+        ValueError: the texts behind the vectors quote another training part, or no item has so many neighbours.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class SemanticSubstitutes(View):
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}; a probability lies between 0 and 1, e.g. 0.2.")
         self.name, self.share = name, share
-        described = _opened(vectors, "items")
+        described = _opened(vectors, "items", data)
         self.made_of = described.manifest
         known = pl.DataFrame({"item_id": data.catalog.ids, "row": np.arange(len(data.catalog))})
         row_of = described.ids.join(known, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1)
@@ -97,7 +100,7 @@ class SemanticNeighbours(View):
     ) -> None:
         self.name, self.k, self.folder = name, k, vectors
         self.log, self.arrays, self.max_length = data.log, Arrays.of(data.log), data.max_length
-        described = _opened(vectors, "histories")
+        described = _opened(vectors, "histories", data)
         self.made_of = described.manifest
         if described.manifest.get("dataset") != data.log.manifest.get("fingerprint"):
             raise ValueError(
@@ -159,13 +162,14 @@ class SemanticNeighbours(View):
         return replace(versions, vectors=texts).to(histories.items.device)
 
 
-def _opened(folder: str, kind: str) -> Vectors:
+def _opened(folder: str, kind: str, data: TrainingData) -> Vectors:
     described = Vectors.open(Path(folder))
     if described.manifest.get("kind") != kind:
         raise ValueError(
             f"{folder} holds vectors of {described.manifest.get('kind')}, not of {kind}; name a folder of "
             f"`seqrec embed {kind}`."
         )
+    check_quotes(Path(folder), data.catalog)
     return described
 
 

@@ -8,28 +8,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
 from seqrec.embeddings.reduction import PCA
 from seqrec.semantics.vector_files import read_vectors
+from seqrec.semantics.vectors import check_quotes
 
 _NAMED = 5
 
 
-def _zero(known: Float[np.ndarray, "V T"]) -> Float[np.ndarray, "T"]:
-    return np.zeros_like(known[0])
+def _zero(known: Float[Tensor, "V Q"]) -> Float[Tensor, "Q"]:
+    return torch.zeros_like(known[0])
 
 
-def _mean(known: Float[np.ndarray, "V T"]) -> Float[np.ndarray, "T"]:
-    return known.mean(0, dtype=np.float32)
+def _mean(known: Float[Tensor, "V Q"]) -> Float[Tensor, "Q"]:
+    return known.mean(0, dtype=torch.float32).to(known)
 
 
 class Missing(Enum):
     """What an item without a vector gets: nothing, so that its catalog is refused, or ``zero`` in every place, or the
-    ``mean`` of the items of the catalog that have one."""
+    ``mean`` of the items of the catalog that have one, after all are reduced."""
 
     refuse = None
     zero = member(_zero)
@@ -44,15 +45,15 @@ class TextTable(nn.Module):
     Args:
         catalog: the items; raw ids alone say which vector is whose.
         path: file or folder of vectors, see ``semantics.vector_files.read_vectors``; it may hold other items, too.
-        reduction: makes vectors narrower, fitted to the items of the catalog; None leaves them as they are, in the
-            precision of the file.
+        reduction: makes vectors narrower, fitted to those of the items of the catalog; None leaves them as they are, in
+            the precision of the file.
         missing: what becomes of items of the catalog that have no vector in the file.
 
     Attributes:
         vectors: what stands for each item; None as long as neither file nor checkpoint brought it.
 
     Raises:
-        ValueError: the file cannot be used, or has no vector for some items.
+        ValueError: the file cannot be used, its texts quote another training part, or some items have no vector.
     """
 
     vectors: Tensor | None
@@ -68,10 +69,12 @@ class TextTable(nn.Module):
             self.register_buffer(name, None)
         self.register_load_state_dict_pre_hook(_make_room)
         if path.exists():
-            vectors = _aligned(path, catalog, missing)
+            vectors, without = _aligned(path, catalog, missing)
             if reduction is not None:
-                self.mean, self.map = reduction.fit(vectors)
+                self.mean, self.map = reduction.fit(vectors[~without])
             self.vectors = self.reduced(vectors)
+            if missing is not Missing.refuse:
+                self.vectors[without] = missing.value(self.vectors[~without])
 
     @property
     def dim(self) -> int | None:
@@ -103,8 +106,9 @@ class TextTable(nn.Module):
         return self.vectors if rows is None else F.embedding(rows, self.vectors)
 
 
-def _aligned(path: Path, catalog: Catalog, missing: Missing) -> Float[Tensor, "N T"]:
-    """The vector of each item of the catalog, in row order."""
+def _aligned(path: Path, catalog: Catalog, missing: Missing) -> tuple[Float[Tensor, "N T"], Bool[Tensor, "N"]]:
+    """The vector of each item of the catalog, in row order, and which items have none, whose row is anyone's."""
+    check_quotes(path, catalog)
     ids, vectors = read_vectors(path)
     place_of = {raw: place for place, raw in enumerate(ids)}
     places = np.array([place_of.get(raw, -1) for raw in catalog.ids])
@@ -117,10 +121,7 @@ def _aligned(path: Path, catalog: Catalog, missing: Missing) -> Float[Tensor, "N
             f"{', '.join(lacking[:_NAMED])}{more}; add them by raw id, or set `missing` of the embedding to zero or "
             "mean."
         )
-    aligned = vectors[places]
-    if missing is not Missing.refuse:
-        aligned[without] = missing.value(aligned[~without])
-    return torch.from_numpy(aligned)
+    return torch.from_numpy(vectors[places]), torch.from_numpy(without)
 
 
 def _make_room(table: TextTable, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from seqrec.semantics.store import Store, key_of
 from seqrec.semantics.subjects import Subjects
 from seqrec.semantics.vector_files import read_vectors, vectors_of
+from seqrec.semantics.vectors import check_quotes, quotes_of
 from seqrec.semantics.writers import Estimate, Work
 
 Read = Callable[[], list[str]]  # gives the texts of the subjects, put together only where they are wanted
@@ -138,8 +139,10 @@ class VectorFile(Encoder):
             raise ValueError(
                 f"{self.path} has vectors of items, not of {subjects.kind}; take seqrec.semantics.encoders.MeanOfItems."
             )
+        check_quotes(self.path, subjects.catalog)
         encoder = {"name": "vector file", "file": self.path.name, "digest": _digest(self.path)}
-        return vectors_of(self.path, subjects.ids["item_id"]), {"encoder": encoder, "pooling": "as in the file"}
+        record = {"encoder": encoder, "pooling": "as in the file", "quotes": quotes_of(self.path)}
+        return vectors_of(self.path, subjects.ids["item_id"]), record
 
 
 class MeanOfItems(Encoder):
@@ -165,11 +168,13 @@ class MeanOfItems(Encoder):
         return Estimate(len(subjects), len(subjects))
 
     def vectors(self, subjects: Subjects, texts: Read, work: Work) -> tuple[Float[np.ndarray, "V S"], dict[str, Any]]:
+        check_quotes(self.path, subjects.catalog)
         table = torch.from_numpy(vectors_of(self.path, subjects.catalog.ids).astype(np.float32))
         rows, first = (torch.from_numpy(each) for each in subjects.newest(self.newest))
         means = F.embedding_bag(rows, table, first, mode="mean").numpy()
         encoder = {"name": "mean of item vectors", "file": self.path.name, "digest": _digest(self.path)}
-        record = {"encoder": encoder, "pooling": f"mean of the newest {self.newest} items"}
+        pooling = f"mean of the newest {self.newest} items"
+        record = {"encoder": encoder, "pooling": pooling, "quotes": quotes_of(self.path)}
         return means.astype(np.float16 if self.half else np.float32), record
 
 

@@ -90,10 +90,11 @@ class HostedEncoder(TextEncoder):
     def _ask(self, client: Any, texts: list[str]) -> Answer:
         more = {} if self.dimensions is None else {"dimensions": self.dimensions}
         reply = client.embeddings.create(model=self.service.model, input=texts, encoding_format="float", **more)
+        took = (reply.usage.prompt_tokens, 0) if reply.usage else None
         place_of = {line.index: line.embedding for line in reply.data}
         if sorted(place_of) != list(range(len(texts))):
-            raise Senseless(f"{len(place_of)} vectors for {len(texts)} texts")
+            raise Senseless(f"{len(place_of)} vectors for {len(texts)} texts", took)
         vectors = np.array([place_of[place] for place in range(len(texts))], dtype=np.float32)
         if vectors.ndim != 2 or not np.isfinite(vectors).all():
-            raise Senseless("vectors that are no rows of finite numbers")
-        return Answer(vectors, reply.usage.prompt_tokens if reply.usage else 0, 0, reply.model or self.service.model)
+            raise Senseless("vectors that are no rows of finite numbers", took)
+        return Answer(vectors, *(took or (0, 0)), reply.model or self.service.model)

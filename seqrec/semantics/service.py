@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -104,7 +105,15 @@ class Answer:
 
 
 class Senseless(ValueError):
-    """An answer that cannot be used, though the service called it one."""
+    """An answer that cannot be used, though the service called it one.
+
+    Attributes:
+        took: tokens that were read and written for it; None where the service does not say so.
+    """
+
+    def __init__(self, why: str, took: tuple[int, int] | None = None) -> None:
+        super().__init__(f"it answered with something else than was asked for ({why})")
+        self.took = took
 
 
 class Asking:
@@ -154,6 +163,7 @@ class Asking:
         """
         waiting = list(range(len(questions)))[::-1]
         under_way: dict[Future[Answer], int] = {}
+        failures = Counter[int]()
         stopped: Exception | None = None
         pace = _Pace(self.service)
         with ThreadPoolExecutor(self.service.concurrency) as pool:
@@ -164,13 +174,19 @@ class Asking:
                         stopped = None if under_way else self._out_of_budget()
                         break
                     pace.wait(question.likely_in + question.most_out)
-                    under_way[pool.submit(self._insist, ask, question)] = waiting.pop()
+                    place = waiting.pop()
+                    under_way[pool.submit(self._answer, ask, question, failures[place])] = place
                 done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
                     place = under_way.pop(future)
                     try:
                         yield place, future.result()
-                    except (self._openai.OpenAIError, Senseless) as error:
+                    except Senseless as error:
+                        failures[place] += 1
+                        waiting.append(place)
+                        if failures[place] > self.service.retries:
+                            stopped = stopped or self._failed(error)
+                    except self._openai.OpenAIError as error:
                         stopped = stopped or self._failed(error)
         if stopped is not None:
             raise stopped
@@ -184,29 +200,26 @@ class Asking:
             self._reserved += most
             return True
 
-    def _insist(self, ask: Callable[[Any, Any], Answer], question: Question) -> Answer:
+    def _answer(self, ask: Callable[[Any, Any], Answer], question: Question, failures: int) -> Answer:
+        """One request, for which the most that it can cost is set aside; booked is what it took."""
+        took = 0, 0
         try:
-            for attempt in range(self.service.retries + 1):
-                try:
-                    answer = ask(self._client, question.content)
-                except (Senseless, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                    # It was answered, so it was paid for, though nobody says how much.
-                    self._book(question.likely_in, 0)
-                    if attempt == self.service.retries:
-                        raise Senseless(f"it answered with something else than was asked for ({error})") from error
-                    time.sleep(min(0.25 * 2**attempt, 8))
-                else:
-                    self._book(answer.tokens_in or question.likely_in, answer.tokens_out)
-                    return answer
-            raise AssertionError("the last attempt returns or raises")
+            time.sleep(min(0.125 * 2**failures, 8) if failures else 0)
+            answer = ask(self._client, question.content)
+            took = answer.tokens_in or question.likely_in, answer.tokens_out
+            return answer
+        except Senseless as error:
+            took = error.took or (question.most_in, question.most_out)
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # It was answered, so it was paid for, though nobody says how much.
+            took = question.most_in, question.most_out
+            raise Senseless(str(error)) from error
         finally:
             with self._lock:
                 self._reserved -= self.service.price(question.most_in, question.most_out)
-
-    def _book(self, tokens_in: int, tokens_out: int) -> None:
-        with self._lock:
-            self.tokens_in += tokens_in
-            self.tokens_out += tokens_out
+                self.tokens_in += took[0]
+                self.tokens_out += took[1]
 
     def _out_of_budget(self) -> ValueError:
         return ValueError(

@@ -24,7 +24,7 @@ class Subjects(ABC):
 
     Attributes:
         kind: items or histories.
-        catalog: all items.
+        catalog: all items, with their training counts.
         ids: one line per subject, see ``seqrec.semantics.vectors.Vectors``.
     """
 

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 from jaxtyping import Float
 
+from seqrec.catalog import Catalog
 from seqrec.semantics.files import fingerprint, read_json, write_json, write_whole
 
 SCHEMA_VERSION = 1
@@ -32,8 +33,9 @@ class Vectors:
             id, and ``n_events``, how many events of the user are read, counted from the first one of the log.
         vectors: memory-mapped, float16 or float32, as the encoder gave them.
         manifest: how they were made: ``kind`` (items or histories), ``encoder``, ``prompt_version``, ``pooling``,
-            ``text_source``, ``dataset`` (fingerprint of the prepared data), ``target_hash`` (of the split, for
-            histories), ``fingerprint`` (SHA-256 of ids and vectors) and more.
+            ``text_source``, ``dataset`` (fingerprint of the prepared data), ``target_hash`` (of the split),
+            ``training`` (see ``training_of``), ``quotes`` (most training histories behind the text of an item),
+            ``fingerprint`` (SHA-256 of ids and vectors) and more.
     """
 
     ids: pl.DataFrame
@@ -117,3 +119,27 @@ def write_vectors(
             "fingerprint": fingerprint(ids, vectors),
         },
     )
+
+
+def training_of(catalog: Catalog) -> str:
+    """What recognises a training part in records: SHA-256 of how often it has each item."""
+    return fingerprint(catalog.table.select("item_id", "count"))
+
+
+def quotes_of(path: Path) -> int:
+    """Most training histories that a prompt behind a folder quotes; 0 of a file, whose prompts nobody knows."""
+    return read_json(path / MANIFEST, _MADE_BY).get("quotes", 0) if path.is_dir() else 0
+
+
+def check_quotes(path: Path, catalog: Catalog) -> None:
+    """Look whether what the prompts behind a folder quote is of the training part that this catalog counts.
+
+    Raises:
+        ValueError: it is of another one.
+    """
+    if quotes_of(path) and read_json(path / MANIFEST, _MADE_BY).get("training") != training_of(catalog):
+        raise ValueError(
+            f"The prompts behind {path} quote histories of another training part, which may hold what is asked for "
+            "here; run `seqrec describe items` and what follows with the data and the protocol of the training, or "
+            "with --quotes 0."
+        )

@@ -74,7 +74,7 @@ class TemplateWriter(Writer):
         return Estimate(len(subjects), len(subjects))
 
     def write(self, subjects: Subjects, prompt: Prompt, work: Work) -> tuple[list[str], dict[str, Any]]:
-        return subjects.summaries(), {"prompt_version": None}
+        return subjects.summaries(), {"prompt_version": None, "quotes": 0}
 
 
 class ChatWriter(Writer):
@@ -146,18 +146,13 @@ class ChatWriter(Writer):
         reply = client.chat.completions.create(
             model=self.service.model, messages=messages, temperature=0, max_tokens=self.max_tokens
         )
+        took = (reply.usage.prompt_tokens, reply.usage.completion_tokens) if reply.usage else None
         (choice,) = reply.choices
         text = choice.message.content
         if not isinstance(text, str) or not text.strip():
-            raise Senseless("no text")
-        usage = reply.usage
+            raise Senseless("no text", took)
         content = {"text": text.strip(), "is_cut": choice.finish_reason == "length"}
-        return Answer(
-            content,
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else len(text) // 4,
-            reply.model or self.service.model,
-        )
+        return Answer(content, *(took or (0, len(text) // 4)), reply.model or self.service.model)
 
 
 def only_one(models: pl.Series, what: str) -> str:

@@ -14,7 +14,7 @@ from seqrec.data.semantic_views import SemanticNeighbours, SemanticSubstitutes
 from seqrec.data.supervision import EveryEvent, EveryPrefix
 from seqrec.data.views import TrainingData
 from seqrec.semantics.neighbours import nearest, write_neighbours
-from seqrec.semantics.vectors import Vectors, write_vectors
+from seqrec.semantics.vectors import Vectors, training_of, write_vectors
 
 N_USERS, N_ITEMS, TEXT_DIM = 7, 11, 5
 LENGTHS = np.array([3, 4, 6, 9, 5, 3, 7])
@@ -39,21 +39,21 @@ LOG = the_log()
 SPLIT = LeaveOneOut().split(LOG)
 
 
-def written(folder, kind, ids, groups):
+def written(folder, kind, ids, groups, **record):
     """Vectors of these ids, by chance, and their neighbours."""
     vectors = np.random.default_rng(0).standard_normal((len(ids), TEXT_DIM)).astype(np.float32)
-    write_vectors(folder, ids, vectors, {"kind": kind, "dataset": "of this log"})
+    write_vectors(folder, ids, vectors, {"kind": kind, "dataset": "of this log", **record})
     write_neighbours(folder, nearest(vectors, 3, groups), {"fingerprint": Vectors.open(folder).manifest["fingerprint"]})
     return str(folder)
 
 
-def item_vectors(folder):
-    return written(folder, "items", LOG.catalog.table.select("item_id"), None)
+def item_vectors(folder, **record):
+    return written(folder, "items", LOG.catalog.table.select("item_id"), None, **record)
 
 
-def prefix_vectors(folder):
+def prefix_vectors(folder, **record):
     prefixes = beginnings(LOG, SPLIT)
-    return written(folder, "histories", ids_of(LOG, prefixes), prefixes.users)
+    return written(folder, "histories", ids_of(LOG, prefixes), prefixes.users, **record)
 
 
 CASES = [
@@ -127,6 +127,16 @@ def test_vectors_of_another_kind_are_refused(build, vectors, arguments, n_versio
     folder = other(tmp_path)
     with pytest.raises(ValueError, match=r"holds vectors of \w+, not of"):
         build(TrainingData(LOG, LOG.catalog, SPLIT.train, None), folder, **arguments)
+
+
+@each_view
+def test_texts_that_quote_another_training_part_are_refused(build, vectors, arguments, n_versions, tmp_path):
+    data = TrainingData(LOG, LOG.catalog, SPLIT.train, None)
+    build(data, vectors(tmp_path, quotes=5, training=training_of(LOG.catalog)), **arguments)
+    later = LOG.catalog.with_counts(LOG.catalog.counts + 1)
+    folder = vectors(tmp_path, quotes=5, training=training_of(later))
+    with pytest.raises(ValueError, match="quote histories of another training part"):
+        build(data, folder, **arguments)
 
 
 @each_view

@@ -1,5 +1,7 @@
 """A text tower reads the vector of the right item, trains what should be trained and opens without its file."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -9,7 +11,8 @@ import torch
 
 from seqrec.catalog import Catalog
 from seqrec.embeddings.pretrained import TextTower
-from seqrec.embeddings.texts import Missing
+from seqrec.embeddings.reduction import PCA
+from seqrec.embeddings.texts import Missing, TextTable
 from seqrec.semantics.vector_files import read_vectors
 
 IDS = ["a", "b", "c", "007"]
@@ -105,6 +108,20 @@ def test_items_without_a_vector_get_zeros_or_the_mean_where_it_is_asked_for(tmp_
         torch.testing.assert_close(vectors[[1, 3]], known)
     assert (zero[[0, 2]] == 0).all()
     torch.testing.assert_close(mean[[0, 2]], known.mean(0).expand(2, -1))
+
+
+@pytest.mark.parametrize("missing", [Missing.zero, Missing.mean])
+@pytest.mark.parametrize("whitens", [False, True])
+def test_components_are_those_of_the_items_that_have_a_vector_and_the_others_stand_in_their_middle(
+    tmp_path, missing, whitens
+):
+    ids = [str(row) for row in range(30)]
+    numbers = np.random.default_rng(1).normal(3, 1, size=(30, 6)).astype(np.float32)
+    some = written(tmp_path / "some.parquet", dict(zip(ids[:20], numbers[:20].tolist(), strict=True)), pa.float32())
+    everyone, described = (Catalog(pl.DataFrame({"item_id": ids[:n], "count": [1] * n})) for n in (30, 20))
+    whole = TextTable(everyone, Path(some), PCA(4, whitens), missing).vectors
+    torch.testing.assert_close(whole[:20], TextTable(described, Path(some), PCA(4, whitens)).vectors)
+    torch.testing.assert_close(whole[20:], torch.zeros(10, 4), atol=1e-5, rtol=0)
 
 
 def test_a_file_of_other_items_is_refused_whatever_is_missing(tmp_path):

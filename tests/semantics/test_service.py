@@ -24,6 +24,8 @@ CATALOG = Catalog(
 )
 ITEMS = Items(CATALOG, np.arange(0), np.zeros(1, dtype=np.int64))
 PROMPT = Prompt.read(DEFAULTS["items"])
+# The most that the first question can cost, at a price of 1,000 a million: a token for each byte, 16 more, and 400.
+MOST = sum(len(message["content"].encode()) for message in PROMPT.messages(ITEMS.facts(0))) / 1000 + 0.416
 
 
 def at(service, **settings) -> Service:
@@ -114,6 +116,15 @@ def test_the_budget_is_never_exceeded_and_the_rest_is_done_later(service, tmp_pa
     assert len(service.asked) == N
     assert record["spent_in_this_run"] == pytest.approx((N - done) * 0.11)
     assert record["tokens_in"] == 100 * N
+
+
+@pytest.mark.parametrize(("trouble", "asked", "spent"), [("empty", 3, 0.33), ("shape", 1, MOST)])
+def test_useless_answers_are_paid_from_the_budget_too(service, tmp_path, trouble, asked, spent):
+    """One that says what it took costs that, 0.11; one that says nothing the most that it can cost."""
+    service.troubles = [trouble] * 99
+    with pytest.raises(ValueError, match=rf"budget of .* does not suffice .* \({spent:.4g} spent\)"):
+        written(service, tmp_path, price_in=1000.0, price_out=1000.0, budget=MOST + 0.3, concurrency=1)
+    assert len(service.asked) == asked
 
 
 def test_a_budget_needs_prices():

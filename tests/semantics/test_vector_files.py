@@ -13,7 +13,7 @@ import torch
 from seqrec.catalog import Catalog
 from seqrec.embeddings.pretrained import TextTower
 from seqrec.semantics.vector_files import read_vectors, vectors_of
-from seqrec.semantics.vectors import write_vectors
+from seqrec.semantics.vectors import training_of, write_vectors
 
 IDS = ["b", "007", "a b\u2028c"]
 NUMBERS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -65,6 +65,15 @@ def test_a_text_tower_reads_every_form(tmp_path, form):
     catalog = Catalog(pl.DataFrame({"item_id": IDS[::-1], "count": [1] * 3}))
     tower = TextTower(catalog, 2, str(form(tmp_path, NUMBERS)))
     assert torch.equal(tower.texts.vectors, torch.from_numpy(NUMBERS[::-1].copy()))
+
+
+def test_a_text_tower_reads_no_texts_that_quote_what_it_is_not_trained_on(tmp_path):
+    catalog = Catalog(pl.DataFrame({"item_id": IDS, "count": [4, 2, 1]}))
+    record = {"kind": "items", "quotes": 5, "training": training_of(catalog)}
+    write_vectors(tmp_path / "v", pl.DataFrame({"item_id": IDS}), NUMBERS, record)
+    TextTower(catalog, 2, str(tmp_path / "v"))
+    with pytest.raises(ValueError, match="quote histories of another training part"):
+        TextTower(catalog.with_counts(np.array([4, 2, 0])), 2, str(tmp_path / "v"))
 
 
 def test_brain_floats_become_single(tmp_path):
