@@ -126,7 +126,7 @@ class Job:
         if self.seed is None:
             asked += [self.row.space, self.search.trials, self.search.seed, self.search.metric]
             asked += [self.search.warmup_epochs, self.search.first]
-        return {"config": _digest(asked), "data": self._data_fingerprint, "code": code_fingerprint()}
+        return {"config": digest(asked), "data": self._data_fingerprint, "code": code_fingerprint()}
 
     @property
     def _data_fingerprint(self) -> str:
@@ -190,6 +190,11 @@ def as_options(settings: Mapping[str, Any]) -> list[str]:
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
 
 
+def digest(value: Any) -> str:
+    """SHA-256 of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
 @cache
 def code_fingerprint() -> str:
     """SHA-256 of every module of the package that a figure may depend on."""
@@ -213,7 +218,3 @@ def _prepared(found: Any) -> str | None:
         return found["data.prepared"]
     data = (found or {}).get("data")
     return data.get("prepared") if isinstance(data, dict) else None
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
