@@ -112,6 +112,13 @@ class Row:
         return stdev(values) if len(values) > 1 else None
 
     @property
+    def validation(self) -> float | None:
+        """NDCG@10 on validation, mean over seeds; None where it was not written down."""
+        found = [(run.fields.get("validation") or {}).get("val/ndcg@10") for run in self.runs]
+        known = [float(value) for value in found if value is not None]
+        return mean(known) if known else None
+
+    @property
     def seconds_of_a_thousand(self) -> float | None:
         """Seconds to rank and list a thousand predictions, mean over seeds."""
         seconds, count = self.mean("test_seconds"), self.mean("count")

@@ -1,13 +1,14 @@
 """Which runs share a table, what a row says, and how two runs are compared."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import PASSPORT, a_measured_run, a_run, a_study
+from made_runs import PASSPORT, a_measured_run, a_run, a_study, sequential
 
 from seqrec.board.results import differences
 from seqrec.data.errors import InputError
@@ -112,6 +113,28 @@ def test_a_table_without_the_mandatory_rows_says_so_on_top_and_row_by_row(tmp_pa
     assert "| SASRec with a record of its tuning | not run |" in page
     assert "| popularity | not run |" not in page
     assert page.index("Incomplete") < page.index("| row | model |")
+
+
+def test_the_baseline_is_a_plain_sasrec_chosen_by_validation(tmp_path: Path):
+    """Rows that are better on the test are passed over: another loss, texts, a term more, a worse validation."""
+    sasrec = sequential("seqrec.backbones.sasrec.SASRec")
+    with_texts = sequential("seqrec.backbones.sasrec.SASRec", "seqrec.embeddings.pretrained.TextTower")
+    a_study(tmp_path / "runs")
+    others: dict[str, dict[str, Any]] = {
+        "two": {"recommender": sasrec | {"heads": 2}, "validation": {"val/ndcg@10": 0.09, "epoch": 1}},
+        "gbce": {"recommender": sasrec, "objective": "seqrec.objectives.binary.GBCE"},
+        "texts": {"recommender": with_texts},
+        "three": {"recommender": sasrec | {"heads": 4}, "validation": {"val/ndcg@10": 0.03, "epoch": 1}},
+    }
+    for ndcg, (name, fields) in enumerate(others.items(), 90):
+        a_run(tmp_path / "runs", name, ndcg / 100, tuning={"asked": 20}, study={"name": "x", "row": name},
+              passport={"dataset": "beauty", "target_hash": "beauty"}, **fields)  # fmt: skip
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    assert "NDCG@10 against two" in (tmp_path / "page.md").read_text()
+    for run in [tmp_path / "runs" / "two", tmp_path / "runs" / "three", *(tmp_path / "runs").glob("beauty/sasrec*")]:
+        shutil.rmtree(run)
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    assert "| SASRec with a record of its tuning | not run |" in (tmp_path / "page.md").read_text()
 
 
 def test_two_runs_are_compared_on_their_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
