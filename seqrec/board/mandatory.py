@@ -68,5 +68,4 @@ def baseline(table: Table, wanted: str | None) -> Row:
         return by_label
     tests = [MANDATORY["SASRec with a record of its tuning"], is_sasrec]
     tests += [MANDATORY["first-order Markov"], MANDATORY["popularity"]]
-    by_validation = sorted(table.rows, key=lambda row: (-(row.validation or 0.0), row.label))
-    return next((row for fits in tests for row in by_validation if fits(row)), table.rows[0])
+    return next((row for fits in tests for row in table.by_validation if fits(row)), table.rows[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,9 @@ COMPARED = {
 }
 # The same question may be asked of several data sets.
 OF_THE_DATA = ("dataset", "target_hash")
+SEEDS = {"seed", "seed_everything"}
+# Folders of output, and checkpoints to resume from.
+PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
 NEEDED = ("metrics", "passport", "config", "model", "data")
 
 
@@ -55,9 +58,19 @@ class Result:
 
     @cached_property
     def recipe(self) -> str:
-        """The config without what may differ between the seeds of one row: the seed, and where the run is written."""
-        told = [self.fields["model"], self.name, self.study, _without_seeds(self.fields["config"])]
-        return json.dumps(told, sort_keys=True)
+        """The config without what may differ between the seeds of one row: the seed, and where the run is written.
+
+        What a study calls a row is no part of it, so that a recipe of several studies is one row.
+        """
+        return self._config_without(SEEDS | PLACES)
+
+    @cached_property
+    def experiment(self) -> str:
+        """The config with its seed; two runs of one experiment tell nothing that one does not."""
+        return self._config_without(PLACES)
+
+    def _config_without(self, left_out: Set[str]) -> str:
+        return json.dumps([self.fields["model"], _without(self.fields["config"], left_out)], sort_keys=True)
 
     @property
     def study(self) -> str | None:
@@ -91,6 +104,11 @@ class Row:
     @property
     def model(self) -> str:
         return str(self.runs[0].fields["model"])
+
+    @property
+    def name(self) -> str:
+        """The label without what tells rows of one name apart."""
+        return self.runs[0].name or self.model
 
     @property
     def is_complete(self) -> bool:
@@ -159,8 +177,15 @@ class Table:
         seen = "seen items excluded" if self.passport.get("seen_is_excluded") else "seen items ranked"
         return f"{self.data}, {self.passport.get('kind')}, {seen}"
 
+    @property
+    def by_validation(self) -> list[Row]:
+        """The rows, best on validation first."""
+        return sorted(self.rows, key=lambda row: (-(row.validation or 0.0), row.label))
+
     def row(self, label: str) -> Row | None:
-        return next((row for row in self.rows if row.label == label), None)
+        """The row of this label, else the best on validation of those with this name."""
+        named = [row for row in self.by_validation if row.name == label]
+        return next((row for row in self.rows if row.label == label), named[0] if named else None)
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
@@ -225,7 +250,7 @@ def _rows(results: list[Result]) -> list[Row]:
     recipes: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         recipes[result.recipe].append(result)
-    groups = list(recipes.values())
+    groups = [_once_each(runs) for runs in recipes.values()]
     wanted = [runs[0].name or str(runs[0].fields["model"]) for runs in groups]
     labels = [
         label if wanted.count(label) == 1 else f"{label} ({runs[0].study or _stem(runs[0].folder)})"
@@ -236,8 +261,20 @@ def _rows(results: list[Result]) -> list[Row]:
         label if labels.count(label) == 1 else f"{label} [{labels[:at].count(label) + 1}]"
         for at, label in enumerate(labels)
     ]
-    rows = [Row(label, tuple(runs)) for label, runs in zip(unique, groups, strict=True)]
+    rows = [Row(label, runs) for label, runs in zip(unique, groups, strict=True)]
     return sorted(rows, key=lambda row: -(row.mean("ndcg@10") or 0.0))
+
+
+def _once_each(runs: Iterable[Result]) -> tuple[Result, ...]:
+    """No experiment twice: of several records of one, the first of those that hold most."""
+    records: dict[str, list[Result]] = defaultdict(list)
+    for run in runs:
+        records[run.experiment].append(run)
+    return tuple(max(same, key=_holds) for same in records.values())
+
+
+def _holds(run: Result) -> tuple[bool, bool, bool]:
+    return run.ranks is not None, run.study is not None, "tuning" in run.fields
 
 
 def _stem(folder: Path) -> str:
@@ -256,9 +293,8 @@ def _read(path: Path) -> Result:
     return Result(path.parent, fields)
 
 
-def _without_seeds(config: Any) -> Any:
-    """The same config without every key that names a seed, a folder of output or a checkpoint to resume from."""
-    left_out = {"seed", "seed_everything", "run", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
+def _without(config: Any, left_out: Set[str]) -> Any:
+    """The same config without these keys, at any depth."""
     if isinstance(config, dict):
-        return {name: _without_seeds(value) for name, value in config.items() if name not in left_out}
-    return [_without_seeds(value) for value in config] if isinstance(config, list) else config
+        return {name: _without(value, left_out) for name, value in config.items() if name not in left_out}
+    return [_without(value, left_out) for value in config] if isinstance(config, list) else config

@@ -44,14 +44,28 @@ def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path)
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
 
 
-def test_rows_of_one_name_from_two_studies_stay_apart(tmp_path: Path):
-    for study in ("s1", "s6"):
+def test_rows_of_one_name_from_two_studies_stay_apart_and_may_be_the_baseline(tmp_path: Path):
+    """Under the bare name of two rows goes the one that is better on validation."""
+    for study, dim, validation in (("s1", 64, 0.06), ("s6", 32, 0.05)):
         for seed in (1, 2):
-            a_run(tmp_path / study, f"sasrec-seed{seed}", 0.05, seed, study={"name": study, "row": "sasrec"})
-    leaderboard(tmp_path, tmp_path / "page")
+            a_run(tmp_path / study, f"sasrec-seed{seed}", 0.05, seed, dim, study={"name": study, "row": "sasrec"},
+                  validation={"val/ndcg@10": validation, "epoch": 3})  # fmt: skip
+    leaderboard(tmp_path, tmp_path / "page", baseline="sasrec")
     rows = rows_of(tmp_path / "page.md", "sasrec")
     assert sorted(row[0] for row in rows) == ["sasrec (s1)", "sasrec (s6)"]
     assert [row[2] for row in rows] == ["2", "2"]
+    assert "NDCG@10 against sasrec (s1)" in (tmp_path / "page.md").read_text()
+
+
+def test_an_experiment_that_two_studies_share_is_one_row_and_counts_once(tmp_path: Path):
+    """The same recipe with the same seeds, under two names."""
+    for study, name in (("s1", "sasrec-gbce"), ("s6", "gbce-event")):
+        for seed in (1, 2):
+            a_run(tmp_path / study, f"{name}-seed{seed}", 0.05, seed, study={"name": study, "row": name})
+    leaderboard(tmp_path, tmp_path / "page")
+    (row,) = (row for row in rows_of(tmp_path / "page.md", "") if "SASRec" in row)
+    assert row[0] == "sasrec-gbce"
+    assert row[2] == "2"
 
 
 @pytest.mark.parametrize(("field", "value", "words"), FIELDS)
@@ -176,6 +190,26 @@ def test_data_sets_split_alike_are_ranked_together(tmp_path: Path):
     assert "on beauty, toys, yelp: mean ranks by NDCG@10" in across
     assert "| sasrec | 1.00 |" in across
     assert "| popularity | 5.00 |" in across
+
+
+def test_studies_that_share_some_rows_and_data_are_ranked_together_where_they_meet(tmp_path: Path):
+    """One study is on three data sets, the other on two, with another recipe of the same name and one row more."""
+    for data in ("beauty", "toys", "yelp"):
+        a_study(tmp_path / data, data=data, better=2.0)
+    for data, dim in (("beauty", 32), ("yelp", 16)):
+        for name in ("sasrec", "hstu"):
+            a_run(tmp_path / "other" / data, f"{name}-seed1", 0.01, 1, dim, study={"name": "other", "row": name},
+                  data=data, passport={"dataset": data, "target_hash": data}, objective=name)  # fmt: skip
+    leaderboard(tmp_path, tmp_path / "page")
+    page = (tmp_path / "page.md").read_text()
+    assert "| sasrec (made) |" in page
+    assert "| sasrec (other) |" in page
+    across = page.partition("## Across data sets")[2]
+    everywhere, somewhere = across.split("mean ranks by NDCG@10")[1:]
+    assert "on beauty, toys, yelp: " in across
+    assert "| sasrec | 1.00 |" in everywhere
+    assert "hstu" not in everywhere
+    assert "| hstu | 6.00 |" in somewhere
 
 
 def test_a_folder_of_runs_is_searched_and_nothing_is_read_twice(tmp_path: Path):
