@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ COMPARED = {
 OF_THE_DATA = ("dataset", "target_hash")
 SEEDS = {"seed", "seed_everything"}
 # Folders of output, and checkpoints to resume from.
-PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
+PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger"}
 NEEDED = ("metrics", "passport", "config", "model", "data")
 
 
@@ -81,6 +82,11 @@ class Result:
     def name(self) -> str | None:
         """What its study calls the row; None where it belongs to no study."""
         return self.fields.get("study", {}).get("row")
+
+    @property
+    def code(self) -> str | None:
+        """Fingerprint of the code that trained it; None where it was not written down."""
+        return self.fields.get("study", {}).get("fingerprint", {}).get("code")
 
     @property
     def ranks(self) -> Path | None:
@@ -270,7 +276,16 @@ def _once_each(runs: Iterable[Result]) -> tuple[Result, ...]:
     records: dict[str, list[Result]] = defaultdict(list)
     for run in runs:
         records[run.experiment].append(run)
-    return tuple(max(same, key=_holds) for same in records.values())
+    kept = tuple(max(same, key=_holds) for same in records.values())
+    for one, same in zip(kept, records.values(), strict=True):
+        for other in same:
+            if other.fields["metrics"].get("ndcg@10") != one.fields["metrics"].get("ndcg@10"):
+                warnings.warn(
+                    f"{other.folder} has the config and the seed of {one.folder} and other figures; only the latter is "
+                    "shown, so leave out the folder of the one that is not wanted.",
+                    stacklevel=2,
+                )
+    return kept
 
 
 def _holds(run: Result) -> tuple[bool, bool, bool]:

@@ -80,10 +80,11 @@ class Section:
         runs = row.runs
         # A model that knows when it is asked knows more than the others of its table.
         knows = " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in runs) else ""
+        mixed = ", of different code" if len({run.code for run in runs}) > 1 else ""
         commits = sorted({str(run.fields.get("commit"))[:9] for run in runs})
         metrics = [name for name in METRICS if name in self.columns]
         return [
-            *(Cell(row.label), Cell(row.model + knows), Cell(str(len(runs)), float(len(runs)))),
+            *(Cell(row.label), Cell(row.model + knows), Cell(f"{len(runs)}{mixed}", float(len(runs)))),
             _number(row.trials, 1.0, ",.0f"),
             *(_spread(row, name) for name in metrics),
             *self._against(row),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,42 @@ def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path)
     assert mean[2:6] == ["3", "–", "0.1000 ± 0.0200", "0.0500 ± 0.0100"]
     assert mean[-6:-1] == ["1,234,567", "1.5", "0.50", "–", "012345678"]
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
+
+
+def test_a_copy_of_a_run_is_no_further_seed_and_one_with_other_figures_is_named(tmp_path: Path):
+    """The runs and what was kept of them are given together."""
+    for seed in (1, 2):
+        run = a_measured_run(tmp_path / "runs", f"seed{seed}", [seed, 1, 2], seed=seed)
+        shutil.copytree(run, tmp_path / "kept" / run.name)
+        (tmp_path / "kept" / run.name / "ranks.parquet").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        leaderboard([tmp_path / "kept", tmp_path / "runs"], tmp_path / "page")
+    (row,) = rows_of(tmp_path / "page.md")
+    assert row[2] == "2"
+    assert row[-1] == f"seqrec reproduce {tmp_path}/runs/seed1 {tmp_path}/runs/seed2"  # these have the ranks
+    a_run(tmp_path / "again", "seed1", 0.9, 1)
+    with pytest.warns(UserWarning, match=r"again/seed1 has the config and the seed of \S+runs/seed1 and other figures"):
+        leaderboard([tmp_path / "again", tmp_path / "runs"], tmp_path / "page")
+
+
+def test_seeds_of_different_code_are_marked(tmp_path: Path):
+    for seed, code in ((1, "new"), (2, "old"), (3, "old")):
+        a_run(tmp_path, f"seed{seed}", 0.05, seed, study={"name": "s", "row": "sasrec", "fingerprint": {"code": code}})
+    for seeds, said in (((1, 2, 3), "3, of different code"), ((2, 3), "2")):
+        leaderboard([tmp_path / f"seed{seed}" for seed in seeds], tmp_path / "page")
+        (row,) = rows_of(tmp_path / "page.md", "sasrec")
+        assert row[2] == said
+
+
+def test_a_run_with_a_callback_is_no_seed_of_one_without(tmp_path: Path):
+    for seed, callbacks in enumerate((None, [{"class_path": "lightning.pytorch.callbacks.StochasticWeightAveraging"}])):
+        run = a_run(tmp_path, f"run{seed}", seed=seed)
+        fields = json.loads((run / "result.json").read_text())
+        fields["config"]["trainer"] = {"callbacks": callbacks}
+        (run / "result.json").write_text(json.dumps(fields))
+    leaderboard(tmp_path, tmp_path / "page")
+    assert [row[2] for row in rows_of(tmp_path / "page.md")] == ["1", "1"]
 
 
 def test_rows_of_one_name_from_two_studies_stay_apart_and_may_be_the_baseline(tmp_path: Path):
