@@ -6,8 +6,8 @@ import json
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -136,6 +136,11 @@ class Row:
         return stdev(values) if len(values) > 1 else None
 
     @property
+    def caveat(self) -> str:
+        """What to say beside its name: a model that knows when it is asked knows more than the others of its table."""
+        return " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in self.runs) else ""
+
+    @property
     def validation(self) -> float | None:
         """NDCG@10 on validation, mean over seeds; None where it was not written down."""
         found = [(run.fields.get("validation") or {}).get("val/ndcg@10") for run in self.runs]
@@ -166,9 +171,11 @@ class Table:
 
     Attributes:
         rows: best mean NDCG@10 first.
+        apart: fields of the passport that its title names, because it would be that of another table without them.
     """
 
     rows: tuple[Row, ...]
+    apart: tuple[str, ...] = ()
 
     @property
     def data(self) -> str:
@@ -179,9 +186,16 @@ class Table:
         return self.rows[0].runs[0].fields["passport"]
 
     @property
-    def title(self) -> str:
+    def split(self) -> str:
+        """The part of the title that does not depend on the data."""
         seen = "seen items excluded" if self.passport.get("seen_is_excluded") else "seen items ranked"
-        return f"{self.data}, {self.passport.get('kind')}, {seen}"
+        told = [_phrase(self.passport, field) for field in self.apart if field not in OF_THE_DATA]
+        return ", ".join([str(self.passport.get("kind")), seen, *told])
+
+    @property
+    def title(self) -> str:
+        told = [_phrase(self.passport, field) for field in self.apart if field in OF_THE_DATA]
+        return ", ".join([self.data, *told, self.split])
 
     @property
     def by_validation(self) -> list[Row]:
@@ -215,12 +229,16 @@ def read(folders: Iterable[Path]) -> list[Result]:
 
 
 def tables_of(results: Iterable[Result]) -> list[Table]:
-    """One table per passport, in order of data sets."""
+    """One table per passport, in order of data sets; no two have the same title."""
     by_passport: dict[tuple[str, ...], list[Result]] = defaultdict(list)
     for result in results:
         by_passport[result.passport].append(result)
     ordered = sorted(by_passport.values(), key=lambda runs: (str(runs[0].fields["data"]), runs[0].passport))
-    return [Table(tuple(_rows(runs))) for runs in ordered]
+    tables = [Table(tuple(_rows(runs))) for runs in ordered]
+    alike: dict[str, list[Table]] = defaultdict(list)
+    for table in tables:
+        alike[table.title].append(table)
+    return [replace(table, apart=_apart([each.passport for each in alike[table.title]])) for table in tables]
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -250,6 +268,19 @@ def shortened(value: Any) -> str:
     """A field of a passport as a reader sees it."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text if len(text) <= 40 else text[:12] + "…"
+
+
+def _apart(passports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The fields that differ; those that say which data they are only where no other does."""
+    fields = [field for field in COMPARED if any(each.get(field) != passports[0].get(field) for each in passports)]
+    return tuple(field for field in fields if field not in OF_THE_DATA) or tuple(fields)
+
+
+def _phrase(passport: Mapping[str, Any], field: str) -> str:
+    """A field as a title says it; only what has no meaning of its own is shortened."""
+    value = passport.get(field)
+    whole = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return f"{COMPARED[field]}: {shortened(value) if field in OF_THE_DATA else whole}"
 
 
 def _rows(results: list[Result]) -> list[Row]:

@@ -78,13 +78,11 @@ class Section:
 
     def _cells(self, row: Row) -> list[Cell]:
         runs = row.runs
-        # A model that knows when it is asked knows more than the others of its table.
-        knows = " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in runs) else ""
         mixed = ", of different code" if len({run.code for run in runs}) > 1 else ""
         commits = sorted({str(run.fields.get("commit"))[:9] for run in runs})
         metrics = [name for name in METRICS if name in self.columns]
         return [
-            *(Cell(row.label), Cell(row.model + knows), Cell(f"{len(runs)}{mixed}", float(len(runs)))),
+            *(Cell(row.label), Cell(row.model + row.caveat), Cell(f"{len(runs)}{mixed}", float(len(runs)))),
             _number(row.trials, 1.0, ",.0f"),
             *(_spread(row, name) for name in metrics),
             *self._against(row),
@@ -143,8 +141,7 @@ def across(sections: Sequence[Section]) -> list[tuple[str, list[str], list[str],
             if len(some) < 2 or len(labels) < 2:
                 continue
             scores = [[row.mean("ndcg@10") or 0.0 for label in labels if (row := table.row(label))] for table in some]
-            title = some[0].title.partition(", ")[2]
-            found.append((title, [table.data for table in some], labels, critical_difference(np.array(scores))))
+            found.append((some[0].split, [table.data for table in some], labels, critical_difference(np.array(scores))))
     return found
 
 

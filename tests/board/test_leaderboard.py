@@ -113,12 +113,24 @@ def test_runs_with_different_passports_never_share_a_table(tmp_path: Path, field
     assert page.count("| row | model |") == 2
     assert page.count("Apart from the first table") == 1
     assert page.count(f"({field}): ") == 1
+    titles = [line for line in page.splitlines() if line.startswith("## beauty")]
+    assert len(set(titles)) == 2
     (found,) = differences(PASSPORT, {**PASSPORT, field: value})
     assert found.startswith(words)
     with pytest.raises(InputError) as refusal:
         compare(*runs)
     assert words in str(refusal.value)
     assert (tmp_path / "page.html").read_text().count('class="table" id="table-') == 2
+
+
+def test_a_title_names_the_protocol_before_the_data_where_two_tables_would_have_the_same(tmp_path: Path):
+    runs = [a_run(tmp_path, "one"), a_run(tmp_path, "two", passport={"cold_targets": "dropped", "target_hash": "xyz"})]
+    leaderboard(runs, tmp_path / "page")
+    titles = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("## beauty")]
+    said = "## beauty, LeaveOneOut, seen items excluded, targets that training never saw"
+    assert sorted(titles) == [f"{said}: dropped", f"{said}: kept"]
+    leaderboard(runs[0], tmp_path / "page")
+    assert "## beauty, LeaveOneOut, seen items excluded\n" in (tmp_path / "page.md").read_text()
 
 
 def test_what_a_passport_says_besides_does_not_part_runs(tmp_path: Path):
