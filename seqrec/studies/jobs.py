@@ -22,6 +22,8 @@ BESIDE_FILES = ("leaderboard", "reproduction", "quickstart", "run_export", "help
 # Of these, what the outcome of a search depends on.
 OF_SEARCHES = ("studies/searching", "studies/running")
 
+COUNTING = "seqrec.training.counting_task.CountingTask"
+
 Fingerprint = Mapping[str, Any]
 
 
@@ -120,6 +122,12 @@ class Job:
     def arguments(self) -> list[str]:
         """What `seqrec fit` is told."""
         return [*(f"--config={config}" for config in self.stack), *as_options(self.settings)]
+
+    @property
+    def counts(self) -> bool:
+        """Whether its row counts, which takes seconds, where others train."""
+        named = [((_content(config) or {}).get("model") or {}).get("class_path") for config in self.stack]
+        return next((path for path in reversed(named) if path), None) == COUNTING
 
     @property
     def fingerprint(self) -> dict[str, Any]:

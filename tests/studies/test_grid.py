@@ -157,6 +157,24 @@ def test_nothing_is_repeated_until_config_data_or_code_change(done, at_desk, mon
     assert popularity.is_done
 
 
+def test_the_time_left_of_rows_that_train_is_not_told_by_rows_that_count(own_desk):
+    study = yaml.safe_load(own_desk.study.read_text())
+    study["rows"]["sasrec"]["space"] = None
+    study["rows"]["other"] = study["rows"]["sasrec"]
+    study["seeds"] = [1, 2]
+    own_desk.study.write_text(yaml.safe_dump(study))
+
+    def finish(label: str, seconds: float) -> None:
+        job = own_desk.job(label, 1)
+        job.kept.parent.mkdir(parents=True)
+        job.kept.write_text(json.dumps({"study": {"fingerprint": job.fingerprint, "seconds": seconds}}))
+
+    finish("popularity", 1.0)
+    assert left(own_desk.jobs) == "5 jobs left, no estimate yet"
+    finish("sasrec", 600.0)
+    assert left(own_desk.jobs) == "4 jobs left, about 30 min 1 s"
+
+
 def test_a_job_that_fails_says_where_and_the_others_are_done(own_desk):
     study = yaml.safe_load(own_desk.study.read_text())
     rows = study["rows"]
