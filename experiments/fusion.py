@@ -16,7 +16,9 @@ import numpy as np
 import polars as pl
 import torch
 import yaml
+from kept_configs import demand_same
 
+from seqrec.data.errors import InputError
 from seqrec.evaluation import metrics
 
 HERE = Path(__file__).parent
@@ -39,8 +41,10 @@ def main() -> None:
         seqrec("withhold", f"--data={prepared}", f"--out={withheld}")
     for seed in options.seeds:
         for variant in options.variants:
-            kept = options.results / prepared.name / f"{variant}-seed{seed}.json"
-            if not kept.is_file():
+            kept = options.results / prepared.name / options.config.stem / f"{variant}-seed{seed}.json"
+            if kept.is_file():
+                demand_same(kept, "--results", told(options, variant, seed, prepared))
+            else:
                 measured = measure(options, variant, seed, prepared, withheld)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.with_suffix(".tmp").write_text(json.dumps(measured, indent=2) + "\n")
@@ -50,7 +54,8 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, variant: str, seed: int, prepared: Path, withheld: Path) -> dict:
     """The figures of one variant with one seed."""
-    folders = {name: options.runs / prepared.name / f"{variant}-seed{seed}-{name}" for name in ("all", "cold")}
+    beside = options.runs / prepared.name / options.config.stem
+    folders = {name: beside / f"{variant}-seed{seed}-{name}" for name in ("all", "cold")}
     for folder, data in zip(folders.values(), (prepared, withheld), strict=True):
         train(options, variant, seed, folder, data)
     result = json.loads((folders["all"] / "result.json").read_text())
@@ -69,15 +74,23 @@ def measure(options: argparse.Namespace, variant: str, seed: int, prepared: Path
 
 
 def train(options: argparse.Namespace, variant: str, seed: int, folder: Path, data: Path) -> None:
+    arguments = told(options, variant, seed, data)
+    if (folder / "config.yaml").is_file():
+        demand_same(folder / "config.yaml", "--runs", arguments)
     if not (folder / "fit.json").is_file():
-        configs = [options.config, *([] if variant == "ids" else [PLUGINS / f"{variant}.yaml"])]
-        inside = "" if variant in ("ids", "text-adapter", "text-frozen", "text-initial") else "text.init_args."
-        at = f"--model.recommender.init_args.embedding.init_args.{inside}vectors={options.vectors}"
-        stack = [*(f"--config={config}" for config in configs), *([] if variant == "ids" else [at])]
         goes_on = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
-        seqrec("fit", *stack, f"--data.prepared={data}", f"--run={folder}", f"--seed_everything={seed}", *goes_on)
+        seqrec("fit", *arguments, f"--run={folder}", *goes_on)
     if not (folder / "result.json").is_file():
         seqrec("test", f"--run={folder}")
+
+
+def told(options: argparse.Namespace, variant: str, seed: int, data: Path) -> list[str]:
+    """What `seqrec fit` is told of a variant."""
+    configs = [options.config, *([] if variant == "ids" else [PLUGINS / f"{variant}.yaml"])]
+    inside = "" if variant in ("ids", "text-adapter", "text-frozen", "text-initial") else "text.init_args."
+    at = f"--model.recommender.init_args.embedding.init_args.{inside}vectors={options.vectors}"
+    stack = [*(f"--config={config}" for config in configs), *([] if variant == "ids" else [at])]
+    return [*stack, f"--data.prepared={data}", f"--seed_everything={seed}"]
 
 
 def by_frequency(ranks: pl.DataFrame) -> list[dict]:
@@ -103,4 +116,8 @@ def seqrec(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"fusion: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,6 +1,7 @@
 """Trains a config with several seeds, tests the best epoch of each on validation, and keeps the results.
 
-A run that was stopped goes on where it was, and one that is done is not repeated. See experiments/README.md.
+A run that was stopped goes on where it was, and one that is done is not repeated; neither with another config than it
+was begun with. See experiments/README.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from kept_configs import demand_same
+
+from seqrec.data.errors import InputError
 
 HERE = Path(__file__).parent
 SHOWN = ("recall@10", "ndcg@10")
@@ -40,11 +45,15 @@ def run(options: argparse.Namespace, seed: int) -> dict:
     stack = [options.config, *options.plugins]
     name = f"{options.config.parent.name}/{'+'.join(config.stem for config in stack)}-seed{seed}"
     folder, kept = options.runs / name, options.results / name / "result.json"
-    if not kept.is_file():
+    told = [*(f"--config={config}" for config in stack), f"--run={folder}", f"--seed_everything={seed}"]
+    if kept.is_file():
+        demand_same(kept, "--results", told)
+    else:
+        if (folder / "config.yaml").is_file():
+            demand_same(folder / "config.yaml", "--runs", told)
         if not (folder / "fit.json").is_file():
             goes_on = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
-            configs = [f"--config={config}" for config in stack]
-            seqrec("fit", *configs, f"--run={folder}", f"--seed_everything={seed}", *goes_on)
+            seqrec("fit", *told, *goes_on)
         seqrec("test", f"--run={folder}")
         kept.parent.mkdir(parents=True, exist_ok=True)
         for left in ("ranks.parquet", "result.json"):
@@ -59,4 +68,8 @@ def seqrec(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"quality: error: {error}", file=sys.stderr)
+        sys.exit(2)

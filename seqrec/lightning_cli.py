@@ -19,10 +19,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import nearest
 from seqrec.help_text import HelpFormatter
+from seqrec.training.checkpoints import WholeCheckpoints
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.record import RunRecord, StepSeed
 
@@ -184,7 +186,7 @@ class SeqrecCLI(LightningCLI):
                 CSVLogger(folder / "logs", name="csv"),
             ]
         try:
-            return super().instantiate_trainer(default_root_dir=str(folder), **kwargs)
+            trainer = super().instantiate_trainer(default_root_dir=str(folder), **kwargs)
         except MisconfigurationException as refusal:
             if not re.search("accelerator|backend|devices", str(refusal)):
                 raise
@@ -192,6 +194,9 @@ class SeqrecCLI(LightningCLI):
                 f"There is no trainer with trainer.accelerator {chosen.trainer.accelerator} and trainer.devices "
                 f"{chosen.trainer.devices}: {refusal} Leave both out to use what this machine has, or correct them."
             ) from refusal
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # Lightning's own choice, nobody else's
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
+        return trainer
 
     def before_fit(self) -> None:
         """Refuses to watch a metric that will never be logged, before a whole epoch is spent on it."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from seqrec.board.results import Result, demand_comparable, read
 from seqrec.data.errors import InputError
 from seqrec.data.folders import write_whole
+from seqrec.studies.jobs import code_fingerprint, digest
 from seqrec.studies.running import measure, train
 
 # What belongs to the run that was, not to its recipe.
@@ -25,12 +26,12 @@ def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -
 
     seqrec reproduce experiments/results/quality/recipe/sasrec-beauty-seed1
 
-    What was stopped goes on when started again. On the same kind of machine the figures are the same; elsewhere they
-    differ by what rounding does to training.
+    What was stopped goes on when started again, as long as the code is the same. On the same kind of machine the
+    figures are the same; elsewhere they differ by what rounding does to training.
 
     Args:
         results: the folder of a run, or of several.
-        out: folder for the new runs.
+        out: folder for the new runs, each named after its record and a digest of its config, its data and the code.
 
     Raises:
         InputError: the data are not there, or are not those of the record.
@@ -38,12 +39,14 @@ def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -
     recorded = read(results if isinstance(results, list) else [results])
     for result in recorded:
         _check_data(result)
-    again = [_again(result, out / result.folder.name) for result in recorded]
+    again = [_again(result, out) for result in recorded]
     Console().print(_side_by_side([result.fields["metrics"] for result in recorded], again))
 
 
-def _again(result: Result, folder: Path) -> Mapping[str, float]:
+def _again(result: Result, out: Path) -> Mapping[str, float]:
     config = {name: value for name, value in result.fields["config"].items() if name not in LEFT_OUT}
+    depends_on = [config, result.fields["passport"]["dataset"], code_fingerprint()]
+    folder = out / f"{result.folder.name}-{digest(depends_on)[:12]}"
     path = folder.with_name(f"{folder.name}.yaml")
     write_whole(path, json.dumps(config, indent=2) + "\n")  # JSON is YAML
     train(folder, [f"--config={path}"])

@@ -94,6 +94,32 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(shop, straigh
     assert not all(torch.equal(when_killed[name], resumed[name]) for name in whole)
 
 
+def test_a_kill_while_checkpoints_are_written_leaves_those_before_whole(shop, monkeypatch):
+    """Temporary files are on another file system, so that a move from there is a copy, which the kill cuts off."""
+
+    class KillError(BaseException):
+        pass
+
+    def cut_off(source: str, target: str) -> None:
+        if Path(source).parent == Path(target).parent:
+            os.replace(source, target)
+        else:
+            Path(target).write_bytes(Path(source).read_bytes()[:1000])
+            raise KillError
+
+    assert main(command(shop, "fit", "cut-off", "--trainer.max_epochs=1")) == 0
+    going_on = command(shop, "fit", "cut-off", "--trainer.max_epochs=2", "--ckpt_path=last")
+    with monkeypatch.context() as other_file_system:
+        other_file_system.setattr(shutil, "move", cut_off)
+        with pytest.raises(KillError):
+            main(going_on)
+    for name in ("best", "last"):
+        path = shop / "cut-off" / "checkpoints" / f"{name}.ckpt"
+        assert torch.load(path, map_location="cpu", weights_only=True)["epoch"] == 0
+    assert main(going_on) == 0
+    assert sorted(path.name for path in (shop / "cut-off" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
 def test_a_test_leaves_a_result_that_says_all(straight, capsys):
     assert main(["test", f"--run={straight}", "--verbose=false"]) == 0
     result = json.loads((straight / "result.json").read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,9 +17,9 @@ class Answer:
 
     Attributes:
         question: what was asked, with the group of predictions it is about.
-        models: the rows to choose from, best first; one where the results tell it apart; none where nothing can be
-            said.
-        why: the figures and the interval behind it.
+        models: the rows to choose from, best first, with their caveats; one where the results tell it apart; none
+            where nothing can be said.
+        why: the figures and the interval behind it, and the rows that were no candidates.
     """
 
     question: str
@@ -47,12 +47,12 @@ def answers(table: Table, gains: Gains | None, minutes: float) -> list[Answer]:
         ("cold items", gains and gains.cold()),
     ]
     return [
-        *(_among(question, gains, group) for question, group in questions),
+        *(_among(question, table, gains, group) for question, group in questions),
         _within(table, gains, minutes),
     ]
 
 
-def _among(question: str, gains: Gains | None, group: Group | None) -> Answer:
+def _among(question: str, table: Table, gains: Gains | None, group: Group | None) -> Answer:
     if gains is None or len(gains.rows) < 2:
         return Answer(question, (), "fewer than two rows kept the ranks of their users")
     if group is None:
@@ -60,7 +60,11 @@ def _among(question: str, gains: Gains | None, group: Group | None) -> Answer:
     question = f"{question} ({group.name})"
     if group.size < LEAST:
         return Answer(question, (), f"targets of this kind: {group.size}, which is too few")
-    return _best(question, gains, list(range(len(gains.rows))), group.chosen, f"{group.size:,} targets")
+    found = _best(question, gains, list(range(len(gains.rows))), group.chosen, f"{group.size:,} targets")
+    without = [row.label for row in table.rows if not row.is_complete]
+    if not without:
+        return found
+    return replace(found, why=f"{found.why}; left out, for lack of the ranks of a seed: {', '.join(without)}")
 
 
 def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
@@ -69,7 +73,7 @@ def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
     if not quick:
         return Answer(question, (), f"no row trained that fast; {_quickest(table.rows)}")
     if len(quick) == 1:
-        return Answer(question, (quick[0].label,), "the only row that trained that fast")
+        return Answer(question, (quick[0].label + quick[0].caveat,), "the only row that trained that fast")
     places = [] if gains is None else [at for at, row in enumerate(gains.rows) if row in quick]
     if gains is None or len(places) < len(quick):
         why = f"of {len(quick)} rows that trained that fast, {len(places)} kept the ranks of their users"
@@ -85,11 +89,11 @@ def _best(question: str, gains: Gains, places: Sequence[int], chosen: np.ndarray
     best, rivals = order[0], order[1:]
     intervals = draws.simultaneous()
     alike = [at for at in rivals if intervals[best, at, 0] <= 0]
-    names = tuple(gains.rows[at].label for at in (best, *alike))
+    names = tuple(gains.rows[at].label + gains.rows[at].caveat for at in (best, *alike))
     nearest = rivals[0]
     low, high = intervals[best, nearest]
     why = (
-        f"NDCG@10 {draws.means[best]:.4f} of {names[0]}, {draws.means[best] - draws.means[nearest]:+.4f} "
+        f"NDCG@10 {draws.means[best]:.4f} of {gains.rows[best].label}, {draws.means[best] - draws.means[nearest]:+.4f} "
         f"[{low:+.4f}, {high:+.4f}] to {gains.rows[nearest].label}; {size}"
     )
     if alike:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from typing import Any
 
 from seqrec.board.results import Row, Table
 
 WEEK = 7
+PLAIN = [
+    "seqrec.embeddings.ids.IdEmbedding",
+    "seqrec.backbones.sasrec.SASRec",
+    "seqrec.objectives.softmax.FullSoftmax",
+]
 
 
-def _recommender(row: Row) -> dict:
-    model = row.runs[0].fields["config"].get("model", {})
-    recommender = model.get("init_args", {}).get("recommender", {})
+def _model(row: Row) -> dict[str, Any]:
+    return row.runs[0].fields["config"].get("model", {}).get("init_args", {})
+
+
+def _recommender(row: Row) -> dict[str, Any]:
+    recommender = _model(row).get("recommender", {})
     return recommender if isinstance(recommender, dict) else {"class_path": recommender}
 
 
@@ -27,7 +35,11 @@ def is_recent(row: Row) -> bool:
 
 
 def is_sasrec(row: Row) -> bool:
-    return '"seqrec.backbones.sasrec.SASRec"' in json.dumps(_recommender(row)) and row.model == "SASRec"
+    """SASRec itself: items are known by their ids alone, the loss is the full softmax and nothing else."""
+    told, inside = _model(row), _recommender(row).get("init_args", {})
+    parts = (inside.get("embedding"), inside.get("backbone"), told.get("objective"))
+    plain = [(part or {}).get("class_path") for part in parts] == PLAIN
+    return plain and not told.get("auxiliaries") and not told.get("reweighter")
 
 
 def is_tuned(row: Row) -> bool:
@@ -50,10 +62,10 @@ def missing(table: Table) -> list[str]:
 
 def baseline(table: Table, wanted: str | None) -> Row:
     """The row that the others are held against: the one of this label where the table has it, a tuned SASRec, any
-    SASRec, transitions, popularity, or the best row, in this order."""
+    SASRec, transitions, popularity, or the best row, in this order; of several the best on validation."""
     by_label = table.row(wanted) if wanted else None
     if by_label is not None:
         return by_label
     tests = [MANDATORY["SASRec with a record of its tuning"], is_sasrec]
     tests += [MANDATORY["first-order Markov"], MANDATORY["popularity"]]
-    return next((row for fits in tests for row in table.rows if fits(row)), table.rows[0])
+    return next((row for fits in tests for row in table.by_validation if fits(row)), table.rows[0])

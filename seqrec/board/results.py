@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -27,6 +28,9 @@ COMPARED = {
 }
 # The same question may be asked of several data sets.
 OF_THE_DATA = ("dataset", "target_hash")
+SEEDS = {"seed", "seed_everything"}
+# Folders of output, and checkpoints to resume from.
+PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger"}
 NEEDED = ("metrics", "passport", "config", "model", "data")
 
 
@@ -55,9 +59,19 @@ class Result:
 
     @cached_property
     def recipe(self) -> str:
-        """The config without what may differ between the seeds of one row: the seed, and where the run is written."""
-        told = [self.fields["model"], self.name, self.study, _without_seeds(self.fields["config"])]
-        return json.dumps(told, sort_keys=True)
+        """The config without what may differ between the seeds of one row: the seed, and where the run is written.
+
+        What a study calls a row is no part of it, so that a recipe of several studies is one row.
+        """
+        return self._config_without(SEEDS | PLACES)
+
+    @cached_property
+    def experiment(self) -> str:
+        """The config with its seed; two runs of one experiment tell nothing that one does not."""
+        return self._config_without(PLACES)
+
+    def _config_without(self, left_out: Set[str]) -> str:
+        return json.dumps([self.fields["model"], _without(self.fields["config"], left_out)], sort_keys=True)
 
     @property
     def study(self) -> str | None:
@@ -68,6 +82,11 @@ class Result:
     def name(self) -> str | None:
         """What its study calls the row; None where it belongs to no study."""
         return self.fields.get("study", {}).get("row")
+
+    @property
+    def code(self) -> str | None:
+        """Fingerprint of the code that trained it; None where it was not written down."""
+        return self.fields.get("study", {}).get("fingerprint", {}).get("code")
 
     @property
     def ranks(self) -> Path | None:
@@ -93,6 +112,11 @@ class Row:
         return str(self.runs[0].fields["model"])
 
     @property
+    def name(self) -> str:
+        """The label without what tells rows of one name apart."""
+        return self.runs[0].name or self.model
+
+    @property
     def is_complete(self) -> bool:
         """Whether every seed kept the ranks of its users."""
         return all(run.ranks is not None for run in self.runs)
@@ -110,6 +134,18 @@ class Row:
         """Standard deviation (n - 1) over seeds; None where there are fewer than two."""
         values = self.values(name)
         return stdev(values) if len(values) > 1 else None
+
+    @property
+    def caveat(self) -> str:
+        """What to say beside its name: a model that knows when it is asked knows more than the others of its table."""
+        return " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in self.runs) else ""
+
+    @property
+    def validation(self) -> float | None:
+        """NDCG@10 on validation, mean over seeds; None where it was not written down."""
+        found = [(run.fields.get("validation") or {}).get("val/ndcg@10") for run in self.runs]
+        known = [float(value) for value in found if value is not None]
+        return mean(known) if known else None
 
     @property
     def seconds_of_a_thousand(self) -> float | None:
@@ -135,9 +171,11 @@ class Table:
 
     Attributes:
         rows: best mean NDCG@10 first.
+        apart: fields of the passport that its title names, because it would be that of another table without them.
     """
 
     rows: tuple[Row, ...]
+    apart: tuple[str, ...] = ()
 
     @property
     def data(self) -> str:
@@ -148,12 +186,26 @@ class Table:
         return self.rows[0].runs[0].fields["passport"]
 
     @property
-    def title(self) -> str:
+    def split(self) -> str:
+        """The part of the title that does not depend on the data."""
         seen = "seen items excluded" if self.passport.get("seen_is_excluded") else "seen items ranked"
-        return f"{self.data}, {self.passport.get('kind')}, {seen}"
+        told = [_phrase(self.passport, field) for field in self.apart if field not in OF_THE_DATA]
+        return ", ".join([str(self.passport.get("kind")), seen, *told])
+
+    @property
+    def title(self) -> str:
+        told = [_phrase(self.passport, field) for field in self.apart if field in OF_THE_DATA]
+        return ", ".join([self.data, *told, self.split])
+
+    @property
+    def by_validation(self) -> list[Row]:
+        """The rows, best on validation first."""
+        return sorted(self.rows, key=lambda row: (-(row.validation or 0.0), row.label))
 
     def row(self, label: str) -> Row | None:
-        return next((row for row in self.rows if row.label == label), None)
+        """The row of this label, else the best on validation of those with this name."""
+        named = [row for row in self.by_validation if row.name == label]
+        return next((row for row in self.rows if row.label == label), named[0] if named else None)
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
@@ -177,12 +229,16 @@ def read(folders: Iterable[Path]) -> list[Result]:
 
 
 def tables_of(results: Iterable[Result]) -> list[Table]:
-    """One table per passport, in order of data sets."""
+    """One table per passport, in order of data sets; no two have the same title."""
     by_passport: dict[tuple[str, ...], list[Result]] = defaultdict(list)
     for result in results:
         by_passport[result.passport].append(result)
     ordered = sorted(by_passport.values(), key=lambda runs: (str(runs[0].fields["data"]), runs[0].passport))
-    return [Table(tuple(_rows(runs))) for runs in ordered]
+    tables = [Table(tuple(_rows(runs))) for runs in ordered]
+    alike: dict[str, list[Table]] = defaultdict(list)
+    for table in tables:
+        alike[table.title].append(table)
+    return [replace(table, apart=_apart([each.passport for each in alike[table.title]])) for table in tables]
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -214,11 +270,24 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 40 else text[:12] + "…"
 
 
+def _apart(passports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The fields that differ; those that say which data they are only where no other does."""
+    fields = [field for field in COMPARED if any(each.get(field) != passports[0].get(field) for each in passports)]
+    return tuple(field for field in fields if field not in OF_THE_DATA) or tuple(fields)
+
+
+def _phrase(passport: Mapping[str, Any], field: str) -> str:
+    """A field as a title says it; only what has no meaning of its own is shortened."""
+    value = passport.get(field)
+    whole = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return f"{COMPARED[field]}: {shortened(value) if field in OF_THE_DATA else whole}"
+
+
 def _rows(results: list[Result]) -> list[Row]:
     recipes: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         recipes[result.recipe].append(result)
-    groups = list(recipes.values())
+    groups = [_once_each(runs) for runs in recipes.values()]
     wanted = [runs[0].name or str(runs[0].fields["model"]) for runs in groups]
     labels = [
         label if wanted.count(label) == 1 else f"{label} ({runs[0].study or _stem(runs[0].folder)})"
@@ -229,8 +298,29 @@ def _rows(results: list[Result]) -> list[Row]:
         label if labels.count(label) == 1 else f"{label} [{labels[:at].count(label) + 1}]"
         for at, label in enumerate(labels)
     ]
-    rows = [Row(label, tuple(runs)) for label, runs in zip(unique, groups, strict=True)]
+    rows = [Row(label, runs) for label, runs in zip(unique, groups, strict=True)]
     return sorted(rows, key=lambda row: -(row.mean("ndcg@10") or 0.0))
+
+
+def _once_each(runs: Iterable[Result]) -> tuple[Result, ...]:
+    """No experiment twice: of several records of one, the first of those that hold most."""
+    records: dict[str, list[Result]] = defaultdict(list)
+    for run in runs:
+        records[run.experiment].append(run)
+    kept = tuple(max(same, key=_holds) for same in records.values())
+    for one, same in zip(kept, records.values(), strict=True):
+        for other in same:
+            if other.fields["metrics"].get("ndcg@10") != one.fields["metrics"].get("ndcg@10"):
+                warnings.warn(
+                    f"{other.folder} has the config and the seed of {one.folder} and other figures; only the latter is "
+                    "shown, so leave out the folder of the one that is not wanted.",
+                    stacklevel=2,
+                )
+    return kept
+
+
+def _holds(run: Result) -> tuple[bool, bool, bool]:
+    return run.ranks is not None, run.study is not None, "tuning" in run.fields
 
 
 def _stem(folder: Path) -> str:
@@ -249,9 +339,8 @@ def _read(path: Path) -> Result:
     return Result(path.parent, fields)
 
 
-def _without_seeds(config: Any) -> Any:
-    """The same config without every key that names a seed, a folder of output or a checkpoint to resume from."""
-    left_out = {"seed", "seed_everything", "run", "config", "ckpt_path", "default_root_dir", "logger", "callbacks"}
+def _without(config: Any, left_out: Set[str]) -> Any:
+    """The same config without these keys, at any depth."""
     if isinstance(config, dict):
-        return {name: _without_seeds(value) for name, value in config.items() if name not in left_out}
-    return [_without_seeds(value) for value in config] if isinstance(config, list) else config
+        return {name: _without(value, left_out) for name, value in config.items() if name not in left_out}
+    return [_without(value, left_out) for value in config] if isinstance(config, list) else config

@@ -78,12 +78,11 @@ class Section:
 
     def _cells(self, row: Row) -> list[Cell]:
         runs = row.runs
-        # A model that knows when it is asked knows more than the others of its table.
-        knows = " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in runs) else ""
+        mixed = ", of different code" if len({run.code for run in runs}) > 1 else ""
         commits = sorted({str(run.fields.get("commit"))[:9] for run in runs})
         metrics = [name for name in METRICS if name in self.columns]
         return [
-            *(Cell(row.label), Cell(row.model + knows), Cell(str(len(runs)), float(len(runs)))),
+            *(Cell(row.label), Cell(row.model + row.caveat), Cell(f"{len(runs)}{mixed}", float(len(runs)))),
             _number(row.trials, 1.0, ",.0f"),
             *(_spread(row, name) for name in metrics),
             *self._against(row),
@@ -128,18 +127,21 @@ def sections_of(
 
 def across(sections: Sequence[Section]) -> list[tuple[str, list[str], list[str], CriticalDifference]]:
     """Critical differences over the data sets that were split alike: the split, the data, the rows that all of them
-    have, and what was found. Rows are the same where their labels are."""
+    have, and what was found. Rows are the same where their names are. Not every row need have been run on all of the
+    data, so there is one for each choice of data sets that some row was run on."""
     alike: dict[tuple[str, ...], list[Table]] = defaultdict(list)
     for section in sections:
         alike[section.table.rows[0].runs[0].protocol].append(section.table)
     found = []
     for tables in alike.values():
-        labels = [row.label for row in tables[0].rows if all(table.row(row.label) for table in tables)]
-        if len(tables) < 2 or len(labels) < 2:
-            continue
-        scores = [[row.mean("ndcg@10") or 0.0 for label in labels if (row := table.row(label))] for table in tables]
-        title = tables[0].title.partition(", ")[2]
-        found.append((title, [table.data for table in tables], labels, critical_difference(np.array(scores))))
+        names = dict.fromkeys(row.name for table in tables for row in table.rows)
+        for runs_on in dict.fromkeys(tuple(bool(table.row(name)) for table in tables) for name in names):
+            some = [table for table, has in zip(tables, runs_on, strict=True) if has]
+            labels = [name for name in names if all(table.row(name) for table in some)]
+            if len(some) < 2 or len(labels) < 2:
+                continue
+            scores = [[row.mean("ndcg@10") or 0.0 for label in labels if (row := table.row(label))] for table in some]
+            found.append((some[0].split, [table.data for table in some], labels, critical_difference(np.array(scores))))
     return found
 
 

@@ -79,11 +79,11 @@ def left(jobs: Sequence[Job]) -> str:
     done = [job for job in jobs if job.is_done and job.seconds is not None]
     expected = [_expected(job, done) for job in pending]
     known = [seconds for seconds in expected if seconds is not None]
-    if not known:
+    if len(known) < len(pending):
         return f"{_counted(pending)} left, no estimate yet"
     hands = max(1, sum(is_held(job.lock) for job in pending))
-    seconds = sum(known) / len(known) * len(pending) / hands
-    return f"{_counted(pending)} left, about {_duration(seconds)}" + (f" with {hands} at work" if hands > 1 else "")
+    with_hands = f" with {hands} at work" if hands > 1 else ""
+    return f"{_counted(pending)} left, about {_duration(sum(known) / hands)}{with_hands}"
 
 
 def _counted(jobs: Sequence[Job]) -> str:
@@ -91,8 +91,9 @@ def _counted(jobs: Sequence[Job]) -> str:
 
 
 def _expected(job: Job, done: Sequence[Job]) -> float | None:
-    """Mean seconds of the jobs most like it: the same row, else the same data, else the same kind."""
-    kind = [other for other in done if (other.seed is None) == (job.seed is None)]
+    """Mean seconds of the jobs most like it: the same row, else the same data, else the same kind; what counts is
+    never like what trains."""
+    kind = [other for other in done if (other.seed is None, other.counts) == (job.seed is None, job.counts)]
     for alike in (
         [other for other in kind if (other.data, other.label) == (job.data, job.label)],
         [other for other in kind if other.label == job.label],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,10 @@ from seqrec.studies.study import Row, Search, Study
 # Rooms and modules that no figure of a result depends on.
 BESIDE = ("board", "studies", "export", "serving")
 BESIDE_FILES = ("leaderboard", "reproduction", "quickstart", "run_export", "help_text", "suggestions", "cli")
+# Of these, what the outcome of a search depends on.
+OF_SEARCHES = ("studies/searching", "studies/running")
+
+COUNTING = "seqrec.training.counting_task.CountingTask"
 
 Fingerprint = Mapping[str, Any]
 
@@ -120,13 +124,20 @@ class Job:
         return [*(f"--config={config}" for config in self.stack), *as_options(self.settings)]
 
     @property
+    def counts(self) -> bool:
+        """Whether its row counts, which takes seconds, where others train."""
+        named = [((_content(config) or {}).get("model") or {}).get("class_path") for config in self.stack]
+        return next((path for path in reversed(named) if path), None) == COUNTING
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """What the figures depend on: a job is done if it was done with the same."""
         asked: list[Any] = [[_content(config) for config in self.stack], self.settings, self.seed]
+        code = code_fingerprint() if self.seed is not None else code_fingerprint(OF_SEARCHES)
         if self.seed is None:
             asked += [self.row.space, self.search.trials, self.search.seed, self.search.metric]
             asked += [self.search.warmup_epochs, self.search.first]
-        return {"config": _digest(asked), "data": self._data_fingerprint, "code": code_fingerprint()}
+        return {"config": digest(asked), "data": self._data_fingerprint, "code": code}
 
     @property
     def _data_fingerprint(self) -> str:
@@ -190,16 +201,22 @@ def as_options(settings: Mapping[str, Any]) -> list[str]:
     return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
 
 
+def digest(value: Any) -> str:
+    """SHA-256 of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
 @cache
-def code_fingerprint() -> str:
-    """SHA-256 of every module of the package that a figure may depend on."""
+def code_fingerprint(besides: Sequence[str] = ()) -> str:
+    """SHA-256 of every module of the package that a figure may depend on, and of some besides."""
     package = Path(seqrec.__file__).parent
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         place = path.relative_to(package)
-        if place.parts[0] not in BESIDE and place.as_posix().removesuffix(".py") not in BESIDE_FILES:
-            digest.update(place.as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+        name = place.with_suffix("").as_posix()
+        if name in besides or (place.parts[0] not in BESIDE and name not in BESIDE_FILES):
+            found.update(place.as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 @cache
@@ -213,7 +230,3 @@ def _prepared(found: Any) -> str | None:
         return found["data.prepared"]
     data = (found or {}).get("data")
     return data.get("prepared") if isinstance(data, dict) else None
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

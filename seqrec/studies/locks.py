@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from seqrec.data.errors import InputError
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -19,15 +22,18 @@ def held(path: Path) -> Iterator[bool]:
         InputError: the file system of the folder has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock outlives a process that is killed
     try:
         lock.acquire(blocking=False)
     except Timeout:
         yield False
         return
-    except NotImplementedError as refusal:
+    except OSError as refusal:
+        if refusal.errno not in NO_LOCKS:
+            raise
         raise InputError(
-            f"The file system of {path.parent} has no locks ({refusal}); put --runs on one that has, such as NFS 4."
+            f"The file system of {path.parent} has no locks ({refusal.strerror}); put --runs on one that has, such as "
+            "NFS 4."
         ) from None
     try:
         yield True

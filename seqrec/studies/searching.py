@@ -84,7 +84,8 @@ def search(job: Job) -> None:
         study.tell(stopped.number, state=TrialState.FAIL)
         study.enqueue_trial({**stopped.system_attrs.get("fixed_params", {}), **stopped.params})
     while (done := len(_finished(study))) < wanted.trials:
-        study.sampler = TPESampler(seed=wanted.seed + done)
+        # Optuna would draw its first ten trials at random, which may be all that a study has.
+        study.sampler = TPESampler(n_startup_trials=min(10, max(2, wanted.trials // 4)), seed=wanted.seed + done)
         _try(job, study, study.ask())
     finished = _finished(study)
     complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]

@@ -19,6 +19,13 @@ PASSPORT = {
     "target_hash": "def",
 }
 POPULARITY = "seqrec.recommenders.popularity."
+SOFTMAX = "seqrec.objectives.softmax.FullSoftmax"
+
+
+def sequential(backbone: str, embedding: str = "seqrec.embeddings.ids.IdEmbedding") -> dict[str, Any]:
+    """What a config says of a recommender that reads histories."""
+    parts = {"embedding": {"class_path": embedding}, "backbone": {"class_path": backbone}}
+    return {"class_path": "seqrec.recommenders.sequential.SequentialRecommender", "init_args": parts}
 
 
 def a_run(
@@ -29,13 +36,14 @@ def a_run(
     dim: int = 64,
     passport: dict[str, Any] | None = None,
     recommender: dict[str, Any] | None = None,
+    objective: str = SOFTMAX,
     **fields: Any,
 ) -> Path:
     """A run with a result and no ranks."""
     config = {
         "seed_everything": seed,
         "data": {"seed": seed},
-        "model": {"init_args": {"recommender": recommender or {"dim": dim}}},
+        "model": {"init_args": {"recommender": recommender or {"dim": dim}, "objective": {"class_path": objective}}},
     }
     result = {
         "model": "SASRec",
@@ -94,8 +102,8 @@ def a_study(folder: Path, n_users: int = 400, data: str = "beauty", better: floa
         "markov": {"class_path": "seqrec.recommenders.markov.Markov"},
     }
     learned = {
-        "sasrec": {"class_path": "a.Sequential", "backbone": {"class_path": "seqrec.backbones.sasrec.SASRec"}},
-        "gru4rec": {"class_path": "a.Sequential", "backbone": {"class_path": "seqrec.backbones.gru4rec.GRU4Rec"}},
+        "sasrec": sequential("seqrec.backbones.sasrec.SASRec"),
+        "gru4rec": sequential("seqrec.backbones.gru4rec.GRU4Rec"),
     }
     worth = {"popularity": 80, "popularity-7-days": 60, "markov": 25, "gru4rec": 14, "sasrec": 14 / better}
     models = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "popularity": "Popularity", "markov": "Markov"}

@@ -48,6 +48,22 @@ def test_each_question_looks_at_its_own_predictions(tmp_path):
     assert "200 targets" in short.why
 
 
+def test_a_row_that_lacks_the_ranks_of_a_seed_is_named_as_left_out(tmp_path):
+    a_study(tmp_path, n_users=3000, better=2.0)
+    assert "left out" not in answered(tmp_path)[0].why
+    (tmp_path / "beauty" / "sasrec-seed2" / "ranks.parquet").unlink()
+    for answer in answered(tmp_path)[:3]:
+        assert answer.models == ("gru4rec",)
+        assert answer.why.endswith("; left out, for lack of the ranks of a seed: sasrec")
+
+
+def test_a_winner_that_knows_when_it_is_asked_is_named_with_that_caveat(tmp_path):
+    for name, rank, knows in (("hstu-time", 0, True), ("hstu", 8, False)):
+        a_measured_run(tmp_path, name, [rank] * 50, [3] * 50, [9] * 50, dim=rank + 1, reads_asked_at=knows)
+    assert answered(tmp_path)[0].headline == "SASRec (hstu-time) (knows when it is asked)"
+    assert answered(tmp_path)[-1].headline == "SASRec (hstu-time) (knows when it is asked)"
+
+
 def test_nothing_is_chosen_where_nothing_can_be_said(tmp_path):
     for name, dim in (("one", 1), ("two", 2)):
         a_run(tmp_path / "bare", name, dim=dim)

@@ -1,13 +1,15 @@
 """Which runs share a table, what a row says, and how two runs are compared."""
 
 import json
+import shutil
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import PASSPORT, a_measured_run, a_run, a_study
+from made_runs import PASSPORT, a_measured_run, a_run, a_study, sequential
 
 from seqrec.board.results import differences
 from seqrec.data.errors import InputError
@@ -43,14 +45,64 @@ def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path)
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
 
 
-def test_rows_of_one_name_from_two_studies_stay_apart(tmp_path: Path):
-    for study in ("s1", "s6"):
-        for seed in (1, 2):
-            a_run(tmp_path / study, f"sasrec-seed{seed}", 0.05, seed, study={"name": study, "row": "sasrec"})
+def test_a_copy_of_a_run_is_no_further_seed_and_one_with_other_figures_is_named(tmp_path: Path):
+    """The runs and what was kept of them are given together."""
+    for seed in (1, 2):
+        run = a_measured_run(tmp_path / "runs", f"seed{seed}", [seed, 1, 2], seed=seed)
+        shutil.copytree(run, tmp_path / "kept" / run.name)
+        (tmp_path / "kept" / run.name / "ranks.parquet").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        leaderboard([tmp_path / "kept", tmp_path / "runs"], tmp_path / "page")
+    (row,) = rows_of(tmp_path / "page.md")
+    assert row[2] == "2"
+    assert row[-1] == f"seqrec reproduce {tmp_path}/runs/seed1 {tmp_path}/runs/seed2"  # these have the ranks
+    a_run(tmp_path / "again", "seed1", 0.9, 1)
+    with pytest.warns(UserWarning, match=r"again/seed1 has the config and the seed of \S+runs/seed1 and other figures"):
+        leaderboard([tmp_path / "again", tmp_path / "runs"], tmp_path / "page")
+
+
+def test_seeds_of_different_code_are_marked(tmp_path: Path):
+    for seed, code in ((1, "new"), (2, "old"), (3, "old")):
+        a_run(tmp_path, f"seed{seed}", 0.05, seed, study={"name": "s", "row": "sasrec", "fingerprint": {"code": code}})
+    for seeds, said in (((1, 2, 3), "3, of different code"), ((2, 3), "2")):
+        leaderboard([tmp_path / f"seed{seed}" for seed in seeds], tmp_path / "page")
+        (row,) = rows_of(tmp_path / "page.md", "sasrec")
+        assert row[2] == said
+
+
+def test_a_run_with_a_callback_is_no_seed_of_one_without(tmp_path: Path):
+    for seed, callbacks in enumerate((None, [{"class_path": "lightning.pytorch.callbacks.StochasticWeightAveraging"}])):
+        run = a_run(tmp_path, f"run{seed}", seed=seed)
+        fields = json.loads((run / "result.json").read_text())
+        fields["config"]["trainer"] = {"callbacks": callbacks}
+        (run / "result.json").write_text(json.dumps(fields))
     leaderboard(tmp_path, tmp_path / "page")
+    assert [row[2] for row in rows_of(tmp_path / "page.md")] == ["1", "1"]
+
+
+def test_rows_of_one_name_from_two_studies_stay_apart_and_may_be_the_baseline(tmp_path: Path):
+    """Under the bare name of two rows goes the one that is better on validation."""
+    for study, dim, validation in (("s1", 64, 0.06), ("s6", 32, 0.05)):
+        for seed in (1, 2):
+            a_run(tmp_path / study, f"sasrec-seed{seed}", 0.05, seed, dim, study={"name": study, "row": "sasrec"},
+                  validation={"val/ndcg@10": validation, "epoch": 3})  # fmt: skip
+    leaderboard(tmp_path, tmp_path / "page", baseline="sasrec")
     rows = rows_of(tmp_path / "page.md", "sasrec")
     assert sorted(row[0] for row in rows) == ["sasrec (s1)", "sasrec (s6)"]
     assert [row[2] for row in rows] == ["2", "2"]
+    assert "NDCG@10 against sasrec (s1)" in (tmp_path / "page.md").read_text()
+
+
+def test_an_experiment_that_two_studies_share_is_one_row_and_counts_once(tmp_path: Path):
+    """The same recipe with the same seeds, under two names."""
+    for study, name in (("s1", "sasrec-gbce"), ("s6", "gbce-event")):
+        for seed in (1, 2):
+            a_run(tmp_path / study, f"{name}-seed{seed}", 0.05, seed, study={"name": study, "row": name})
+    leaderboard(tmp_path, tmp_path / "page")
+    (row,) = (row for row in rows_of(tmp_path / "page.md", "") if "SASRec" in row)
+    assert row[0] == "sasrec-gbce"
+    assert row[2] == "2"
 
 
 @pytest.mark.parametrize(("field", "value", "words"), FIELDS)
@@ -61,12 +113,24 @@ def test_runs_with_different_passports_never_share_a_table(tmp_path: Path, field
     assert page.count("| row | model |") == 2
     assert page.count("Apart from the first table") == 1
     assert page.count(f"({field}): ") == 1
+    titles = [line for line in page.splitlines() if line.startswith("## beauty")]
+    assert len(set(titles)) == 2
     (found,) = differences(PASSPORT, {**PASSPORT, field: value})
     assert found.startswith(words)
     with pytest.raises(InputError) as refusal:
         compare(*runs)
     assert words in str(refusal.value)
     assert (tmp_path / "page.html").read_text().count('class="table" id="table-') == 2
+
+
+def test_a_title_names_the_protocol_before_the_data_where_two_tables_would_have_the_same(tmp_path: Path):
+    runs = [a_run(tmp_path, "one"), a_run(tmp_path, "two", passport={"cold_targets": "dropped", "target_hash": "xyz"})]
+    leaderboard(runs, tmp_path / "page")
+    titles = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("## beauty")]
+    said = "## beauty, LeaveOneOut, seen items excluded, targets that training never saw"
+    assert sorted(titles) == [f"{said}: dropped", f"{said}: kept"]
+    leaderboard(runs[0], tmp_path / "page")
+    assert "## beauty, LeaveOneOut, seen items excluded\n" in (tmp_path / "page.md").read_text()
 
 
 def test_what_a_passport_says_besides_does_not_part_runs(tmp_path: Path):
@@ -114,6 +178,28 @@ def test_a_table_without_the_mandatory_rows_says_so_on_top_and_row_by_row(tmp_pa
     assert page.index("Incomplete") < page.index("| row | model |")
 
 
+def test_the_baseline_is_a_plain_sasrec_chosen_by_validation(tmp_path: Path):
+    """Rows that are better on the test are passed over: another loss, texts, a term more, a worse validation."""
+    sasrec = sequential("seqrec.backbones.sasrec.SASRec")
+    with_texts = sequential("seqrec.backbones.sasrec.SASRec", "seqrec.embeddings.pretrained.TextTower")
+    a_study(tmp_path / "runs")
+    others: dict[str, dict[str, Any]] = {
+        "two": {"recommender": sasrec | {"heads": 2}, "validation": {"val/ndcg@10": 0.09, "epoch": 1}},
+        "gbce": {"recommender": sasrec, "objective": "seqrec.objectives.binary.GBCE"},
+        "texts": {"recommender": with_texts},
+        "three": {"recommender": sasrec | {"heads": 4}, "validation": {"val/ndcg@10": 0.03, "epoch": 1}},
+    }
+    for ndcg, (name, fields) in enumerate(others.items(), 90):
+        a_run(tmp_path / "runs", name, ndcg / 100, tuning={"asked": 20}, study={"name": "x", "row": name},
+              passport={"dataset": "beauty", "target_hash": "beauty"}, **fields)  # fmt: skip
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    assert "NDCG@10 against two" in (tmp_path / "page.md").read_text()
+    for run in [tmp_path / "runs" / "two", tmp_path / "runs" / "three", *(tmp_path / "runs").glob("beauty/sasrec*")]:
+        shutil.rmtree(run)
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    assert "| SASRec with a record of its tuning | not run |" in (tmp_path / "page.md").read_text()
+
+
 def test_two_runs_are_compared_on_their_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ranks = np.arange(60) % 12
     one = [a_measured_run(tmp_path / "one", f"seed{seed}", ranks, seed=seed) for seed in (1, 2)]
@@ -153,6 +239,26 @@ def test_data_sets_split_alike_are_ranked_together(tmp_path: Path):
     assert "on beauty, toys, yelp: mean ranks by NDCG@10" in across
     assert "| sasrec | 1.00 |" in across
     assert "| popularity | 5.00 |" in across
+
+
+def test_studies_that_share_some_rows_and_data_are_ranked_together_where_they_meet(tmp_path: Path):
+    """One study is on three data sets, the other on two, with another recipe of the same name and one row more."""
+    for data in ("beauty", "toys", "yelp"):
+        a_study(tmp_path / data, data=data, better=2.0)
+    for data, dim in (("beauty", 32), ("yelp", 16)):
+        for name in ("sasrec", "hstu"):
+            a_run(tmp_path / "other" / data, f"{name}-seed1", 0.01, 1, dim, study={"name": "other", "row": name},
+                  data=data, passport={"dataset": data, "target_hash": data}, objective=name)  # fmt: skip
+    leaderboard(tmp_path, tmp_path / "page")
+    page = (tmp_path / "page.md").read_text()
+    assert "| sasrec (made) |" in page
+    assert "| sasrec (other) |" in page
+    across = page.partition("## Across data sets")[2]
+    everywhere, somewhere = across.split("mean ranks by NDCG@10")[1:]
+    assert "on beauty, toys, yelp: " in across
+    assert "| sasrec | 1.00 |" in everywhere
+    assert "hstu" not in everywhere
+    assert "| hstu | 6.00 |" in somewhere
 
 
 def test_a_folder_of_runs_is_searched_and_nothing_is_read_twice(tmp_path: Path):

@@ -11,6 +11,7 @@ import yaml
 from desks import FIRST, ROOT, Desk, kill, wait_until
 from rich.console import Console
 
+from seqrec import reproduction
 from seqrec.cli import main
 from seqrec.studies import jobs, worker
 from seqrec.studies.grid import left, work
@@ -94,9 +95,28 @@ def test_the_command_of_a_row_gives_the_same_figures(done, at_desk, capsys):
     (line,) = [line for line in (at_desk.folder / "page.md").read_text().splitlines() if line.startswith("| sasrec |")]
     (command,) = [cell.strip() for cell in line.split("|") if "seqrec reproduce" in cell]
     assert main(command.split()[1:]) == 0
-    again = json.loads((at_desk.folder / "runs" / "reproduced" / "sasrec-seed1" / "result.json").read_text())
+    (kept,) = (at_desk.folder / "runs" / "reproduced").glob("sasrec-seed1-*/result.json")
+    again = json.loads(kept.read_text())
     assert again["metrics"] == at_desk.job("sasrec", 1).outcome["metrics"]
     assert f"{again['metrics']['ndcg@10']:.6g}" in capsys.readouterr().out
+
+
+def test_a_record_is_never_reproduced_by_a_run_of_another_recipe_or_of_other_code(own_desk, monkeypatch):
+    """Two studies have a row of one name; then the code changes."""
+    for study, model in (("one", "popularity"), ("two", "markov")):
+        fit = ["--config=shop.yaml", f"--config={ROOT}/configs/model/{model}.yaml", "--trainer.accelerator=cpu"]
+        assert main(["fit", *fit, f"--run={study}/row-seed1"]) == 0
+        assert main(["test", f"--run={study}/row-seed1"]) == 0
+        assert main(["reproduce", f"{study}/row-seed1"]) == 0
+    reproduced = own_desk.folder / "runs" / "reproduced"
+    runs = {json.loads(path.read_text())["model"]: path for path in reproduced.glob("*/result.json")}
+    assert set(runs) == {"Popularity", "Markov"}
+    for study, model in (("one", "Popularity"), ("two", "Markov")):
+        recorded = json.loads((own_desk.folder / study / "row-seed1" / "result.json").read_text())
+        assert json.loads(runs[model].read_text())["metrics"] == recorded["metrics"]
+    monkeypatch.setattr(reproduction, "code_fingerprint", lambda: "other")
+    assert main(["reproduce", "one/row-seed1"]) == 0
+    assert len(list(reproduced.glob("*/result.json"))) == 3
 
 
 def test_the_page_of_the_study_lacks_what_was_not_run_and_compares_the_rest(done, at_desk, capsys):
@@ -135,6 +155,24 @@ def test_nothing_is_repeated_until_config_data_or_code_change(done, at_desk, mon
     assert not popularity.is_done
     manifest.write_text(kept)
     assert popularity.is_done
+
+
+def test_the_time_left_of_rows_that_train_is_not_told_by_rows_that_count(own_desk):
+    study = yaml.safe_load(own_desk.study.read_text())
+    study["rows"]["sasrec"]["space"] = None
+    study["rows"]["other"] = study["rows"]["sasrec"]
+    study["seeds"] = [1, 2]
+    own_desk.study.write_text(yaml.safe_dump(study))
+
+    def finish(label: str, seconds: float) -> None:
+        job = own_desk.job(label, 1)
+        job.kept.parent.mkdir(parents=True)
+        job.kept.write_text(json.dumps({"study": {"fingerprint": job.fingerprint, "seconds": seconds}}))
+
+    finish("popularity", 1.0)
+    assert left(own_desk.jobs) == "5 jobs left, no estimate yet"
+    finish("sasrec", 600.0)
+    assert left(own_desk.jobs) == "4 jobs left, about 30 min 1 s"
 
 
 def test_a_job_that_fails_says_where_and_the_others_are_done(own_desk):

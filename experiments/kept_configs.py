@@ -1,0 +1,55 @@
+"""Whether what is kept of a run was made with the config that would be run now."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqrec.data.errors import InputError
+
+# What says where a run lies and how much it tells, and not what comes out.
+BESIDE = ("run", "config", "ckpt_path", "verbose")
+
+
+def demand_same(kept: Path, option: str, arguments: Sequence[str]) -> None:
+    """Raise unless a file was made with what `seqrec fit` is told now; a key that only one of both has is of
+    another version of the code and does not count.
+
+    Args:
+        kept: a result that holds its config, or the config of a run.
+        option: what chooses another place for it.
+        arguments: see above.
+
+    Raises:
+        InputError: with the keys that differ.
+    """
+    old = json.loads(kept.read_text())["config"] if kept.suffix == ".json" else yaml.safe_load(kept.read_text())
+    new = {name: value for name, value in parsed(arguments).items() if name not in BESIDE}
+    found = list(_differing(old, new))
+    if found:
+        raise InputError(
+            f"{kept} was made with another config, which differs in {', '.join(found[:3])}; choose another {option}, "
+            "or remove what is there."
+        )
+
+
+def parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    """The whole config that `seqrec fit` makes of its arguments."""
+    command = [sys.executable, "-m", "seqrec.cli", "fit", *arguments, "--print_config"]
+    return yaml.safe_load(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    for name in new:
+        if name not in old or old[name] == new[name]:
+            continue
+        if isinstance(old[name], Mapping) and isinstance(new[name], Mapping):
+            yield from _differing(old[name], new[name], f"{within}{name}.")
+        else:
+            yield f"{within}{name}"

@@ -1,0 +1,81 @@
+"""What was kept of an experiment is not passed off as that of another config."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqrec.data.errors import InputError
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))
+
+import fusion
+import kept_configs
+import quality
+
+ROOT = Path(__file__).parents[1]
+
+RECIPE = """
+data: {prepared: shop, max_length: 20}
+model:
+  learning_rate: 0.01
+  recommender:
+    class_path: seqrec.recommenders.sequential.SequentialRecommender
+    init_args:
+      embedding: {class_path: seqrec.embeddings.ids.IdEmbedding, init_args: {dim: 8}}
+      backbone: {class_path: seqrec.backbones.sasrec.SASRec, init_args: {dim: 8, n_layers: 1, n_heads: 2}}
+  objective: seqrec.objectives.softmax.FullSoftmax
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "shop-cold").mkdir()
+    (tmp_path / "recipe" / "sasrec.yaml").write_text(RECIPE)
+    return Path("recipe/sasrec.yaml")
+
+
+def test_a_kept_result_is_that_of_its_config_or_refused(recipe):
+    options = argparse.Namespace(config=recipe, plugins=[], runs=Path("runs"), results=Path("results"))
+    config = kept_configs.parsed([f"--config={recipe}", "--seed_everything=1"])
+    del config["data"]["num_workers"]  # of a version that did not have it
+    kept = Path("results/recipe/sasrec-seed1/result.json")
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"metrics": {"ndcg@10": 0.1}, "config": config | {"run": "elsewhere"}}))
+    assert quality.run(options, 1)["metrics"] == {"ndcg@10": 0.1}
+    recipe.write_text(RECIPE.replace("0.01", "0.02"))
+    with pytest.raises(InputError, match=r"differs in model\.init_args\.learning_rate; choose another --results"):
+        quality.run(options, 1)
+    begun = Path("runs/recipe/sasrec-seed1/config.yaml")
+    begun.parent.mkdir(parents=True)
+    kept.rename(begun)
+    begun.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"differs in model\.init_args\.learning_rate; choose another --runs"):
+        quality.run(options, 1)
+
+
+def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(recipe, monkeypatch):
+    """Each run is answered by the config that it would have."""
+
+    def measure(options, variant, seed, prepared, withheld):
+        return {"config": kept_configs.parsed(fusion.told(options, variant, seed, prepared)), "metrics": {}}
+
+    def fuse(config: Path, vectors: str) -> None:
+        arguments = ["fusion.py", str(config), "--vectors", vectors, "--variants", "text-frozen", "--results=results"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        fusion.main()
+
+    monkeypatch.setattr(fusion, "measure", measure)
+    fuse(recipe, "some.parquet")
+    fuse(recipe, "some.parquet")
+    with pytest.raises(InputError, match=r"vectors; choose another --results"):
+        fuse(recipe, "other.parquet")
+    hstu = recipe.with_stem("hstu")
+    hstu.write_text(RECIPE)
+    fuse(hstu, "other.parquet")
+    assert len(list(Path("results").rglob("*.json"))) == 2
