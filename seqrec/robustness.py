@@ -147,7 +147,8 @@ def _measured(
     result = json.loads((run / "result.json").read_text())
     trail = task.reweighter.trail
     is_fake = torch.from_numpy(tested.datamodule.log.is_fake)
-    weighed = figures(trail, is_fake) if trail.epochs else {}
+    # The model under test is that of the best epoch; what was decided after it trained something else.
+    weighed = figures(trail, is_fake, result["validation"]["epoch"] + 1) if cell.defence or trail.epochs else {}
     return {
         "attack": cell.attack,
         "budget": cell.budget,

@@ -77,7 +77,7 @@ def _page(rows: Rows) -> str:
         "then over items; the lower (t_rank, counted from 1: the higher) the better\n"
         "- recall@10, ndcg@10: of genuine users' test items\n"
         "- precision, recall, auc: of finding the fakes, by weights below 1 (auc: by suspicion); weight_of_…: mean "
-        "weight in the end\n\n" + "\n".join(lines) + "\n"
+        "weight; all in the epoch that validation chose\n\n" + "\n".join(lines) + "\n"
     )
 
 

@@ -1,6 +1,7 @@
 """Attack, defence and report, the whole way through the command line, on small simulated shops."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -84,8 +85,14 @@ def assert_equal(one: object, other: object) -> None:
         assert one == other
 
 
-def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(shop):
-    plain, idle = fit(shop, "plain"), fit(shop, "idle", f"--config={shop / 'idle.yaml'}")
+@pytest.fixture(scope="module")
+def idle(shop) -> Path:
+    """A run with LoRec that ends before the weights count."""
+    return fit(shop, "idle", f"--config={shop / 'idle.yaml'}")
+
+
+def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(shop, idle):
+    plain = fit(shop, "plain")
     kept = state(idle)
     learnt = kept.pop("reweighter._extra_state")
     assert_equal(kept, state(plain))
@@ -242,11 +249,11 @@ def test_an_audit_lists_the_least_trusted_and_tells_marked_fakes_apart(shop, rep
 def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(shop):
     log = Log.open(shop / "attacked")
     own = log.items[log.offsets[7] : log.offsets[8]].tolist()
-    trail = Trail(known=Sequences.pack([[0, 1], own[:2]]), suspicion=torch.zeros(105))
+    trail = Trail(known=Sequences.pack([[0, 1], own[:2]]))
     for epochs, weight, flags in ((5, 1.0, [7, 9]), (10, 0.6, [9]), (15, 0.2, [7])):
         weights, flagged = torch.ones(105), torch.zeros(105, dtype=torch.bool)
         weights[7], weights[9], flagged[flags] = weight, 1.04, True
-        trail.decided(epochs, weights, flagged)
+        trail.decided(epochs, weights, flagged, torch.zeros(105))
     trail.nearest, trail.similarity = torch.full((105,), 1), torch.full((105,), 0.9)
     table = judgements(trail, log)
     assert table["user_id"].to_list() == [log.users[7], log.users[9]]
@@ -254,8 +261,34 @@ def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(
     assert table["flagged_after"].to_list() == [[5, 15], [5, 10]]
     assert table["nearest_known"].to_list() == [1, 1]
     assert table["items"][0].to_list() == log.catalog.ids.gather(own).to_list()
-    assert figures(trail, torch.from_numpy(log.is_fake))["recall"] == 0.0
     Trail.restored(trail.state())
+
+
+def test_detection_is_that_of_the_weights_that_the_model_was_trained_with():
+    """Two users, of whom the second is fake and found after 5 epochs; after 10 the first is taken for a worse one."""
+    trail, is_fake = Trail(active_from=8), torch.tensor([False, True])
+    for epochs, weights in ((5, [1.0, 0.1]), (10, [0.1, 0.3])):
+        trail.decided(epochs, torch.tensor(weights), torch.tensor(weights) < 1, -torch.tensor(weights))
+    equal = {"weight_of_fakes": 1.0, "weight_of_genuine": 1.0}
+    assert figures(trail, is_fake, epochs=6) == figures(trail, is_fake, epochs=8) == equal
+    for epochs in (9, 10):
+        found = figures(trail, is_fake, epochs)
+        assert (found["precision"], found["recall"], found["auc"]) == (1.0, 1.0, 1.0)
+        assert found["weight_of_fakes"] == pytest.approx(0.1)
+    found = figures(trail, is_fake, epochs=11)
+    assert (found["precision"], found["recall"], found["auc"]) == (0.5, 1.0, 0.0)
+
+
+def test_an_audit_of_weights_that_never_counted_says_so(idle, tmp_path, capsys):
+    run, trail = shutil.copytree(idle, tmp_path / "run"), Trail(active_from=100)
+    trail.decided(2, torch.full((105,), 0.5), torch.ones(105, dtype=torch.bool), torch.zeros(105))
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    kept["state_dict"]["reweighter._extra_state"]["trail"] = trail.state()
+    torch.save(kept, run / "checkpoints" / "last.ckpt")
+    assert main(["audit", "--run", str(run)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No weight counted: they do after 100 epochs, and training took 3." in said
+    assert "precision" not in said
 
 
 def test_an_audit_of_a_run_that_weighed_nobody_says_so(shop, reported, capsys):
