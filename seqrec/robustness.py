@@ -34,7 +34,7 @@ class Cell:
         attack: name of the attack, or ``clean``.
         budget: share of fake users; 0 for the clean data.
         defence: config that refines the model; None is none.
-        seed: of the run; the fakes are the same for all.
+        seed: of training, and added to the seeds of the defence; the fakes are the same for all.
     """
 
     attack: str
@@ -83,7 +83,8 @@ def robustness(
         budgets: fake users as shares of the genuine ones; 0.01 where not given.
         targets: bucket of popularity that the targets are drawn from.
         n_targets: how many items are pushed.
-        seeds: a run for each; 1, 2 and 3 where not given.
+        seeds: a run for each, which is also added to the seeds of the defence and of its known fraudsters, so that
+            these differ, too; 1, 2 and 3 where not given.
         attack_seed: where targets and fakes come from.
         cutoffs: list lengths of the target metrics; 10, 20 and 50 where not given.
 
@@ -130,6 +131,22 @@ def _pushed(folders: list[Path]) -> list[int]:
     return found[0]
 
 
+def _told(cell: Cell, folder: Path, model: list[Path]) -> list[str]:
+    """What the training of a run is told on the command line."""
+    from seqrec.lightning_cli import complete_config
+
+    stack = [*model, *([] if cell.defence is None else [cell.defence])]
+    told = [*(f"--config={config}" for config in stack), f"--data.prepared={folder}", f"--seed_everything={cell.seed}"]
+    config = complete_config(told)
+    drawing = {"model.reweighter": config["model"]["init_args"].get("reweighter")}
+    drawing["data.fraudsters"] = config["data"]["fraudsters"]
+    for name, part in drawing.items():
+        settings = (part or {}).get("init_args", {})
+        if "seed" in settings:
+            told.append(f"--{name}.init_args.seed={settings['seed'] + cell.seed}")
+    return told
+
+
 def _measured(
     cell: Cell, folder: Path, model: list[Path], run: Path, pushed: list[int], cutoffs: list[int]
 ) -> dict[str, Any]:
@@ -137,10 +154,8 @@ def _measured(
     from seqrec.lightning_cli import SeqrecCLI
 
     if not (run / "fit.json").is_file():
-        stack = [*model, *([] if cell.defence is None else [cell.defence])]
         goes_on = ["--ckpt_path=last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
-        given = [*(f"--config={config}" for config in stack), f"--data.prepared={folder}", f"--run={run}"]
-        SeqrecCLI("fit", [*given, f"--seed_everything={cell.seed}", *goes_on])
+        SeqrecCLI("fit", [*_told(cell, folder, model), f"--run={run}", *goes_on])
     tested = SeqrecCLI("test", [f"--run={run}", "--verbose=false"])
     task, batches = tested.model, tested.datamodule.test_dataloader()
     ranks, lacks = target_ranks(task.recommender.eval(), batches, pushed)

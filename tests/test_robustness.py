@@ -22,8 +22,9 @@ from seqrec.objectives.trail import Trail
 from seqrec.ops.ranking import ranks_of_scores
 from seqrec.recommenders.base import Encoded, Recommender, TopK
 from seqrec.robustness import target_ranks
-from seqrec.robustness_report import interval
+from seqrec.robustness_report import interval, write_report
 from seqrec.sequences import Sequences
+from seqrec.training.record import write
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MODEL = """
@@ -218,6 +219,28 @@ def test_the_report_holds_every_run_and_says_what_each_reached(reported):
     assert table.count("\n| clean | – |") == 3
     assert table.count("\n| Random | 5.0% |") == 3
     assert (reported / "robustness.svg").read_text().count("<svg") == 1
+
+
+def test_what_a_defence_draws_differs_between_seeds_and_a_report_says_so(reported):
+    def config(defence: str) -> dict:
+        return json.loads((reported / "results" / f"Random-0.05+{defence}-seed1.json").read_text())["config"]
+
+    lorec, forest = config("lorec"), config("forest")
+    assert lorec["model"]["init_args"]["reweighter"]["init_args"]["seed"] == 0 + 1
+    assert lorec["data"]["fraudsters"]["init_args"]["seed"] == 271_828 + 1
+    assert forest["model"]["init_args"]["reweighter"]["init_args"]["seed"] == 0 + 1
+    assert config("none")["model"]["init_args"]["reweighter"] is None
+
+
+def test_a_figure_that_only_some_runs_have_says_how_many(tmp_path):
+    for seed, precision in ((1, 0.5), (2, None)):
+        metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
+        result = {"attack": "Random", "budget": 0.01, "defence": "forest", "metrics": metrics}
+        write(tmp_path / "results" / f"{seed}.json", json.dumps({**result, "detection": {"precision": precision}}))
+    write_report(tmp_path)
+    row = (tmp_path / "robustness.md").read_text().splitlines()[-1]
+    assert "| 0.2000 ± 0.0000 |" in row
+    assert "| 0.500 (1 of 2) |" in row
 
 
 def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_trains_nothing(shop, reported):
