@@ -157,8 +157,8 @@ def _measured(
         goes_on = ["--ckpt_path=last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
         SeqrecCLI("fit", [*_told(cell, folder, model), f"--run={run}", *goes_on])
     tested = SeqrecCLI("test", [f"--run={run}", "--verbose=false"])
-    task, batches = tested.model, tested.datamodule.test_dataloader()
-    ranks, lacks = target_ranks(task.recommender.eval(), batches, pushed)
+    task = tested.model
+    ranks, lacks = target_ranks(task.recommender.eval(), whole_histories(tested.datamodule), pushed)
     result = json.loads((run / "result.json").read_text())
     trail = task.reweighter.trail
     is_fake = torch.from_numpy(tested.datamodule.log.is_fake)
@@ -181,6 +181,13 @@ def _measured(
     }
 
 
+def whole_histories(data: Any) -> Iterable[Batch]:
+    """The test of a data module, where ``seen`` is all that users have, even if the protocol ranks what they have."""
+    loader = data.test_dataloader()
+    loader.dataset.seen_is_excluded = True
+    return loader
+
+
 @torch.no_grad()
 def target_ranks(
     recommender: Recommender, batches: Iterable[Batch], targets: list[int]
@@ -190,17 +197,22 @@ def target_ranks(
     A target is ranked among all items that the user does not have. Users who have it, and those whose next item it is,
     do not count.
 
+    Args:
+        recommender: what ranks, ready to evaluate.
+        batches: an evaluation; ``seen`` is all that users have.
+        targets: rows of the items.
+
     Returns:
         ranks [targets, U] and whether they count [targets, U].
     """
     ranks, lacks = [], []
     for batch in batches:
-        seen = batch.history if batch.seen is None else batch.seen
+        assert batch.seen is not None, "what users have must be known, whatever a protocol ranks"
         of_targets, counting = [], []
         for target in targets:
             of_targets.append(recommender.ranks(replace(batch, targets=torch.full_like(batch.targets, target))))
             had = torch.zeros_like(batch.targets, dtype=torch.bool)
-            had[seen.owners[seen.items == target]] = True
+            had[batch.seen.owners[batch.seen.items == target]] = True
             counting.append(~had & (batch.targets != target))
         ranks.append(torch.stack(of_targets))
         lacks.append(torch.stack(counting))

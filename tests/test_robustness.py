@@ -12,16 +12,18 @@ from seqrec.audit import figures, judgements
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.cli import main
+from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.log import Log
 from seqrec.data.poisoning.heuristic import Random
 from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.prepare import prepare_log
+from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
 from seqrec.evaluation.promotion import promotion
 from seqrec.objectives.trail import Trail
 from seqrec.ops.ranking import ranks_of_scores
 from seqrec.recommenders.base import Encoded, Recommender, TopK
-from seqrec.robustness import target_ranks
+from seqrec.robustness import target_ranks, whole_histories
 from seqrec.robustness_report import interval, write_report
 from seqrec.sequences import Sequences
 from seqrec.training.record import write
@@ -184,6 +186,20 @@ def test_the_metrics_of_targets_by_hand():
     found = promotion(ranks, lacks, cutoffs=(2,))
     assert found["t_hr@2"] == pytest.approx((1 + 1 / 2) / 2)
     assert found["t_rank"] == pytest.approx((1.5 + 3) / 2)
+
+
+def test_pushed_items_are_ranked_among_what_users_lack_even_where_the_protocol_ranks_what_they_have(shop):
+    data = SequenceDataModule(str(shop / "clean"), LeaveOneOut(seen_is_excluded=False), max_length=3)
+    log, part, target = data.log, data.split.test, 40
+    ranks, lacks = target_ranks(Fixed(data.catalog), whole_histories(data), [target])
+    had = [set(log.items[start : end - 1]) for start, end in zip(part.starts, part.ends, strict=True)]
+    order = [row for batch in data.test_dataloader() for row in batch.users.tolist()]
+    wanted = {
+        user: (len(set(range(target)) - items), target not in items and log.items[end - 1] != target)
+        for user, items, end in zip(part.users.tolist(), had, part.ends, strict=True)
+    }
+    assert list(zip(ranks[0].tolist(), lacks[0].tolist(), strict=True)) == [wanted[user] for user in order]
+    assert not lacks.all()
 
 
 @pytest.fixture(scope="module")
