@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.poisoning.targets import Bucket
 from seqrec.evaluation.promotion import promotion
 from seqrec.recommenders.base import Recommender
+from seqrec.reproduction import LEFT_OUT
 from seqrec.robustness_report import write_report
 from seqrec.training.record import write
 
@@ -71,8 +73,9 @@ def robustness(
     [configs/plugin/lorec.yaml] --budgets [0.01,0.03] --seeds [1,2,3] --out runs/robustness
 
     Every data set is also trained without a defence, and every defence also on the clean data. Targets are the same for
-    clean and poisoned data of one budget. A run that is done is not repeated, and one that was stopped goes on: OUT
-    holds a folder for each run and data set, results/NAME.json for each finished run, robustness.md and robustness.svg.
+    clean and poisoned data of one budget. A run that is done is not repeated, and one that was stopped goes on, unless
+    data, configs or targets are no longer what they were: OUT holds a folder for each run and data set,
+    results/NAME.json for each finished run, robustness.md and robustness.svg, which leave out results of other targets.
 
     Args:
         data: folder of a clean prepared data set.
@@ -89,8 +92,14 @@ def robustness(
         cutoffs: list lengths of the target metrics; 10, 20 and 50 where not given.
 
     Raises:
-        InputError: two defences share a name, or the data cannot be poisoned.
+        InputError: two defences or attacks share a name, or the data cannot be poisoned.
     """
+    classes = [type(attack).__name__ for attack in attacks]
+    if len(set(classes)) < len(classes):
+        raise InputError(
+            f"The attacks are {', '.join(classes)}, and results are kept by these names; name each attack once, and "
+            "give one with other settings an --out of its own."
+        )
     names = [config.stem for config in defences or []]
     if len(set(names)) < len(names) or NO_DEFENCE in names:
         raise InputError(
@@ -104,15 +113,16 @@ def robustness(
             folder = out / "data" / f"{name}-{budget:g}"
             poisoned(data, folder, attack, budget, targets, n_targets, attack_seed)
             sets[name, budget] = folder
-    pushed = _pushed(list(sets.values())[1:])
+    pushed, cutoffs = _pushed(list(sets.values())[1:]), cutoffs or [10, 20, 50]
     for (attack, budget), folder in sets.items():
         for cell in _cells(attack, budget, defences or [], seeds or [1, 2, 3]):
             kept = out / "results" / f"{cell.name}.json"
-            if not kept.is_file():
+            told, recipe = _told(cell, folder, model)
+            if not _holds(kept, recipe, pushed, cutoffs):
                 console.rule(f"[bold]{cell.name}", align="left")
-                result = _measured(cell, folder, model, out / "runs" / cell.name, pushed, cutoffs or [10, 20, 50])
+                result = _measured(cell, told, recipe, out / "runs" / cell.name, pushed, cutoffs)
                 write(kept, json.dumps(result, indent=2) + "\n")
-    write_report(out)
+    write_report(out, pushed)
 
 
 def _cells(attack: str, budget: float, defences: list[Path], seeds: list[int]) -> Iterator[Cell]:
@@ -131,8 +141,8 @@ def _pushed(folders: list[Path]) -> list[int]:
     return found[0]
 
 
-def _told(cell: Cell, folder: Path, model: list[Path]) -> list[str]:
-    """What the training of a run is told on the command line."""
+def _told(cell: Cell, folder: Path, model: list[Path]) -> tuple[list[str], dict[str, Any]]:
+    """What the training of a run is told on the command line, and what it is made of: data and complete config."""
     from seqrec.lightning_cli import complete_config
 
     stack = [*model, *([] if cell.defence is None else [cell.defence])]
@@ -143,19 +153,55 @@ def _told(cell: Cell, folder: Path, model: list[Path]) -> list[str]:
     for name, part in drawing.items():
         settings = (part or {}).get("init_args", {})
         if "seed" in settings:
-            told.append(f"--{name}.init_args.seed={settings['seed'] + cell.seed}")
-    return told
+            settings["seed"] += cell.seed
+            told.append(f"--{name}.init_args.seed={settings['seed']}")
+    return told, {"dataset": Log.open(folder).manifest["fingerprint"], "config": _without_places(config)}
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A complete config without what says where things lie."""
+    data = {name: value for name, value in config["data"].items() if name != "prepared"}
+    return {**{name: value for name, value in config.items() if name not in LEFT_OUT}, "data": data}
+
+
+def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[int]) -> bool:
+    """Whether there is a result, of this data and config, that says where these targets stand."""
+    if not kept.is_file():
+        return False
+    result = json.loads(kept.read_text())
+    return (
+        result["targets"] == pushed
+        and {f"t_hr@{k}" for k in cutoffs} <= result["metrics"].keys()
+        and result["passport"]["dataset"] == recipe["dataset"]
+        and _agrees(_without_places(result["config"]), recipe["config"])
+    )
+
+
+def _agrees(recorded: Any, now: Any) -> bool:
+    """Whether a record says what a config says now; what it does not name did not exist yet."""
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        return all(name in now and _agrees(value, now[name]) for name, value in recorded.items())
+    return recorded == now
+
+
+def _begin(run: Path, recipe: dict[str, Any]) -> None:
+    """Make room for a run: what was begun with other data or another config goes."""
+    mark, text = run / "recipe.json", json.dumps(recipe, indent=2) + "\n"
+    if not mark.is_file() or mark.read_text() != text:
+        shutil.rmtree(run, ignore_errors=True)
+        write(mark, text)
 
 
 def _measured(
-    cell: Cell, folder: Path, model: list[Path], run: Path, pushed: list[int], cutoffs: list[int]
+    cell: Cell, told: list[str], recipe: dict[str, Any], run: Path, pushed: list[int], cutoffs: list[int]
 ) -> dict[str, Any]:
     """Train, unless that is done, test, and look where the targets stand."""
     from seqrec.lightning_cli import SeqrecCLI
 
+    _begin(run, recipe)
     if not (run / "fit.json").is_file():
         goes_on = ["--ckpt_path=last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
-        SeqrecCLI("fit", [*_told(cell, folder, model), f"--run={run}", *goes_on])
+        SeqrecCLI("fit", [*told, f"--run={run}", *goes_on])
     tested = SeqrecCLI("test", [f"--run={run}", "--verbose=false"])
     task = tested.model
     ranks, lacks = target_ranks(task.recommender.eval(), whole_histories(tested.datamodule), pushed)

@@ -18,14 +18,15 @@ DETECTED = ("precision", "recall", "auc", "weight_of_fakes", "weight_of_genuine"
 Rows = dict[tuple[str, float, str], list[dict[str, Any]]]
 
 
-def write_report(out: Path) -> None:
-    """Write robustness.md and robustness.svg from the results of finished runs.
+def write_report(out: Path, targets: list[int]) -> None:
+    """Write robustness.md and robustness.svg from the results of finished runs that look at these targets.
 
     Raises:
         InputError: no run is finished.
         ImportError: matplotlib is not installed.
     """
     results = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
+    results = [result for result in results if result["targets"] == targets]
     if not results:
         raise InputError(f"{out / 'results'} holds no result; run `seqrec robustness --out {out}` first.")
     rows: Rows = defaultdict(list)

@@ -251,9 +251,9 @@ def test_what_a_defence_draws_differs_between_seeds_and_a_report_says_so(reporte
 def test_a_figure_that_only_some_runs_have_says_how_many(tmp_path):
     for seed, precision in ((1, 0.5), (2, None)):
         metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
-        result = {"attack": "Random", "budget": 0.01, "defence": "forest", "metrics": metrics}
+        result = {"attack": "Random", "budget": 0.01, "defence": "forest", "targets": [7], "metrics": metrics}
         write(tmp_path / "results" / f"{seed}.json", json.dumps({**result, "detection": {"precision": precision}}))
-    write_report(tmp_path)
+    write_report(tmp_path, [7])
     row = (tmp_path / "robustness.md").read_text().splitlines()[-1]
     assert "| 0.2000 ± 0.0000 |" in row
     assert "| 0.500 (1 of 2) |" in row
@@ -269,6 +269,62 @@ def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_train
     assert main(command(shop, reported)) == 0
     assert json.loads(lost.read_text())["metrics"] == before["metrics"]
     assert all(path.stat().st_mtime_ns == files[path] for path in files if path.suffix == ".ckpt")
+
+
+@pytest.fixture
+def again(shop, reported, tmp_path):
+    """A copy of the report, and what begins its undefended part again: says which results are new, and which models."""
+    out = shutil.copytree(reported, tmp_path / "report")
+
+    def run(*more: str, model: str = "model.yaml") -> tuple[set[str], set[str]]:
+        def moments(pattern: str) -> dict[Path, int]:
+            return {path: path.stat().st_mtime_ns for path in out.glob(pattern)}
+
+        patterns = ("results/*.json", "runs/*/checkpoints/best.ckpt")
+        before = [moments(pattern) for pattern in patterns]
+        given = ["--data", str(shop / "clean"), "--model", f"[{shop / model}]", "--attacks", "[Random]"]
+        assert main(["robustness", *given, "--budgets", "[0.05]", "--seeds", "[1]", "--out", str(out), *more]) == 0
+        results, models = (
+            {path for path, moment in moments(pattern).items() if old[path] != moment}
+            for pattern, old in zip(patterns, before, strict=True)
+        )
+        return {path.stem for path in results}, {path.parents[1].name for path in models}
+
+    run.out = out
+    return run
+
+
+CLEAN, ATTACKED = "clean+none-seed1", "Random-0.05+none-seed1"
+
+
+def test_other_targets_are_looked_for_anew_and_what_they_do_not_touch_is_not_trained_again(again):
+    assert again() == (set(), set())
+    assert again("--attack_seed", "1") == ({CLEAN, ATTACKED}, {ATTACKED})
+    table = (again.out / "robustness.md").read_text()
+    assert (
+        table.count("\n| clean | – |") == table.count("\n| Random | 5.0% |") == 1
+    )  # without defences
+
+
+def test_a_config_that_is_no_longer_the_same_is_trained_again(shop, again):
+    (shop / "shorter.yaml").write_text(MODEL.replace("max_epochs: 3", "max_epochs: 2"))
+    assert again(model="shorter.yaml") == ({CLEAN, ATTACKED}, {CLEAN, ATTACKED})
+    assert again("--cutoffs", "[5]", model="shorter.yaml") == ({CLEAN, ATTACKED}, set())
+
+
+def test_a_result_of_before_an_option_existed_stays(again):
+    kept = again.out / "results" / f"{CLEAN}.json"
+    result = json.loads(kept.read_text())
+    del result["config"]["data"]["mixes_lengths"]
+    write(kept, json.dumps(result))
+    shutil.rmtree(again.out / "runs" / CLEAN)
+    assert again() == (set(), set())
+
+
+def test_two_attacks_of_one_name_are_refused(shop, capsys):
+    given = ["--data", str(shop / "clean"), "--model", f"[{shop / 'model.yaml'}]", "--out", str(shop / "refused")]
+    assert main(["robustness", *given, "--attacks", "[Random,Random]"]) == 2
+    assert "name each attack once" in capsys.readouterr().err
 
 
 def test_an_audit_lists_the_least_trusted_and_tells_marked_fakes_apart(shop, reported, capsys):
