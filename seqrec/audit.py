@@ -30,7 +30,7 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
     the last epoch told them is printed. Writes audit.csv, with all users whose weight changed, and audit.svg.
 
     Args:
-        run: folder of a run that was trained with a reweighter, such as configs/plugin/lorec.yaml.
+        run: folder of a run that was trained with a reweighter, such as configs/study/lorec.yaml.
         out: folder for the two files; by default that of the run.
         shown: how many users are printed, at least 1.
 
@@ -71,7 +71,7 @@ def trail_of(run: Path) -> tuple[Trail, int]:
     kept = torch.load(path, map_location="cpu", weights_only=True)
     state = kept["state_dict"]
     if _STATE not in state:
-        raise InputError(f"The run {run} weighed no users; train with a reweighter, say configs/plugin/lorec.yaml.")
+        raise InputError(f"The run {run} weighed no users; train with a reweighter, say configs/study/lorec.yaml.")
     trail = Trail.restored(state[_STATE]["trail"])
     if not trail.epochs:
         raise InputError(f"The reweighter of {run} has decided nothing yet; train for more epochs.")

@@ -94,6 +94,13 @@ def idle(shop) -> Path:
     return fit(shop, "idle", f"--config={shop / 'idle.yaml'}")
 
 
+def test_weights_that_would_count_only_when_training_is_over_are_announced(shop, capsys):
+    for active_from, announced in ((1, True), (0, False)):
+        given = (f"--config={shop / 'idle.yaml'}", "--trainer.max_epochs=1", f"{PREFIX}active_from={active_from}")
+        fit(shop, f"late-{active_from}", *given)
+        assert ("set model.reweighter.init_args.active_from lower" in capsys.readouterr().err) == announced
+
+
 def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(shop, idle):
     plain = fit(shop, "plain")
     kept = state(idle)
@@ -301,9 +308,7 @@ def test_other_targets_are_looked_for_anew_and_what_they_do_not_touch_is_not_tra
     assert again() == (set(), set())
     assert again("--attack_seed", "1") == ({CLEAN, ATTACKED}, {ATTACKED})
     table = (again.out / "robustness.md").read_text()
-    assert (
-        table.count("\n| clean | – |") == table.count("\n| Random | 5.0% |") == 1
-    )  # without defences
+    assert table.count("\n| clean | – |") == table.count("\n| Random | 5.0% |") == 1  # without defences
 
 
 def test_a_config_that_is_no_longer_the_same_is_trained_again(shop, again):
@@ -388,7 +393,7 @@ def test_an_audit_of_weights_that_never_counted_says_so(idle, tmp_path, capsys):
 
 def test_an_audit_of_a_run_that_weighed_nobody_says_so(shop, reported, capsys):
     assert main(["audit", "--run", str(reported / "runs" / "clean+none-seed1")]) == 2
-    assert "configs/plugin/lorec.yaml" in capsys.readouterr().err
+    assert "configs/study/lorec.yaml" in capsys.readouterr().err
     assert main(["audit", "--run", str(shop / "nowhere")]) == 2
     assert "seqrec fit" in capsys.readouterr().err
 
