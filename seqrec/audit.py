@@ -47,13 +47,14 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
     draw_weights(trail, torch.from_numpy(log.is_fake), folder / "audit.svg")
     console = Console()
     console.print(_listed(table.head(shown), trail, log))
-    found = figures(trail, torch.from_numpy(log.is_fake), epochs)
+    found = figures(trail, torch.from_numpy(log.is_fake), torch.from_numpy(np.diff(log.offsets)), epochs)
     if trail.counting(epochs) is None:
         console.print(f"No weight counted: they do after {trail.active_from} epochs, and training took {epochs}.")
     elif log.is_fake.any():
         console.print(
             f"Of {int(log.is_fake.sum()):,} marked fakes: precision {found['precision']:.3f}, recall "
-            f"{found['recall']:.3f}, AUC {found['auc']:.3f}; mean weight {found['weight_of_fakes']:.3f}, of genuine "
+            f"{found['recall']:.3f}, AUC {found['auc']:.3f}, among users with as many events "
+            f"{found['auc_same_length']:.3f}; mean weight {found['weight_of_fakes']:.3f}, of genuine "
             f"users {found['weight_of_genuine']:.3f}."
         )
     console.print(f"{folder / 'audit.csv'} and {folder / 'audit.svg'} hold the rest.", highlight=False)
@@ -78,10 +79,12 @@ def trail_of(run: Path) -> tuple[Trail, int]:
     return trail, kept["epoch"] + 1
 
 
-def figures(trail: Trail, is_fake: torch.Tensor, epochs: int) -> dict[str, float]:
+def figures(trail: Trail, is_fake: torch.Tensor, lengths: torch.Tensor, epochs: int) -> dict[str, float]:
     """How well the weights that the last of so many epochs was trained with tell fakes from genuine users.
 
-    Flagged is whose weight was below 1. Where no decision counted all weights were 1, and nobody was told from anybody.
+    Flagged is whose weight was below 1. ``auc_same_length`` holds each fake against genuine users with as many events,
+    for most fakes have the fewest that an attack makes up, which alone may give them away. Where no decision counted,
+    all weights were 1, and nobody was told from anybody.
     """
     number = trail.counting(epochs)
     weights = torch.ones(is_fake.numel()) if number is None else trail.weights[number]
@@ -92,6 +95,7 @@ def figures(trail: Trail, is_fake: torch.Tensor, epochs: int) -> dict[str, float
         "precision": detection.precision(weights < 1, is_fake),
         "recall": detection.recall(weights < 1, is_fake),
         "auc": detection.auc(trail.suspicion[number], is_fake),
+        "auc_same_length": detection.auc_within(trail.suspicion[number], is_fake, lengths),
         **found,
     }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -207,9 +208,11 @@ def _measured(
     ranks, lacks = target_ranks(task.recommender.eval(), whole_histories(tested.datamodule), pushed)
     result = json.loads((run / "result.json").read_text())
     trail = task.reweighter.trail
-    is_fake = torch.from_numpy(tested.datamodule.log.is_fake)
+    log = tested.datamodule.log
+    is_fake, lengths = torch.from_numpy(log.is_fake), torch.from_numpy(np.diff(log.offsets))
     # The model under test is that of the best epoch; what was decided after it trained something else.
-    weighed = figures(trail, is_fake, result["validation"]["epoch"] + 1) if cell.defence or trail.epochs else {}
+    told_apart = cell.defence or trail.epochs
+    weighed = figures(trail, is_fake, lengths, result["validation"]["epoch"] + 1) if told_apart else {}
     return {
         "attack": cell.attack,
         "budget": cell.budget,

@@ -14,7 +14,7 @@ from seqrec.data.errors import InputError
 from seqrec.training.record import write
 
 GENUINE = ("recall@10", "ndcg@10")
-DETECTED = ("precision", "recall", "auc", "weight_of_fakes", "weight_of_genuine")
+DETECTED = ("precision", "recall", "auc", "auc_same_length", "weight_of_fakes", "weight_of_genuine")
 Rows = dict[tuple[str, float, str], list[dict[str, Any]]]
 
 
@@ -81,8 +81,10 @@ def _page(rows: Rows) -> str:
         "- t_hr@k, t_ndcg@k, t_rank: where pushed items stand for genuine users who lack them, the mean over users, "
         "then over items; the lower (t_rank, counted from 1: the higher) the better\n"
         "- recall@10, ndcg@10: of genuine users' test items\n"
-        "- precision, recall, auc: of finding the fakes, by weights below 1 (auc: by suspicion); weight_of_…: mean "
-        "weight; all in the epoch that validation chose\n\n" + "\n".join(lines) + "\n"
+        "- precision, recall, auc: of finding the fakes, by weights below 1 (auc: by suspicion; auc_same_length: "
+        "beside genuine users with as many events); weight_of_…: mean weight; all in the epoch that was tested\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
 
 

@@ -337,6 +337,7 @@ def test_an_audit_lists_the_least_trusted_and_tells_marked_fakes_apart(shop, rep
     assert main(["audit", "--run", str(run), "--shown", "3"]) == 0
     said = capsys.readouterr().out
     assert "5 marked fakes: precision" in " ".join(said.split())
+    assert "among users with as many events" in " ".join(said.split())
     weights = state(run)["reweighter._extra_state"]["weights"]
     table = pl.read_csv(run / "audit.csv", schema_overrides={"items": pl.String, "flagged_after": pl.String})
     assert table.height == int((weights != 1).sum()) > 0
@@ -366,16 +367,16 @@ def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(
 
 def test_detection_is_that_of_the_weights_that_the_model_was_trained_with():
     """Two users, of whom the second is fake and found after 5 epochs; after 10 the first is taken for a worse one."""
-    trail, is_fake = Trail(active_from=8), torch.tensor([False, True])
+    trail, is_fake, lengths = Trail(active_from=8), torch.tensor([False, True]), torch.tensor([9, 10])
     for epochs, weights in ((5, [1.0, 0.1]), (10, [0.1, 0.3])):
         trail.decided(epochs, torch.tensor(weights), torch.tensor(weights) < 1, -torch.tensor(weights))
     equal = {"weight_of_fakes": 1.0, "weight_of_genuine": 1.0}
-    assert figures(trail, is_fake, epochs=6) == figures(trail, is_fake, epochs=8) == equal
+    assert figures(trail, is_fake, lengths, epochs=6) == figures(trail, is_fake, lengths, epochs=8) == equal
     for epochs in (9, 10):
-        found = figures(trail, is_fake, epochs)
+        found = figures(trail, is_fake, lengths, epochs)
         assert (found["precision"], found["recall"], found["auc"]) == (1.0, 1.0, 1.0)
         assert found["weight_of_fakes"] == pytest.approx(0.1)
-    found = figures(trail, is_fake, epochs=11)
+    found = figures(trail, is_fake, lengths, epochs=11)
     assert (found["precision"], found["recall"], found["auc"]) == (0.5, 1.0, 0.0)
 
 

@@ -15,7 +15,8 @@ class KnownFraudsters:
     """Simulated fake users, each with targets of its own, drawn anew from all items.
 
     What an attack in the data pushes is no target of theirs, and they know nothing else of it. As all users, they lack
-    the newest two events in training.
+    the newest two events in training. Their lengths are drawn as those of fakes are, so where genuine histories are
+    short, most of them and of the fakes are just as long.
 
     Source: the known fraudsters of Zhang et al., LoRec, SIGIR 2024. How that paper makes its own is not known; this is
     a choice of ours.
