@@ -26,18 +26,18 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
     seqrec audit --run runs/shop-lorec
 
     For every user with a weight below 1: after which epochs it was flagged, which known fraud profile it is most like,
-    and what it has. Where the data mark their fakes (`seqrec poison`), they are told apart, and the figures of
-    detection are printed. Writes audit.csv, with all users whose weight changed, and audit.svg.
+    and what it has. Where the data mark their fakes (`seqrec poison`), they are told apart, and how well the weights of
+    the last epoch told them is printed. Writes audit.csv, with all users whose weight changed, and audit.svg.
 
     Args:
-        run: folder of a run that was trained with a reweighter, such as configs/plugin/lorec.yaml.
+        run: folder of a run that was trained with a reweighter, such as configs/study/lorec.yaml.
         out: folder for the two files; by default that of the run.
         shown: how many users are printed, at least 1.
 
     Raises:
         InputError: the run has no checkpoint, or no reweighter that decided anything about users.
     """
-    trail, log = trail_of(run), _log_of(run)
+    (trail, epochs), log = trail_of(run), _log_of(run)
     table = judgements(trail, log)
     folder = out or run
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,18 +47,21 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
     draw_weights(trail, torch.from_numpy(log.is_fake), folder / "audit.svg")
     console = Console()
     console.print(_listed(table.head(shown), trail, log))
-    found = figures(trail, torch.from_numpy(log.is_fake))
-    if log.is_fake.any():
+    found = figures(trail, torch.from_numpy(log.is_fake), torch.from_numpy(np.diff(log.offsets)), epochs)
+    if trail.counting(epochs) is None:
+        console.print(f"No weight counted: they do after {trail.active_from} epochs, and training took {epochs}.")
+    elif log.is_fake.any():
         console.print(
             f"Of {int(log.is_fake.sum()):,} marked fakes: precision {found['precision']:.3f}, recall "
-            f"{found['recall']:.3f}, AUC {found['auc']:.3f}; mean weight {found['weight_of_fakes']:.3f}, of genuine "
+            f"{found['recall']:.3f}, AUC {found['auc']:.3f}, among users with as many events "
+            f"{found['auc_same_length']:.3f}; mean weight {found['weight_of_fakes']:.3f}, of genuine "
             f"users {found['weight_of_genuine']:.3f}."
         )
     console.print(f"{folder / 'audit.csv'} and {folder / 'audit.svg'} hold the rest.", highlight=False)
 
 
-def trail_of(run: Path) -> Trail:
-    """What the reweighter of a run decided, from its last checkpoint.
+def trail_of(run: Path) -> tuple[Trail, int]:
+    """What the reweighter of a run decided, and the epochs done, from its last checkpoint.
 
     Raises:
         InputError: there is no checkpoint, or nothing was decided.
@@ -66,32 +69,40 @@ def trail_of(run: Path) -> Trail:
     path = run / "checkpoints" / "last.ckpt"
     if not path.is_file():
         raise InputError(f"{path} does not exist, so {run} is not the folder of a run; run `seqrec fit --run {run}`.")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    state = kept["state_dict"]
     if _STATE not in state:
-        raise InputError(f"The run {run} weighed no users; train with a reweighter, say configs/plugin/lorec.yaml.")
+        raise InputError(f"The run {run} weighed no users; train with a reweighter, say configs/study/lorec.yaml.")
     trail = Trail.restored(state[_STATE]["trail"])
     if not trail.epochs:
         raise InputError(f"The reweighter of {run} has decided nothing yet; train for more epochs.")
-    return trail
+    return trail, kept["epoch"] + 1
 
 
-def figures(trail: Trail, is_fake: torch.Tensor) -> dict[str, float]:
-    """How well the weights tell fakes from genuine users; flagged is whose weight is below 1 in the end."""
-    weights = trail.weights[-1]
-    suspicion = -weights if trail.suspicion is None else trail.suspicion
+def figures(trail: Trail, is_fake: torch.Tensor, lengths: torch.Tensor, epochs: int) -> dict[str, float]:
+    """How well the weights that the last of so many epochs was trained with tell fakes from genuine users.
+
+    Flagged is whose weight was below 1. ``auc_same_length`` holds each fake against genuine users with as many events,
+    for most fakes have the fewest that an attack makes up, which alone may give them away. Where no decision counted,
+    all weights were 1, and nobody was told from anybody.
+    """
+    number = trail.counting(epochs)
+    weights = torch.ones(is_fake.numel()) if number is None else trail.weights[number]
+    found = {"weight_of_fakes": weights[is_fake].mean().item(), "weight_of_genuine": weights[~is_fake].mean().item()}
+    if number is None:
+        return found
     return {
         "precision": detection.precision(weights < 1, is_fake),
         "recall": detection.recall(weights < 1, is_fake),
-        "auc": detection.auc(suspicion, is_fake),
-        "weight_of_fakes": weights[is_fake].mean().item(),
-        "weight_of_genuine": weights[~is_fake].mean().item(),
+        "auc": detection.auc(trail.suspicion[number], is_fake),
+        "auc_same_length": detection.auc_within(trail.suspicion[number], is_fake, lengths),
+        **found,
     }
 
 
 def judgements(trail: Trail, log: Log) -> pl.DataFrame:
     """One line per user whose weight changed, the most reduced first; among equals the most suspicious."""
-    weights, flagged = trail.weights[-1], torch.stack(trail.flagged)
-    suspicion = -weights if trail.suspicion is None else trail.suspicion
+    weights, flagged, suspicion = trail.weights[-1], torch.stack(trail.flagged), trail.suspicion[-1]
     rows = torch.nonzero(weights != 1).squeeze(1)
     order = np.lexsort(((-suspicion[rows]).numpy(), weights[rows].numpy()))
     lines: list[dict[str, Any]] = []

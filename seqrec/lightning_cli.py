@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
 import warnings
 from argparse import Action
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,13 @@ def _with_nulls(args: Sequence[str]) -> Iterator[str]:
             yield word
             if not given and value is not None:
                 yield value
+
+
+def complete_config(args: list[str]) -> dict[str, Any]:
+    """The complete config of a fit that is told this; nothing is built or trained."""
+    with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
+        SeqrecCLI("fit", [*args, "--print_config"])
+    return yaml.safe_load(printed.getvalue())
 
 
 class SeqrecCLI(LightningCLI):

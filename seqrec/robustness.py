@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -20,6 +22,7 @@ from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.poisoning.targets import Bucket
 from seqrec.evaluation.promotion import promotion
 from seqrec.recommenders.base import Recommender
+from seqrec.reproduction import LEFT_OUT
 from seqrec.robustness_report import write_report
 from seqrec.training.record import write
 
@@ -34,7 +37,7 @@ class Cell:
         attack: name of the attack, or ``clean``.
         budget: share of fake users; 0 for the clean data.
         defence: config that refines the model; None is none.
-        seed: of the run; the fakes are the same for all.
+        seed: of training, and added to the seeds of the defence; the fakes are the same for all.
     """
 
     attack: str
@@ -68,11 +71,12 @@ def robustness(
     """Train clean, attacked, and attacked with each defence, and write one table and one picture.
 
     seqrec robustness --data data/prepared/ml-1m --model [configs/model/sasrec.yaml] --attacks [Random,DP] --defences
-    [configs/plugin/lorec.yaml] --budgets [0.01,0.03] --seeds [1,2,3] --out runs/robustness
+    [configs/study/lorec.yaml] --budgets [0.01,0.03] --seeds [1,2,3] --out runs/robustness
 
     Every data set is also trained without a defence, and every defence also on the clean data. Targets are the same for
-    clean and poisoned data of one budget. A run that is done is not repeated, and one that was stopped goes on: OUT
-    holds a folder for each run and data set, results/NAME.json for each finished run, robustness.md and robustness.svg.
+    clean and poisoned data of one budget. A run that is done is not repeated, and one that was stopped goes on, unless
+    data, configs or targets are no longer what they were: OUT holds a folder for each run and data set,
+    results/NAME.json for each finished run, robustness.md and robustness.svg, which leave out results of other targets.
 
     Args:
         data: folder of a clean prepared data set.
@@ -83,13 +87,20 @@ def robustness(
         budgets: fake users as shares of the genuine ones; 0.01 where not given.
         targets: bucket of popularity that the targets are drawn from.
         n_targets: how many items are pushed.
-        seeds: a run for each; 1, 2 and 3 where not given.
+        seeds: a run for each, which is also added to the seeds of the defence and of its known fraudsters, so that
+            these differ, too; 1, 2 and 3 where not given.
         attack_seed: where targets and fakes come from.
         cutoffs: list lengths of the target metrics; 10, 20 and 50 where not given.
 
     Raises:
-        InputError: two defences share a name, or the data cannot be poisoned.
+        InputError: two defences or attacks share a name, or the data cannot be poisoned.
     """
+    classes = [type(attack).__name__ for attack in attacks]
+    if len(set(classes)) < len(classes):
+        raise InputError(
+            f"The attacks are {', '.join(classes)}, and results are kept by these names; name each attack once, and "
+            "give one with other settings an --out of its own."
+        )
     names = [config.stem for config in defences or []]
     if len(set(names)) < len(names) or NO_DEFENCE in names:
         raise InputError(
@@ -103,15 +114,16 @@ def robustness(
             folder = out / "data" / f"{name}-{budget:g}"
             poisoned(data, folder, attack, budget, targets, n_targets, attack_seed)
             sets[name, budget] = folder
-    pushed = _pushed(list(sets.values())[1:])
+    pushed, cutoffs = _pushed(list(sets.values())[1:]), cutoffs or [10, 20, 50]
     for (attack, budget), folder in sets.items():
         for cell in _cells(attack, budget, defences or [], seeds or [1, 2, 3]):
             kept = out / "results" / f"{cell.name}.json"
-            if not kept.is_file():
+            told, recipe = _told(cell, folder, model)
+            if not _holds(kept, recipe, pushed, cutoffs):
                 console.rule(f"[bold]{cell.name}", align="left")
-                result = _measured(cell, folder, model, out / "runs" / cell.name, pushed, cutoffs or [10, 20, 50])
+                result = _measured(cell, told, recipe, out / "runs" / cell.name, pushed, cutoffs)
                 write(kept, json.dumps(result, indent=2) + "\n")
-    write_report(out)
+    write_report(out, pushed)
 
 
 def _cells(attack: str, budget: float, defences: list[Path], seeds: list[int]) -> Iterator[Cell]:
@@ -130,24 +142,77 @@ def _pushed(folders: list[Path]) -> list[int]:
     return found[0]
 
 
+def _told(cell: Cell, folder: Path, model: list[Path]) -> tuple[list[str], dict[str, Any]]:
+    """What the training of a run is told on the command line, and what it is made of: data and complete config."""
+    from seqrec.lightning_cli import complete_config
+
+    stack = [*model, *([] if cell.defence is None else [cell.defence])]
+    told = [*(f"--config={config}" for config in stack), f"--data.prepared={folder}", f"--seed_everything={cell.seed}"]
+    config = complete_config(told)
+    drawing = {"model.reweighter": config["model"]["init_args"].get("reweighter")}
+    drawing["data.fraudsters"] = config["data"]["fraudsters"]
+    for name, part in drawing.items():
+        settings = (part or {}).get("init_args", {})
+        if "seed" in settings:
+            settings["seed"] += cell.seed
+            told.append(f"--{name}.init_args.seed={settings['seed']}")
+    return told, {"dataset": Log.open(folder).manifest["fingerprint"], "config": _without_places(config)}
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A complete config without what says where things lie."""
+    data = {name: value for name, value in config["data"].items() if name != "prepared"}
+    return {**{name: value for name, value in config.items() if name not in LEFT_OUT}, "data": data}
+
+
+def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[int]) -> bool:
+    """Whether there is a result, of this data and config, that says where these targets stand."""
+    if not kept.is_file():
+        return False
+    result = json.loads(kept.read_text())
+    return (
+        result["targets"] == pushed
+        and {f"t_hr@{k}" for k in cutoffs} <= result["metrics"].keys()
+        and result["passport"]["dataset"] == recipe["dataset"]
+        and _agrees(_without_places(result["config"]), recipe["config"])
+    )
+
+
+def _agrees(recorded: Any, now: Any) -> bool:
+    """Whether a record says what a config says now; what it does not name did not exist yet."""
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        return all(name in now and _agrees(value, now[name]) for name, value in recorded.items())
+    return recorded == now
+
+
+def _begin(run: Path, recipe: dict[str, Any]) -> None:
+    """Make room for a run: what was begun with other data or another config goes."""
+    mark, text = run / "recipe.json", json.dumps(recipe, indent=2) + "\n"
+    if not mark.is_file() or mark.read_text() != text:
+        shutil.rmtree(run, ignore_errors=True)
+        write(mark, text)
+
+
 def _measured(
-    cell: Cell, folder: Path, model: list[Path], run: Path, pushed: list[int], cutoffs: list[int]
+    cell: Cell, told: list[str], recipe: dict[str, Any], run: Path, pushed: list[int], cutoffs: list[int]
 ) -> dict[str, Any]:
     """Train, unless that is done, test, and look where the targets stand."""
     from seqrec.lightning_cli import SeqrecCLI
 
+    _begin(run, recipe)
     if not (run / "fit.json").is_file():
-        stack = [*model, *([] if cell.defence is None else [cell.defence])]
         goes_on = ["--ckpt_path=last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
-        given = [*(f"--config={config}" for config in stack), f"--data.prepared={folder}", f"--run={run}"]
-        SeqrecCLI("fit", [*given, f"--seed_everything={cell.seed}", *goes_on])
+        SeqrecCLI("fit", [*told, f"--run={run}", *goes_on])
     tested = SeqrecCLI("test", [f"--run={run}", "--verbose=false"])
-    task, batches = tested.model, tested.datamodule.test_dataloader()
-    ranks, lacks = target_ranks(task.recommender.eval(), batches, pushed)
+    task = tested.model
+    ranks, lacks = target_ranks(task.recommender.eval(), whole_histories(tested.datamodule), pushed)
     result = json.loads((run / "result.json").read_text())
     trail = task.reweighter.trail
-    is_fake = torch.from_numpy(tested.datamodule.log.is_fake)
-    weighed = figures(trail, is_fake) if trail.epochs else {}
+    log = tested.datamodule.log
+    is_fake, lengths = torch.from_numpy(log.is_fake), torch.from_numpy(np.diff(log.offsets))
+    # The model under test is that of the best epoch; what was decided after it trained something else.
+    told_apart = cell.defence or trail.epochs
+    weighed = figures(trail, is_fake, lengths, result["validation"]["epoch"] + 1) if told_apart else {}
     return {
         "attack": cell.attack,
         "budget": cell.budget,
@@ -165,6 +230,13 @@ def _measured(
     }
 
 
+def whole_histories(data: Any) -> Iterable[Batch]:
+    """The test of a data module, where ``seen`` is all that users have, even if the protocol ranks what they have."""
+    loader = data.test_dataloader()
+    loader.dataset.seen_is_excluded = True
+    return loader
+
+
 @torch.no_grad()
 def target_ranks(
     recommender: Recommender, batches: Iterable[Batch], targets: list[int]
@@ -174,17 +246,22 @@ def target_ranks(
     A target is ranked among all items that the user does not have. Users who have it, and those whose next item it is,
     do not count.
 
+    Args:
+        recommender: what ranks, ready to evaluate.
+        batches: an evaluation; ``seen`` is all that users have.
+        targets: rows of the items.
+
     Returns:
         ranks [targets, U] and whether they count [targets, U].
     """
     ranks, lacks = [], []
     for batch in batches:
-        seen = batch.history if batch.seen is None else batch.seen
+        assert batch.seen is not None, "what users have must be known, whatever a protocol ranks"
         of_targets, counting = [], []
         for target in targets:
             of_targets.append(recommender.ranks(replace(batch, targets=torch.full_like(batch.targets, target))))
             had = torch.zeros_like(batch.targets, dtype=torch.bool)
-            had[seen.owners[seen.items == target]] = True
+            had[batch.seen.owners[batch.seen.items == target]] = True
             counting.append(~had & (batch.targets != target))
         ranks.append(torch.stack(of_targets))
         lacks.append(torch.stack(counting))

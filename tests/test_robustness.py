@@ -1,6 +1,7 @@
 """Attack, defence and report, the whole way through the command line, on small simulated shops."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,18 +12,21 @@ from seqrec.audit import figures, judgements
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.cli import main
+from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.log import Log
 from seqrec.data.poisoning.heuristic import Random
 from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.prepare import prepare_log
+from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
 from seqrec.evaluation.promotion import promotion
 from seqrec.objectives.trail import Trail
 from seqrec.ops.ranking import ranks_of_scores
 from seqrec.recommenders.base import Encoded, Recommender, TopK
-from seqrec.robustness import target_ranks
-from seqrec.robustness_report import interval
+from seqrec.robustness import target_ranks, whole_histories
+from seqrec.robustness_report import interval, write_report
 from seqrec.sequences import Sequences
+from seqrec.training.record import write
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MODEL = """
@@ -84,8 +88,21 @@ def assert_equal(one: object, other: object) -> None:
         assert one == other
 
 
-def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(shop):
-    plain, idle = fit(shop, "plain"), fit(shop, "idle", f"--config={shop / 'idle.yaml'}")
+@pytest.fixture(scope="module")
+def idle(shop) -> Path:
+    """A run with LoRec that ends before the weights count."""
+    return fit(shop, "idle", f"--config={shop / 'idle.yaml'}")
+
+
+def test_weights_that_would_count_only_when_training_is_over_are_announced(shop, capsys):
+    for active_from, announced in ((1, True), (0, False)):
+        given = (f"--config={shop / 'idle.yaml'}", "--trainer.max_epochs=1", f"{PREFIX}active_from={active_from}")
+        fit(shop, f"late-{active_from}", *given)
+        assert ("set model.reweighter.init_args.active_from lower" in capsys.readouterr().err) == announced
+
+
+def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(shop, idle):
+    plain = fit(shop, "plain")
     kept = state(idle)
     learnt = kept.pop("reweighter._extra_state")
     assert_equal(kept, state(plain))
@@ -178,6 +195,20 @@ def test_the_metrics_of_targets_by_hand():
     assert found["t_rank"] == pytest.approx((1.5 + 3) / 2)
 
 
+def test_pushed_items_are_ranked_among_what_users_lack_even_where_the_protocol_ranks_what_they_have(shop):
+    data = SequenceDataModule(str(shop / "clean"), LeaveOneOut(seen_is_excluded=False), max_length=3)
+    log, part, target = data.log, data.split.test, 40
+    ranks, lacks = target_ranks(Fixed(data.catalog), whole_histories(data), [target])
+    had = [set(log.items[start : end - 1]) for start, end in zip(part.starts, part.ends, strict=True)]
+    order = [row for batch in data.test_dataloader() for row in batch.users.tolist()]
+    wanted = {
+        user: (len(set(range(target)) - items), target not in items and log.items[end - 1] != target)
+        for user, items, end in zip(part.users.tolist(), had, part.ends, strict=True)
+    }
+    assert list(zip(ranks[0].tolist(), lacks[0].tolist(), strict=True)) == [wanted[user] for user in order]
+    assert not lacks.all()
+
+
 @pytest.fixture(scope="module")
 def reported(shop) -> Path:
     out = shop / "report"
@@ -213,6 +244,28 @@ def test_the_report_holds_every_run_and_says_what_each_reached(reported):
     assert (reported / "robustness.svg").read_text().count("<svg") == 1
 
 
+def test_what_a_defence_draws_differs_between_seeds_and_a_report_says_so(reported):
+    def config(defence: str) -> dict:
+        return json.loads((reported / "results" / f"Random-0.05+{defence}-seed1.json").read_text())["config"]
+
+    lorec, forest = config("lorec"), config("forest")
+    assert lorec["model"]["init_args"]["reweighter"]["init_args"]["seed"] == 0 + 1
+    assert lorec["data"]["fraudsters"]["init_args"]["seed"] == 271_828 + 1
+    assert forest["model"]["init_args"]["reweighter"]["init_args"]["seed"] == 0 + 1
+    assert config("none")["model"]["init_args"]["reweighter"] is None
+
+
+def test_a_figure_that_only_some_runs_have_says_how_many(tmp_path):
+    for seed, precision in ((1, 0.5), (2, None)):
+        metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
+        result = {"attack": "Random", "budget": 0.01, "defence": "forest", "targets": [7], "metrics": metrics}
+        write(tmp_path / "results" / f"{seed}.json", json.dumps({**result, "detection": {"precision": precision}}))
+    write_report(tmp_path, [7])
+    row = (tmp_path / "robustness.md").read_text().splitlines()[-1]
+    assert "| 0.2000 ± 0.0000 |" in row
+    assert "| 0.500 (1 of 2) |" in row
+
+
 def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_trains_nothing(shop, reported):
     files = {path: path.stat().st_mtime_ns for path in [*reported.rglob("*.json"), *reported.rglob("*.ckpt")]}
     assert main(command(shop, reported)) == 0
@@ -225,11 +278,66 @@ def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_train
     assert all(path.stat().st_mtime_ns == files[path] for path in files if path.suffix == ".ckpt")
 
 
+@pytest.fixture
+def again(shop, reported, tmp_path):
+    """A copy of the report, and what begins its undefended part again: says which results are new, and which models."""
+    out = shutil.copytree(reported, tmp_path / "report")
+
+    def run(*more: str, model: str = "model.yaml") -> tuple[set[str], set[str]]:
+        def moments(pattern: str) -> dict[Path, int]:
+            return {path: path.stat().st_mtime_ns for path in out.glob(pattern)}
+
+        patterns = ("results/*.json", "runs/*/checkpoints/best.ckpt")
+        before = [moments(pattern) for pattern in patterns]
+        given = ["--data", str(shop / "clean"), "--model", f"[{shop / model}]", "--attacks", "[Random]"]
+        assert main(["robustness", *given, "--budgets", "[0.05]", "--seeds", "[1]", "--out", str(out), *more]) == 0
+        results, models = (
+            {path for path, moment in moments(pattern).items() if old[path] != moment}
+            for pattern, old in zip(patterns, before, strict=True)
+        )
+        return {path.stem for path in results}, {path.parents[1].name for path in models}
+
+    run.out = out
+    return run
+
+
+CLEAN, ATTACKED = "clean+none-seed1", "Random-0.05+none-seed1"
+
+
+def test_other_targets_are_looked_for_anew_and_what_they_do_not_touch_is_not_trained_again(again):
+    assert again() == (set(), set())
+    assert again("--attack_seed", "1") == ({CLEAN, ATTACKED}, {ATTACKED})
+    table = (again.out / "robustness.md").read_text()
+    assert table.count("\n| clean | – |") == table.count("\n| Random | 5.0% |") == 1  # without defences
+
+
+def test_a_config_that_is_no_longer_the_same_is_trained_again(shop, again):
+    (shop / "shorter.yaml").write_text(MODEL.replace("max_epochs: 3", "max_epochs: 2"))
+    assert again(model="shorter.yaml") == ({CLEAN, ATTACKED}, {CLEAN, ATTACKED})
+    assert again("--cutoffs", "[5]", model="shorter.yaml") == ({CLEAN, ATTACKED}, set())
+
+
+def test_a_result_of_before_an_option_existed_stays(again):
+    kept = again.out / "results" / f"{CLEAN}.json"
+    result = json.loads(kept.read_text())
+    del result["config"]["data"]["mixes_lengths"]
+    write(kept, json.dumps(result))
+    shutil.rmtree(again.out / "runs" / CLEAN)
+    assert again() == (set(), set())
+
+
+def test_two_attacks_of_one_name_are_refused(shop, capsys):
+    given = ["--data", str(shop / "clean"), "--model", f"[{shop / 'model.yaml'}]", "--out", str(shop / "refused")]
+    assert main(["robustness", *given, "--attacks", "[Random,Random]"]) == 2
+    assert "name each attack once" in capsys.readouterr().err
+
+
 def test_an_audit_lists_the_least_trusted_and_tells_marked_fakes_apart(shop, reported, capsys):
     run = reported / "runs" / "Random-0.05+forest-seed1"
     assert main(["audit", "--run", str(run), "--shown", "3"]) == 0
     said = capsys.readouterr().out
     assert "5 marked fakes: precision" in " ".join(said.split())
+    assert "among users with as many events" in " ".join(said.split())
     weights = state(run)["reweighter._extra_state"]["weights"]
     table = pl.read_csv(run / "audit.csv", schema_overrides={"items": pl.String, "flagged_after": pl.String})
     assert table.height == int((weights != 1).sum()) > 0
@@ -242,11 +350,11 @@ def test_an_audit_lists_the_least_trusted_and_tells_marked_fakes_apart(shop, rep
 def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(shop):
     log = Log.open(shop / "attacked")
     own = log.items[log.offsets[7] : log.offsets[8]].tolist()
-    trail = Trail(known=Sequences.pack([[0, 1], own[:2]]), suspicion=torch.zeros(105))
+    trail = Trail(known=Sequences.pack([[0, 1], own[:2]]))
     for epochs, weight, flags in ((5, 1.0, [7, 9]), (10, 0.6, [9]), (15, 0.2, [7])):
         weights, flagged = torch.ones(105), torch.zeros(105, dtype=torch.bool)
         weights[7], weights[9], flagged[flags] = weight, 1.04, True
-        trail.decided(epochs, weights, flagged)
+        trail.decided(epochs, weights, flagged, torch.zeros(105))
     trail.nearest, trail.similarity = torch.full((105,), 1), torch.full((105,), 0.9)
     table = judgements(trail, log)
     assert table["user_id"].to_list() == [log.users[7], log.users[9]]
@@ -254,13 +362,39 @@ def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(
     assert table["flagged_after"].to_list() == [[5, 15], [5, 10]]
     assert table["nearest_known"].to_list() == [1, 1]
     assert table["items"][0].to_list() == log.catalog.ids.gather(own).to_list()
-    assert figures(trail, torch.from_numpy(log.is_fake))["recall"] == 0.0
     Trail.restored(trail.state())
+
+
+def test_detection_is_that_of_the_weights_that_the_model_was_trained_with():
+    """Two users, of whom the second is fake and found after 5 epochs; after 10 the first is taken for a worse one."""
+    trail, is_fake, lengths = Trail(active_from=8), torch.tensor([False, True]), torch.tensor([9, 10])
+    for epochs, weights in ((5, [1.0, 0.1]), (10, [0.1, 0.3])):
+        trail.decided(epochs, torch.tensor(weights), torch.tensor(weights) < 1, -torch.tensor(weights))
+    equal = {"weight_of_fakes": 1.0, "weight_of_genuine": 1.0}
+    assert figures(trail, is_fake, lengths, epochs=6) == figures(trail, is_fake, lengths, epochs=8) == equal
+    for epochs in (9, 10):
+        found = figures(trail, is_fake, lengths, epochs)
+        assert (found["precision"], found["recall"], found["auc"]) == (1.0, 1.0, 1.0)
+        assert found["weight_of_fakes"] == pytest.approx(0.1)
+    found = figures(trail, is_fake, lengths, epochs=11)
+    assert (found["precision"], found["recall"], found["auc"]) == (0.5, 1.0, 0.0)
+
+
+def test_an_audit_of_weights_that_never_counted_says_so(idle, tmp_path, capsys):
+    run, trail = shutil.copytree(idle, tmp_path / "run"), Trail(active_from=100)
+    trail.decided(2, torch.full((105,), 0.5), torch.ones(105, dtype=torch.bool), torch.zeros(105))
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    kept["state_dict"]["reweighter._extra_state"]["trail"] = trail.state()
+    torch.save(kept, run / "checkpoints" / "last.ckpt")
+    assert main(["audit", "--run", str(run)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No weight counted: they do after 100 epochs, and training took 3." in said
+    assert "precision" not in said
 
 
 def test_an_audit_of_a_run_that_weighed_nobody_says_so(shop, reported, capsys):
     assert main(["audit", "--run", str(reported / "runs" / "clean+none-seed1")]) == 2
-    assert "configs/plugin/lorec.yaml" in capsys.readouterr().err
+    assert "configs/study/lorec.yaml" in capsys.readouterr().err
     assert main(["audit", "--run", str(shop / "nowhere")]) == 2
     assert "seqrec fit" in capsys.readouterr().err
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -26,3 +26,17 @@ def auc(suspicion: Float[Tensor, "U"], is_fake: Bool[Tensor, "U"]) -> float:
     _, group, sizes = torch.unique(suspicion, return_inverse=True, return_counts=True)
     ranks = (sizes.cumsum(0) - (sizes - 1) / 2)[group].double()  # mean place of each value, from 1
     return (ranks[is_fake].sum().item() - n_fakes * (n_fakes + 1) / 2) / pairs
+
+
+def auc_within(suspicion: Float[Tensor, "U"], is_fake: Bool[Tensor, "U"], group: Int[Tensor, "U"]) -> float:
+    """The same, with each fake held against genuine users of its own group: the mean over fakes who have any.
+
+    Not a number where none has.
+    """
+    total, n_fakes = 0.0, 0
+    for each in group[is_fake].unique():
+        alike = group == each
+        if not is_fake[alike].all():
+            n = int(is_fake[alike].sum())
+            total, n_fakes = total + n * auc(suspicion[alike], is_fake[alike]), n_fakes + n
+    return total / n_fakes if n_fakes else float("nan")

@@ -62,8 +62,8 @@ class IsolationForest(UserReweighter):
         flagged = torch.from_numpy(forest.predict(statistics) < 0)
         all_users = torch.zeros(everyone.n_users)
         self.weights = 1 - all_users.index_copy(0, everyone.users, flagged.float())
-        self.trail.suspicion = all_users.index_copy(0, everyone.users, oddness)
-        self.trail.decided(0, self.weights, self.weights == 0)
+        suspicion = all_users.index_copy(0, everyone.users, oddness)
+        self.trail.decided(0, self.weights, self.weights == 0, suspicion)
 
 
 def profile_statistics(histories: Sequences, n_items: int) -> Float[np.ndarray, "B features"]:

@@ -186,8 +186,8 @@ class LoRec(UserReweighter):
         if now is None:
             return
         self.standing, self.due = now, epochs + (self.period if epochs < self.active_from else self.late_period)
-        self.trail.decided(epochs, self._of_all(standing.weights_of(now), 1.0), self._of_all(flagged, False))
-        self.trail.suspicion = self._of_all(-now.float(), -standing.FIRST)
+        weights, suspicion = self._of_all(standing.weights_of(now), 1.0), self._of_all(-now.float(), -standing.FIRST)
+        self.trail.decided(epochs, weights, self._of_all(flagged, False), suspicion)
         self.trail.nearest, self.trail.similarity = self._of_all(nearest, -1), self._of_all(similarity, 0.0)
 
     def own_state(self) -> dict[str, Any]:

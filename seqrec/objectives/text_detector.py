@@ -72,10 +72,10 @@ class TextDetector(UserReweighter):
         all_users = torch.zeros(everyone.n_users)
         self.weights = 1 - all_users.index_copy(0, everyone.users, flagged.float())
         self.trail.known = everyone.fraudsters
-        self.trail.suspicion = all_users.index_copy(0, everyone.users, probabilities)
         self.trail.nearest = torch.full((everyone.n_users,), -1).index_copy(0, everyone.users, likeness.indices)
         self.trail.similarity = all_users.index_copy(0, everyone.users, likeness.values)
-        self.trail.decided(0, self.weights, self.weights == 0)
+        suspicion = all_users.index_copy(0, everyone.users, probabilities)
+        self.trail.decided(0, self.weights, self.weights == 0, suspicion)
 
     def _learnt(self, users: Float[Tensor, "R S"], known: Float[Tensor, "known S"]) -> Float[Tensor, "R"]:
         """How likely each user is fake, after training."""

@@ -15,15 +15,15 @@ from seqrec.sequences import Sequences
 class Trail:
     """What a reweighter decided about users, and when.
 
-    It takes five bytes for every user and decision.
+    It takes nine bytes for every user and decision.
 
     Attributes:
         active_from: the weights count once this many epochs are done.
         epochs: after how many epochs each decision fell.
         weights: of every user after each decision.
         flagged: whom each decision made suspicious.
-        suspicion: of every user in the end, in any unit: more is worse.
-        nearest: which of ``known`` each user is most like; -1 where nobody said.
+        suspicion: of every user at each decision, in any unit: more is worse.
+        nearest: which of ``known`` each user is most like in the end; -1 where nobody said.
         similarity: how much, as a cosine.
         known: the histories that were known to be fake.
     """
@@ -32,21 +32,30 @@ class Trail:
     epochs: list[int] = field(default_factory=list)
     weights: list[Float[Tensor, "U"]] = field(default_factory=list)
     flagged: list[Bool[Tensor, "U"]] = field(default_factory=list)
-    suspicion: Float[Tensor, "U"] | None = None
+    suspicion: list[Float[Tensor, "U"]] = field(default_factory=list)
     nearest: Int[Tensor, "U"] | None = None
     similarity: Float[Tensor, "U"] | None = None
     known: Sequences | None = None
 
-    def decided(self, epochs: int, weights: Float[Tensor, "U"], flagged: Bool[Tensor, "U"]) -> None:
+    def decided(
+        self, epochs: int, weights: Float[Tensor, "U"], flagged: Bool[Tensor, "U"], suspicion: Float[Tensor, "U"]
+    ) -> None:
         """Add a decision."""
         self.epochs.append(epochs)
         self.weights.append(weights.float().cpu())
         self.flagged.append(flagged.cpu())
+        self.suspicion.append(suspicion.float().cpu())
+
+    def counting(self, epochs: int) -> int | None:
+        """Which decision the last of so many epochs was trained with; None where all weights were still 1."""
+        before = [number for number, fell in enumerate(self.epochs) if max(fell, self.active_from) < epochs]
+        return before[-1] if before else None
 
     def state(self) -> dict[str, Any]:
         """The same as plain values and tensors, for a checkpoint."""
         known = None if self.known is None else {"items": self.known.items.cpu(), "offsets": self.known.offsets.cpu()}
-        return {**vars(self), "epochs": list(self.epochs), "weights": list(self.weights), "known": known}
+        lists = {name: list(vars(self)[name]) for name in ("epochs", "weights", "flagged", "suspicion")}
+        return {**vars(self), **lists, "known": known}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Trail:

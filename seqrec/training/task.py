@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -96,6 +97,13 @@ class NextItemTask(RankingTask):
             )
 
         self.reweighter.begin(lambda: self.trainer.datamodule.audience)  # type: ignore[attr-defined]
+        waiting, lasting = self.reweighter.trail.active_from, self.trainer.max_epochs or -1
+        if 0 < lasting <= waiting:
+            warnings.warn(
+                f"{type(self.reweighter).__name__} weighs users once {waiting} epochs are done, but training ends "
+                f"after {lasting}, so it will change nothing; set model.reweighter.init_args.active_from lower.",
+                stacklevel=2,
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         encoded = self.recommender.encode(batch)

@@ -74,3 +74,9 @@ def test_the_contract_holds_at_its_edges(build, arguments, wrong):
         "a catalog that leaves no choice": mission_of(n_items=12, targets=(0, 4, 11)),
     }[wrong]
     assert len(forged(build(**arguments), edge, np.random.default_rng(0))) == 8
+
+
+@each_attack
+def test_more_may_be_pushed_than_a_fake_has_places_for(build, arguments):
+    many = mission_of(n_items=300, targets=range(0, 280, 2))
+    assert len(forged(build(**arguments, slots=100), many, np.random.default_rng(0))) == 8

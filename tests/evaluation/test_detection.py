@@ -30,3 +30,20 @@ def test_the_area_is_that_of_another_program_with_ties():
     wanted = metrics.roc_auc_score(is_fake.numpy(), suspicion.numpy())
     assert detection.auc(suspicion, is_fake) == pytest.approx(wanted)
     assert detection.auc(-suspicion, is_fake) == pytest.approx(1 - wanted)
+
+
+def test_what_length_alone_gives_away_counts_for_nothing_within_a_length():
+    lengths = torch.tensor([1, 1, 2, 2, 2, 2, 3])
+    is_fake = torch.tensor([False, False, True, True, False, False, True])
+    assert detection.auc(lengths.float(), is_fake) == pytest.approx((2 * (2 + 1) + 4) / 12)
+    assert detection.auc_within(lengths.float(), is_fake, lengths) == 0.5  # nobody else has three events
+    assert detection.auc_within(torch.tensor([9.0, 9, 5, 1, 4, 0, 9]), is_fake, lengths) == pytest.approx((1 + 0.5) / 2)
+    assert math.isnan(detection.auc_within(lengths.float(), is_fake, torch.arange(7)))
+
+
+def test_each_fake_counts_the_same_in_the_area_within_lengths():
+    """One length with two fakes who stand out, and one with a fake whom all others exceed, however many they are."""
+    lengths = torch.tensor([1, 1, 1] + [2] * 11)
+    is_fake = torch.tensor([True, True, False, True] + [False] * 10)
+    suspicion = torch.tensor([1.0, 1, 0, 0] + [1.0] * 10)
+    assert detection.auc_within(suspicion, is_fake, lengths) == pytest.approx(2 / 3)

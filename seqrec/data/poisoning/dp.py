@@ -75,7 +75,8 @@ class DP(Attack):
         factors_of_items = np.ones(mission.n_items)
         profiles = []
         for length in mission.lengths:
-            own = draw_targets(mission.targets, self.slots, int(length), random)
+            # A target never opens a history: something must lead to it.
+            own = draw_targets(mission.targets, self.slots, int(length) - 1, random)
             newcomer = torch.zeros(1, mission.n_items)
             newcomer[0, torch.from_numpy(own)] = 1.0
             clicks = torch.cat([clicks, newcomer])
@@ -86,7 +87,6 @@ class DP(Attack):
             if (factors_of_items[mission.fillers] < 1).all():
                 factors_of_items[:] = 1.0
             clicks[-1, torch.from_numpy(fillers)] = 1.0
-            # A target never opens a history: something must lead to it.
             opening, *rest = random.permutation(fillers)
             profiles.append(np.append(opening, assemble(own, np.array(rest, dtype=np.int64), random)))
         return profiles

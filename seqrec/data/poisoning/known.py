@@ -14,7 +14,9 @@ from seqrec.sequences import Sequences
 class KnownFraudsters:
     """Simulated fake users, each with targets of its own, drawn anew from all items.
 
-    They know nothing of an attack that may be in the data. As all users, they lack the newest two events in training.
+    What an attack in the data pushes is no target of theirs, and they know nothing else of it. As all users, they lack
+    the newest two events in training. Their lengths are drawn as those of fakes are, so where genuine histories are
+    short, most of them and of the fakes are just as long.
 
     Source: the known fraudsters of Zhang et al., LoRec, SIGIR 2024. How that paper makes its own is not known; this is
     a choice of ours.
@@ -43,9 +45,10 @@ class KnownFraudsters:
         n_items = len(log.catalog)
         counts = np.bincount(items, minlength=n_items)
         n = max(1, round(self.share * len(train)))
+        open_to_them = np.setdiff1d(np.arange(n_items), log.manifest.get("poison", {}).get("target_rows", []))
         histories, times = [], []
         for length in sample_lengths(train.lengths, n, n_items - self.n_targets + 1, random):
-            targets = np.sort(random.choice(n_items, self.n_targets, replace=False))
+            targets = np.sort(random.choice(open_to_them, self.n_targets, replace=False))
             mission = Mission(items, offsets, counts, targets, np.array([length]))
             (profile,) = forged(self.attack, mission, random)
             histories.append(profile[:-HELD_OUT].tolist())
