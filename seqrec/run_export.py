@@ -33,7 +33,7 @@ def export(
 
     Args:
         run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
-        out: folder to write; an older bundle there is replaced.
+        out: folder to write; an older bundle there is replaced, and what it has blocked or removed stays so.
         users: whether the bundle also carries what the model remembers of every user of the data, all of their events
             included, so that `seqrec recommend --user` need not read their past again; for models whose memory is as
             large for everyone.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
-from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn
+from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, still_withdrawn, write_withdrawn
 from seqrec.export.card import CARD, card
 from seqrec.export.index import KeyIndex
 from seqrec.export.index_kinds import IndexKind, as_fields, load_index, save_index
@@ -74,7 +74,8 @@ def write_bundle(
 
     Args:
         recommender: a trained recommender, on any device; it is put into evaluation mode.
-        folder: where; an older bundle there is replaced, anything else is refused.
+        folder: where; an older bundle there is replaced, and what it has blocked or removed stays so as far as the
+            catalog still has it; anything else is refused.
         recipe: ``class_path`` and ``init_args`` that build the same recommender from its catalog.
         config: the complete config of the run, kept for the record.
         max_length: most events of a history that the encoder reads; None reads all.
@@ -87,7 +88,8 @@ def write_bundle(
         about: ``passport``, ``data`` and ``licence`` for the model card, as far as they are known.
 
     Raises:
-        InputError: a program cannot be written, or does not answer as the recommender does.
+        InputError: a program cannot be written, or does not answer as the recommender does, or what is blocked in
+            the older bundle cannot be read.
     """
     recommender = recommender.eval().cpu()
     samples = some_histories(recommender, max_length) if samples is None else samples
@@ -112,6 +114,10 @@ def write_bundle(
         if users is not None:
             users.save(fresh / USERS)
             names.append(USERS)
+        withdrawn = still_withdrawn(folder, recommender.catalog)
+        if withdrawn:
+            write_withdrawn(fresh, **withdrawn)
+            names.append(WITHDRAWN)
         fields["programs"] = write_programs(recommender, fresh, formats, max_length, samples, demanded)
         (fresh / CARD).write_text(card(fields))
         write_manifest(fresh, fields, [*names, *fields["programs"]])

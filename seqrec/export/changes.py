@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from torch import Tensor
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError, nearest
 from seqrec.data.folders import whole_folder
-from seqrec.export.added import ADDED, WITHDRAWN, extend
+from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, write_withdrawn
 from seqrec.export.bundle import CATALOG, Bundle, read_bundle
 from seqrec.export.card import CARD, card
 from seqrec.export.filters import Filters
@@ -134,7 +133,7 @@ def _share(old: Path, new: Path) -> None:
 
 def _withdrawn(folder: Path) -> Filters:
     fields = read_manifest(folder)
-    withdrawn = json.loads((folder / WITHDRAWN).read_text()) if WITHDRAWN in fields["files"] else {}
+    withdrawn = read_withdrawn(folder) if WITHDRAWN in fields["files"] else {}
     return Filters(Catalog.load(folder / CATALOG), withdrawn.get("blocked", ()), withdrawn.get("removed", ()))
 
 
@@ -145,8 +144,7 @@ def _withdraw(folder: Path, filters: Filters, named: frozenset[str]) -> None:
             f"'{unknown[0]}' is not an item of {folder}, {nearest(unknown[0], filters.catalog.ids)}; correct --items."
         )
     with changed(folder, [WITHDRAWN]) as (fresh, _):
-        lists = {"blocked": sorted(filters.blocked), "removed": sorted(filters.removed)}
-        (fresh / WITHDRAWN).write_text(json.dumps(lists, indent=2) + "\n")
+        write_withdrawn(fresh, filters.blocked, filters.removed)
 
 
 def _listed(items: str) -> frozenset[str]:

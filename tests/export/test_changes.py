@@ -204,3 +204,21 @@ def test_a_change_that_fails_leaves_the_bundle_as_it_was(bundle, monkeypatch):
         block_items(bundle, "001")
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     assert Retriever.load(bundle).blocked == set()
+
+
+def test_what_was_withdrawn_stays_so_when_the_bundle_is_exported_again(tmp_path):
+    bundle = written(tmp_path)
+    block_items(bundle, "003,004,005")
+    remove_items(bundle, "006,007")
+    catalog = Catalog(Retriever.load(bundle).catalog.table.filter(~pl.col("item_id").is_in(["005", "007"])))
+    described = recipe({"class_path": "seqrec.embeddings.ids.IdEmbedding", "init_args": {"dim": DIM}})
+    for _ in range(2):
+        write_bundle(build_recommender(described, catalog), bundle, recipe=described, config={}, max_length=20)
+        retriever = Retriever.load(bundle)
+        assert retriever.blocked == {"003", "004"}
+        assert not {"003", "004", "006"} & set(ids_of(retriever.recommend(["001"], N)))
+        assert retriever.rows(["003", "006"])[1] == ["006"]
+    block_items(bundle, "003,004", undo=True)
+    (bundle / "withdrawn.json").write_text("{")
+    with pytest.raises(InputError, match="nobody knows which items are blocked"):
+        write_bundle(build_recommender(described, catalog), bundle, recipe=described, config={}, max_length=20)
