@@ -98,7 +98,7 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> User
             events = [slice(int(log.offsets[user]), int(log.offsets[user + 1])) for user in some]
             newest = [slice(max(each.start, each.stop - longest), each.stop) for each in events]
             items, times = ([values[each].tolist() for each in newest] for values in (log.items, log.times))
-            window = Sequences.pack(items, times)
+            window = Sequences.pack(items, times if data.has_clock else None)
             if recommender.reads_asked_at:  # what is remembered does not depend on it
                 window = window.asking(window.newest, torch.tensor([clock[-1] for clock in times]))
             seen = Sequences.pack([log.items[each].tolist() for each in events])

@@ -60,7 +60,7 @@ class Streams:
     dropped, so a window holds between half and all of what the model may read, and an event costs the same however
     long the history, taken over many. Of a model that compresses the past, the recent events are such a window, and
     those that are dropped from it are compressed. Every other model reads the newest ``max_length`` events each time.
-    Of a user whom the bundle remembers, the events of the store follow those of the bundle, as in
+    Of a user whom the bundle remembers, the events of the store that are newer than all it remembers follow, as in
     ``Retriever.recommend_user``.
 
     Args:
@@ -112,8 +112,15 @@ class Streams:
     def _after_the_bundle(
         self, user: str, k: int, exclude_seen: bool, asked_at: int | None, filters: Filters
     ) -> list[Recommendation]:
-        """What follows all that the bundle remembers and then the events of the store."""
-        items, times = self._known(self._store.events(user))
+        """What follows all that the bundle remembers and then those events of the store that it does not."""
+        users, place = self.retriever.users, self._places[user]
+        assert users is not None, "only a bundle that remembers users has places for them"
+        since = -1 if users.times is None else int(users.times[place])
+        events = list(zip(*self._known(self._store.events(user)), strict=True))
+        items, times = [item for item, time in events if time > since], [time for _, time in events if time > since]
+        if exclude_seen:  # an older event that the bundle does not have is not read, but had all the same
+            had = {item for item, _ in events}.difference(items, self.retriever.catalog.ids[users.seen_by(place)])
+            filters = replace(filters, deny=filters.deny | had)
         return self.retriever.recommend_user(user, items, k, exclude_seen, times, asked_at, **filters.given)
 
     @torch.no_grad()

@@ -243,10 +243,11 @@ REMEMBERING = {
 }
 
 
-def remembering(folder, described, past):
+def remembering(folder, described, past, times=None):
     """A bundle that remembers what ann did, as `seqrec export --users true` writes it."""
     recommender = read_bundle(a_bundle(folder, described)).recommender
-    window = Sequences.pack([past[-(LENGTH - recommender.leaves_room) :]])
+    newest = slice(-(LENGTH - recommender.leaves_room), None)
+    window = Sequences.pack([past[newest]], None if times is None else [times[newest]])
     users = remember_users(recommender, [(["ann"], window, Sequences.pack([past]))])
     write_bundle(recommender, folder, recipe=described, config={}, max_length=LENGTH, users=users)
     return Retriever.load(folder)
@@ -270,11 +271,28 @@ def test_a_user_whom_the_bundle_remembers_is_gone_on_with(tmp_path, described, n
 
 def test_what_a_user_has_is_left_out_where_a_model_of_the_clock_cannot_read_it_again(tmp_path):
     described = recipe(part("backbones.gru4rec.GRU4Rec", dim=8), part("positions.time.TimeGap", dim=8, init_std=1.0))
-    recommender = read_bundle(a_bundle(tmp_path / "bundle", described)).recommender
-    past = Sequences.pack([range(LENGTH)], [range(1_000_000, 1_000_000 + LENGTH)])
-    users = remember_users(recommender, [(["ann"], past, past)])
-    write_bundle(recommender, tmp_path / "bundle", recipe=described, config={}, max_length=LENGTH, users=users)
-    retriever = Retriever.load(tmp_path / "bundle")
+    retriever = remembering(tmp_path / "bundle", described, range(LENGTH), range(1_000_000, 1_000_000 + LENGTH))
     found = retriever.recommend_user("ann", ["item-100"], 200, times=[2_000_000])
     others = [f"item-{row:03d}" for row in range(LENGTH)]
     assert found == retriever.recommend(["item-100"], 200, times=[2_000_000], deny=others)
+
+
+@pytest.mark.parametrize("n_past", [3, 12])
+def test_events_that_the_bundle_was_trained_on_are_not_read_twice(tmp_path, n_past):
+    past, times = list(range(n_past)), list(range(1_000_000, 1_000_000 + n_past))
+    retriever = remembering(tmp_path / "bundle", REMEMBERING["GRU4Rec"], past, times)
+    store = SQLiteStore(tmp_path / "events.sqlite")
+    with TestClient(build_app(tmp_path / "bundle", store, watch=0.0)) as client:
+
+        def told(item, time):
+            client.post("/events", json={"events": [{"user": "ann", "item": item, "time": time}]})
+            return ids(client.get("/users/ann/recommend", params={"k": 200}).json())
+
+        for row, time in zip(past, times, strict=True):
+            found = told(f"item-{row:03d}", time)
+            assert found == [each.item_id for each in retriever.recommend_user("ann", k=200)]
+        late = told("item-100", times[0])
+        assert late == [each for each in found if each != "item-100"]
+        whole = [f"item-{row:03d}" for row in [*past, 101]]
+        newer = told("item-101", times[-1] + 1)
+        assert newer == [each.item_id for each in retriever.recommend(whole, 200, deny=["item-100"])]
