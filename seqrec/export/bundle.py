@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
+from seqrec.embeddings.stored import from_weights_alone
 from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, still_withdrawn, write_withdrawn
 from seqrec.export.card import CARD, card
 from seqrec.export.index import KeyIndex
@@ -126,8 +127,8 @@ def write_bundle(
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle after every file has been compared with its checksum.
 
-    Nothing in it is a pickle. The recipe names classes that are imported, so a bundle chooses among the code that is
-    installed here.
+    Nothing in it is a pickle, and no file outside is opened. The recipe names classes that are imported, so a bundle
+    chooses among the code that is installed here.
 
     Raises:
         InputError: a file is missing or differs from what was written, another seqrec wrote it, or it remembers users
@@ -139,7 +140,8 @@ def read_bundle(folder: Path) -> Bundle:
     if catalog.fingerprint != manifest["catalog_fingerprint"]:
         raise InputError(f"{folder / CATALOG} is the catalog of another model. Run `seqrec export` again.")
     trained = Catalog(catalog.table.head(manifest["trained_items"]))
-    recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), trained)
+    with from_weights_alone():
+        recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), trained)
     recommender.load_state_dict(load_file(folder / WEIGHTS))
     files = manifest["files"]
     users = Users.load(folder / USERS, manifest["model_fingerprint"]) if USERS in files else None

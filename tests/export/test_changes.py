@@ -222,3 +222,26 @@ def test_what_was_withdrawn_stays_so_when_the_bundle_is_exported_again(tmp_path)
     (bundle / "withdrawn.json").write_text("{")
     with pytest.raises(InputError, match="nobody knows which items are blocked"):
         write_bundle(build_recommender(described, catalog), bundle, recipe=described, config={}, max_length=20)
+
+
+EMBEDDINGS = ("TextTower", "FrozenText", "TextInitialised")
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_a_bundle_is_read_whatever_became_of_the_file_of_vectors(tmp_path, name):
+    ids = [f"{row:03d}" for row in range(N)]
+    catalog = Catalog(pl.DataFrame({"item_id": ids, "title": ids, "count": [1] * N}))
+    path = tmp_path / "vectors.parquet"
+
+    def vectors(n, width):
+        numbers = np.random.default_rng(0).standard_normal((n, width)).astype(np.float32)
+        pl.DataFrame({"item_id": ids[:n], "vector": numbers.tolist()}).write_parquet(path)
+
+    vectors(N, 12)
+    described = recipe({"class_path": f"seqrec.embeddings.pretrained.{name}", "init_args": {"vectors": str(path)}})
+    described["init_args"]["embedding"]["init_args"]["dim"] = DIM
+    write_bundle(build_recommender(described, catalog), tmp_path / "bundle", recipe=described, config={}, max_length=20)
+    wanted = Retriever.load(tmp_path / "bundle").recommend(["001"], 20)
+    for n, width in ((N, 16), (N - 1, 12)):  # another encoder; an item is gone
+        vectors(n, width)
+        assert Retriever.load(tmp_path / "bundle").recommend(["001"], 20) == wanted
