@@ -20,7 +20,7 @@ from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, still_
 from seqrec.export.card import CARD, card
 from seqrec.export.index import KeyIndex
 from seqrec.export.index_kinds import IndexKind, as_fields, load_index, save_index
-from seqrec.export.manifest import MANIFEST, read_manifest, write_manifest
+from seqrec.export.manifest import MANIFEST, read_fields, read_manifest, write_manifest
 from seqrec.export.programs import Format, write_programs
 from seqrec.export.samples import some_histories
 from seqrec.export.users import Users, alone, fingerprint
@@ -30,6 +30,8 @@ from seqrec.sequences import Sequences
 
 WEIGHTS, RECIPE, CATALOG = "encoder.safetensors", "encoder.yaml", "catalog.parquet"
 USERS = "users.safetensors"
+# How often a bundle is read that is replaced meanwhile.
+_READINGS = 3
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,18 @@ def read_bundle(folder: Path) -> Bundle:
     chooses among the code that is installed here.
 
     Raises:
-        InputError: a file is missing or differs from what was written, another seqrec wrote it, or it remembers users
-            with other weights.
+        InputError: a file is missing or differs from what was written, another seqrec wrote it, it remembers users with
+            other weights, or it is replaced again and again.
         ModuleNotFoundError: FAISS is not installed.
     """
+    for _ in range(_READINGS):
+        bundle = _read(folder)
+        if read_fields(folder) == bundle.manifest:  # else some files are of the bundle that was there before
+            return bundle
+    raise InputError(f"{folder} was replaced {_READINGS} times while it was read; try again when it stays.")
+
+
+def _read(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     catalog = Catalog.load(folder / CATALOG)
     if catalog.fingerprint != manifest["catalog_fingerprint"]:

@@ -202,3 +202,23 @@ def test_the_card_says_what_is_known(tmp_path):
     said = (tmp_path / "unknown" / "README.md").read_text()
     for words in ("there are no figures", "Nobody recorded a protocol", "ask before you share"):
         assert words in said
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_bundle_that_is_replaced_while_it_is_read_is_never_half_of_each(small, monkeypatch, times):
+    load_index, replaced = bundle.load_index, []
+
+    def replacing(*asked):
+        if len(replaced) < times:
+            replaced.append(build_recommender(RECIPE, shop(60)))
+            write_bundle(replaced[-1], small, recipe=RECIPE, config={}, max_length=20)
+        return load_index(*asked)
+
+    monkeypatch.setattr(bundle, "load_index", replacing)
+    if times == 3:
+        with pytest.raises(InputError, match="was replaced 3 times while it was read"):
+            read_bundle(small)
+        return
+    found = read_bundle(small)
+    assert torch.equal(found.index.keys, replaced[-1].item_keys())
+    assert torch.equal(found.index.keys, found.recommender.item_keys())
