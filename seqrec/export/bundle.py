@@ -23,6 +23,7 @@ from seqrec.export.index_kinds import IndexKind, as_fields, load_index, save_ind
 from seqrec.export.manifest import MANIFEST, read_fields, read_manifest, write_manifest
 from seqrec.export.programs import Format, write_programs
 from seqrec.export.samples import some_histories
+from seqrec.export.turns import turn
 from seqrec.export.users import Users, alone, fingerprint
 from seqrec.recommenders.base import Recommender
 from seqrec.recommenders.keyed import KeyedRecommender
@@ -109,7 +110,7 @@ def write_bundle(
         "index": {"asked": index.name, **as_fields(report)},
         "config": dict(config),
     }
-    with whole_folder(folder, mark=MANIFEST) as fresh:
+    with turn(folder), whole_folder(folder, mark=MANIFEST) as fresh:
         names = [WEIGHTS, RECIPE, CATALOG, CARD, *save_index(built, fresh)]
         save_file({name: alone(weight) for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)
         (fresh / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False))

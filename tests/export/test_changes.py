@@ -1,5 +1,8 @@
 """Items that are added, blocked and removed after training, and a folder that is whole at every moment."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import numpy as np
 import onnxruntime
 import polars as pl
@@ -9,6 +12,7 @@ import torch
 from seqrec.catalog import Catalog
 from seqrec.cli import main
 from seqrec.data.errors import InputError
+from seqrec.export import changes
 from seqrec.export.bundle import build_recommender, write_bundle
 from seqrec.export.changes import add_items, block_items, remove_items
 from seqrec.export.index_kinds import IndexKind
@@ -204,6 +208,37 @@ def test_a_change_that_fails_leaves_the_bundle_as_it_was(bundle, monkeypatch):
         block_items(bundle, "001")
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     assert Retriever.load(bundle).blocked == set()
+
+
+@pytest.mark.parametrize("other", ["block", "export"])
+def test_who_changes_a_bundle_waits_for_who_began_before(bundle, monkeypatch, other):
+    write_manifest, began, goes_on = changes.write_manifest, threading.Event(), threading.Event()
+
+    def slowly(*told):
+        began.set()
+        goes_on.wait(20)
+        write_manifest(*told)
+
+    def export():
+        described = recipe({"class_path": "seqrec.embeddings.ids.IdEmbedding", "init_args": {"dim": DIM}})
+        catalog = Retriever.load(bundle).catalog
+        write_bundle(build_recommender(described, catalog), bundle, recipe=described, config={}, max_length=20)
+
+    monkeypatch.setattr(changes, "write_manifest", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(block_items, bundle, "001")
+        assert began.wait(20)
+        second = pool.submit(export) if other == "export" else pool.submit(block_items, bundle, "002")
+        assert not wait([second], timeout=1).done
+        goes_on.set()
+        first.result(), second.result()
+    assert Retriever.load(bundle).blocked == ({"001"} if other == "export" else {"001", "002"})
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
+    with pytest.raises(InputError, match="is not a bundle"):
+        block_items(tmp_path / "some" / "typo", "001")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_was_withdrawn_stays_so_when_the_bundle_is_exported_again(tmp_path):
