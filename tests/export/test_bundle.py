@@ -9,12 +9,13 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.export import bundle
 from seqrec.export.bundle import build_recommender, read_bundle, write_bundle
-from seqrec.export.index_kinds import INDEX, IndexKind
+from seqrec.export.index_kinds import INDEX, KEYS, IndexKind
 from seqrec.export.manifest import MANIFEST, SCHEMA_VERSION, write_manifest
 from seqrec.export.programs import Format
 from seqrec.export.retriever import Retriever
@@ -222,3 +223,9 @@ def test_a_bundle_that_is_replaced_while_it_is_read_is_never_half_of_each(small,
     found = read_bundle(small)
     assert torch.equal(found.index.keys, replaced[-1].item_keys())
     assert torch.equal(found.index.keys, found.recommender.item_keys())
+
+
+def test_a_file_that_the_seal_does_not_name_is_not_read(small):
+    keys = read_bundle(small).index.keys.clone()
+    save_file({"keys": torch.randn_like(keys)}, small / KEYS)
+    assert torch.equal(read_bundle(small).index.keys, keys)
