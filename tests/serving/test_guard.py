@@ -62,6 +62,22 @@ def test_where_there_are_no_keys_nobody_gets_around_the_rate_with_one(client_of)
     assert told == [200, 200, 429]
 
 
+def test_a_page_that_only_pretends_to_be_of_this_machine_is_not_answered(client_of):
+    client = client_of(Limits(hosts=["localhost", "127.0.0.1", "[::1]"]))
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]", "[::1]:8000"):
+        assert client.post("/recommend", json=QUESTION, headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "ev_il.example:8000", "localhost.evil.example", "x/health?", "", "evil@localhost"):
+        for path in ("/items", "/health", "/"):
+            answer = client.get(path, headers={"Host": host})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "other_host")
+
+
+def test_what_a_request_says_of_the_host_opens_no_door(client_of):
+    client = client_of(Limits(keys=["first"]))
+    for host in ("x/health?", "x/page/?", "x/health#", "[x"):
+        assert client.get("/items", headers={"Host": host}).status_code == 401
+
+
 def test_a_request_that_is_too_large_is_refused_however_it_comes(client_of):
     client = client_of(Limits(largest_request=1000))
     large = b'{"histories": [["' + b"x" * 1000 + b'"]]}'
