@@ -55,9 +55,9 @@ def serve(
         largest_request: bytes of the largest request, at least 1.
         watch: seconds between two looks for a newer bundle in the same folder; 0 never looks.
         threads: of the processor that the model may use.
-        proxy: whether a proxy passes requests on, which then decides for which Host they may be. Without it and without
-            keys, a service that this machine alone can reach answers requests for localhost alone, so that no page from
-            elsewhere can ask it.
+        proxy: whether a proxy on this machine passes requests on, which then decides for which Host they may be, and
+            says in X-Forwarded-For from which address they come. Without it and without keys, a service that this
+            machine alone can reach answers requests for localhost alone, so that no page from elsewhere can ask it.
     """
     for name, value, least in (("largest_request", largest_request, 1), ("watch", watch, 0), ("threads", threads, 1)):
         if value < least:
@@ -76,7 +76,14 @@ def serve(
     other = None if compare is None else Path(compare)
     hosts = list(dict.fromkeys((*_LOCAL, host))) if _is_loopback(host) and not keys and not proxy else ()
     app = build_app(Path(bundle), open_store(store), other, Limits(keys, counted, largest_request, hosts), watch)
-    uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=_SECONDS_TO_FINISH)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        proxy_headers=proxy,
+        timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+    )
 
 
 def _is_loopback(host: str) -> bool:

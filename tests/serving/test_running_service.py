@@ -179,6 +179,13 @@ def test_it_listens_to_this_machine_alone_and_warns_when_it_does_not(start, wind
     assert "Everyone who reaches 0.0.0.0 may ask" in open_to_all.log.read_text()
 
 
+@pytest.mark.parametrize("proxy", [False, True])
+def test_addresses_that_a_request_claims_count_where_a_proxy_says_them_alone(start, windowed, proxy):
+    service = start(f"--bundle={windowed}", "--rate=2/hour", *(["--proxy=true"] if proxy else []))
+    told = [service.get("/items", headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(3)]
+    assert told == ([200, 200, 200] if proxy else [200, 200, 429])
+
+
 def test_a_start_that_cannot_be_is_answered_with_a_sentence(tmp_path, windowed, capsys):
     command = [sys.executable, "-m", "seqrec.cli", "serve", f"--bundle={tmp_path}", f"--store={tmp_path / 'e.sqlite'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
