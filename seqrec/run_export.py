@@ -33,7 +33,7 @@ def export(
 
     Args:
         run: folder of a finished run; its best checkpoint is taken, or the last where there is no best.
-        out: folder to write; an older bundle there is replaced.
+        out: folder to write; an older bundle there is replaced, and what it has blocked or removed stays so.
         users: whether the bundle also carries what the model remembers of every user of the data, all of their events
             included, so that `seqrec recommend --user` need not read their past again; for models whose memory is as
             large for everyone.
@@ -98,7 +98,7 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> User
             events = [slice(int(log.offsets[user]), int(log.offsets[user + 1])) for user in some]
             newest = [slice(max(each.start, each.stop - longest), each.stop) for each in events]
             items, times = ([values[each].tolist() for each in newest] for values in (log.items, log.times))
-            window = Sequences.pack(items, times)
+            window = Sequences.pack(items, times if data.has_clock else None)
             if recommender.reads_asked_at:  # what is remembered does not depend on it
                 window = window.asking(window.newest, torch.tensor([clock[-1] for clock in times]))
             seen = Sequences.pack([log.items[each].tolist() for each in events])

@@ -44,7 +44,7 @@ KNOWS = {
     # A reweighter is a small model of users, who may be known by the texts of their items.
     "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops", "nn"),
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
-    "export": ("recommenders", "ops", "embeddings.extended", "data.errors", "data.folders"),
+    "export": ("recommenders", "ops", "embeddings.extended", "embeddings.stored", "data.errors", "data.folders"),
     # It reads what is new of a user through the recommender that the bundle carries.
     "serving": ("export", "recommenders.sequential", "data.errors"),
     "recommenders": (

@@ -134,3 +134,12 @@ def test_users_of_a_recurrent_model_go_on_as_if_all_were_read(trained):
         found = retriever.recommend_user(log.users[row], recent, k=10)
         expected = retriever.recommend([*history, *recent], k=10)
         assert [each.item_id for each in found] == [each.item_id for each in expected]
+
+
+@pytest.mark.parametrize("unit", ["s", "position"])
+def test_places_in_histories_are_not_kept_as_times_of_users(trained, unit):
+    pytest.importorskip("faiss")
+    manifest = trained / "shop" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"unit_of_times": unit}))
+    assert main(["export", f"--run={trained / 'run'}", f"--out={trained / 'bundle'}", "--users"]) == 0
+    assert (Retriever.load(trained / "bundle").users.times is None) == (unit == "position")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
 from seqrec.embeddings.reduction import PCA
+from seqrec.embeddings.stored import opens_files
 from seqrec.semantics.vector_files import read_vectors
 from seqrec.semantics.vectors import check_quotes
 
@@ -68,7 +69,7 @@ class TextTable(nn.Module):
         for name in ("vectors", "mean", "map"):
             self.register_buffer(name, None)
         self.register_load_state_dict_pre_hook(_make_room)
-        if path.exists():
+        if opens_files() and path.exists():
             vectors, without = _aligned(path, catalog, missing)
             if reduction is not None:
                 self.mean, self.map = reduction.fit(vectors[~without])

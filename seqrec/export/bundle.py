@@ -15,13 +15,15 @@ from safetensors.torch import load_file, save_file
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
-from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn
+from seqrec.embeddings.stored import from_weights_alone
+from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, still_withdrawn, write_withdrawn
 from seqrec.export.card import CARD, card
 from seqrec.export.index import KeyIndex
 from seqrec.export.index_kinds import IndexKind, as_fields, load_index, save_index
-from seqrec.export.manifest import MANIFEST, read_manifest, write_manifest
+from seqrec.export.manifest import MANIFEST, read_fields, read_manifest, write_manifest
 from seqrec.export.programs import Format, write_programs
 from seqrec.export.samples import some_histories
+from seqrec.export.turns import turn
 from seqrec.export.users import Users, alone, fingerprint
 from seqrec.recommenders.base import Recommender
 from seqrec.recommenders.keyed import KeyedRecommender
@@ -29,6 +31,8 @@ from seqrec.sequences import Sequences
 
 WEIGHTS, RECIPE, CATALOG = "encoder.safetensors", "encoder.yaml", "catalog.parquet"
 USERS = "users.safetensors"
+# How often a bundle is read that is replaced meanwhile.
+_READINGS = 3
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def write_bundle(
 
     Args:
         recommender: a trained recommender, on any device; it is put into evaluation mode.
-        folder: where; an older bundle there is replaced, anything else is refused.
+        folder: where; an older bundle there is replaced, and what it has blocked or removed stays so as far as the
+            catalog still has it; anything else is refused.
         recipe: ``class_path`` and ``init_args`` that build the same recommender from its catalog.
         config: the complete config of the run, kept for the record.
         max_length: most events of a history that the encoder reads; None reads all.
@@ -87,7 +92,8 @@ def write_bundle(
         about: ``passport``, ``data`` and ``licence`` for the model card, as far as they are known.
 
     Raises:
-        InputError: a program cannot be written, or does not answer as the recommender does.
+        InputError: a program cannot be written, or does not answer as the recommender does, or what is blocked in
+            the older bundle cannot be read.
     """
     recommender = recommender.eval().cpu()
     samples = some_histories(recommender, max_length) if samples is None else samples
@@ -104,7 +110,7 @@ def write_bundle(
         "index": {"asked": index.name, **as_fields(report)},
         "config": dict(config),
     }
-    with whole_folder(folder, mark=MANIFEST) as fresh:
+    with turn(folder), whole_folder(folder, mark=MANIFEST) as fresh:
         names = [WEIGHTS, RECIPE, CATALOG, CARD, *save_index(built, fresh)]
         save_file({name: alone(weight) for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)
         (fresh / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
@@ -112,6 +118,10 @@ def write_bundle(
         if users is not None:
             users.save(fresh / USERS)
             names.append(USERS)
+        withdrawn = still_withdrawn(folder, recommender.catalog)
+        if withdrawn:
+            write_withdrawn(fresh, **withdrawn)
+            names.append(WITHDRAWN)
         fields["programs"] = write_programs(recommender, fresh, formats, max_length, samples, demanded)
         (fresh / CARD).write_text(card(fields))
         write_manifest(fresh, fields, [*names, *fields["programs"]])
@@ -120,20 +130,29 @@ def write_bundle(
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle after every file has been compared with its checksum.
 
-    Nothing in it is a pickle. The recipe names classes that are imported, so a bundle chooses among the code that is
-    installed here.
+    Nothing in it is a pickle, and no file outside is opened. The recipe names classes that are imported, so a bundle
+    chooses among the code that is installed here.
 
     Raises:
-        InputError: a file is missing or differs from what was written, another seqrec wrote it, or it remembers users
-            with other weights.
+        InputError: a file is missing or differs from what was written, another seqrec wrote it, it remembers users with
+            other weights, or it is replaced again and again.
         ModuleNotFoundError: FAISS is not installed.
     """
+    for _ in range(_READINGS):
+        bundle = _read(folder)
+        if read_fields(folder) == bundle.manifest:  # else some files are of the bundle that was there before
+            return bundle
+    raise InputError(f"{folder} was replaced {_READINGS} times while it was read; try again when it stays.")
+
+
+def _read(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     catalog = Catalog.load(folder / CATALOG)
     if catalog.fingerprint != manifest["catalog_fingerprint"]:
         raise InputError(f"{folder / CATALOG} is the catalog of another model. Run `seqrec export` again.")
     trained = Catalog(catalog.table.head(manifest["trained_items"]))
-    recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), trained)
+    with from_weights_alone():
+        recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), trained)
     recommender.load_state_dict(load_file(folder / WEIGHTS))
     files = manifest["files"]
     users = Users.load(folder / USERS, manifest["model_fingerprint"]) if USERS in files else None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,15 @@ from torch import Tensor
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError, nearest
 from seqrec.data.folders import whole_folder
-from seqrec.export.added import ADDED, WITHDRAWN, extend
+from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, write_withdrawn
 from seqrec.export.bundle import CATALOG, Bundle, read_bundle
 from seqrec.export.card import CARD, card
 from seqrec.export.filters import Filters
 from seqrec.export.index_kinds import INDEX, KEYS, IndexKind, as_fields, save_index
-from seqrec.export.manifest import MANIFEST, read_manifest, write_manifest
+from seqrec.export.manifest import MANIFEST, read_fields, read_manifest, write_manifest
 from seqrec.export.programs import Format, write_programs
 from seqrec.export.samples import some_histories
+from seqrec.export.turns import turn
 from seqrec.export.users import alone
 
 
@@ -45,32 +45,32 @@ def add_items(bundle: Path, items: Path) -> None:
             categories (a list of words).
     """
     bundle = Path(bundle)
-    opened = read_bundle(bundle)
-    table, vectors = _new_items(Path(items), opened)
-    replaced = [CATALOG, ADDED, INDEX, KEYS, *opened.manifest["programs"]]
-    with changed(bundle, replaced) as (fresh, fields), torch.no_grad():
-        recommender = opened.recommender
-        try:
-            added = recommender.embedding.vectors_of(vectors)
-        except (TypeError, ValueError) as refusal:
-            raise InputError(f"{bundle} cannot take new items: {refusal}") from refusal
-        extend(
-            recommender, Catalog(pl.concat([opened.recommender.catalog.table, table], how="diagonal_relaxed")), added
-        )
-        before = [load_file(bundle / ADDED)["vectors"]] if ADDED in fields["files"] else []
-        save_file({"vectors": alone(torch.cat([*before, added]))}, fresh / ADDED)
-        recommender.catalog.save(fresh / CATALOG)
-        samples = some_histories(recommender, opened.max_length)
-        queries = recommender.queries(samples, samples.newest)
-        index, report = IndexKind[fields["index"]["asked"]].value(recommender.item_keys(), queries)
-        save_index(index, fresh)
-        written = [form for form in Format if form.value.file in fields["programs"]]
-        fields |= {
-            "items": len(recommender.catalog),
-            "catalog_fingerprint": recommender.catalog.fingerprint,
-            "index": {"asked": fields["index"]["asked"], **as_fields(report)},
-            "programs": write_programs(recommender, fresh, written, opened.max_length, samples),
-        }
+    with _turn(bundle):
+        opened = read_bundle(bundle)
+        table, vectors = _new_items(Path(items), opened)
+        replaced = [CATALOG, ADDED, INDEX, KEYS, *opened.manifest["programs"]]
+        with changed(bundle, replaced) as (fresh, fields), torch.no_grad():
+            recommender = opened.recommender
+            try:
+                added = recommender.embedding.vectors_of(vectors)
+            except (TypeError, ValueError) as refusal:
+                raise InputError(f"{bundle} cannot take new items: {refusal}") from refusal
+            catalog = Catalog(pl.concat([recommender.catalog.table, table], how="diagonal_relaxed"))
+            extend(recommender, catalog, added)
+            before = [load_file(bundle / ADDED)["vectors"]] if ADDED in fields["files"] else []
+            save_file({"vectors": alone(torch.cat([*before, added]))}, fresh / ADDED)
+            recommender.catalog.save(fresh / CATALOG)
+            samples = some_histories(recommender, opened.max_length)
+            queries = recommender.queries(samples, samples.newest)
+            index, report = IndexKind[fields["index"]["asked"]].value(recommender.item_keys(), queries)
+            save_index(index, fresh)
+            written = [form for form in Format if form.value.file in fields["programs"]]
+            fields |= {
+                "items": len(recommender.catalog),
+                "catalog_fingerprint": recommender.catalog.fingerprint,
+                "index": {"asked": fields["index"]["asked"], **as_fields(report)},
+                "programs": write_programs(recommender, fresh, written, opened.max_length, samples),
+            }
     print(f"{bundle}: {table.height:,} items added, {len(recommender.catalog):,} in all.")
 
 
@@ -85,9 +85,11 @@ def block_items(bundle: Path, items: str, undo: bool = False) -> None:
         items: raw ids, with commas between them.
         undo: whether they are recommended again.
     """
-    ids, opened = _listed(items), _withdrawn(Path(bundle))
-    blocked = opened.blocked - ids if undo else opened.blocked | ids
-    _withdraw(Path(bundle), Filters(opened.catalog, blocked, opened.removed), ids)
+    bundle, ids = Path(bundle), _listed(items)
+    with _turn(bundle):
+        opened = _withdrawn(bundle)
+        blocked = opened.blocked - ids if undo else opened.blocked | ids
+        _withdraw(bundle, Filters(opened.catalog, blocked, opened.removed), ids)
     print(f"{bundle}: {len(blocked):,} items are blocked.")
 
 
@@ -102,9 +104,16 @@ def remove_items(bundle: Path, items: str) -> None:
         bundle: folder that `seqrec export` wrote; it is replaced when all is done.
         items: raw ids, with commas between them.
     """
-    ids, opened = _listed(items), _withdrawn(Path(bundle))
-    _withdraw(Path(bundle), Filters(opened.catalog, opened.blocked - ids, opened.removed | ids), ids)
+    bundle, ids = Path(bundle), _listed(items)
+    with _turn(bundle):
+        opened = _withdrawn(bundle)
+        _withdraw(bundle, Filters(opened.catalog, opened.blocked - ids, opened.removed | ids), ids)
     print(f"{bundle}: {len(opened.removed | ids):,} items are removed.")
+
+
+def _turn(bundle: Path) -> AbstractContextManager[None]:
+    read_fields(bundle)  # what is no bundle gets no lock beside it
+    return turn(bundle)
 
 
 @contextmanager
@@ -134,7 +143,7 @@ def _share(old: Path, new: Path) -> None:
 
 def _withdrawn(folder: Path) -> Filters:
     fields = read_manifest(folder)
-    withdrawn = json.loads((folder / WITHDRAWN).read_text()) if WITHDRAWN in fields["files"] else {}
+    withdrawn = read_withdrawn(folder) if WITHDRAWN in fields["files"] else {}
     return Filters(Catalog.load(folder / CATALOG), withdrawn.get("blocked", ()), withdrawn.get("removed", ()))
 
 
@@ -145,8 +154,7 @@ def _withdraw(folder: Path, filters: Filters, named: frozenset[str]) -> None:
             f"'{unknown[0]}' is not an item of {folder}, {nearest(unknown[0], filters.catalog.ids)}; correct --items."
         )
     with changed(folder, [WITHDRAWN]) as (fresh, _):
-        lists = {"blocked": sorted(filters.blocked), "removed": sorted(filters.removed)}
-        (fresh / WITHDRAWN).write_text(json.dumps(lists, indent=2) + "\n")
+        write_withdrawn(fresh, filters.blocked, filters.removed)
 
 
 def _listed(items: str) -> frozenset[str]:

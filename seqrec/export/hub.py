@@ -11,6 +11,7 @@ from typing import Any
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
 from seqrec.export.manifest import MANIFEST, read_manifest
+from seqrec.export.turns import turn
 
 
 def push(bundle: Path, repo: str, private: bool = False, endpoint: str | None = None) -> None:
@@ -53,7 +54,7 @@ def pull(repo: str, out: Path, revision: str | None = None, endpoint: str | None
         endpoint: address of the hub; without it, the one that the client library is set to.
     """
     out = Path(out)
-    with whole_folder(out, mark=MANIFEST) as fresh:
+    with turn(out), whole_folder(out, mark=MANIFEST) as fresh:
         with _asking(repo) as hub:
             hub.snapshot_download(repo, revision=revision, local_dir=fresh, endpoint=endpoint)
         shutil.rmtree(fresh / ".cache", ignore_errors=True)  # the client's own notes

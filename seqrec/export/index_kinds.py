@@ -122,14 +122,20 @@ def load_index(folder: Path, n_items: int, width: int, report: dict[str, Any]) -
         InputError: it is an index of other keys.
     """
     found = faiss().read_index(str(folder / INDEX))
-    if (found.ntotal, found.d) != (n_items, width):
-        raise InputError(
-            f"{folder / INDEX} holds {found.ntotal:,} keys of width {found.d}, the bundle has {n_items:,} items with "
-            f"keys of width {width}, so it is the index of another model. Run `seqrec export` again."
-        )
-    if not (folder / KEYS).is_file():
+    _demand_shape(folder / INDEX, (found.ntotal, found.d), (n_items, width))
+    if report["kind"] == "flat":
         return KeyIndex.around(found)
-    return KeyIndex(load_file(folder / KEYS)["keys"], found, report["overfetch"])
+    keys = load_file(folder / KEYS)["keys"]
+    _demand_shape(folder / KEYS, tuple(keys.shape), (n_items, width))
+    return KeyIndex(keys, found, report["overfetch"])
+
+
+def _demand_shape(path: Path, found: tuple[int, ...], needed: tuple[int, int]) -> None:
+    if found != needed:
+        raise InputError(
+            f"{path} holds {found[0]:,} keys of width {found[1]}, the bundle has {needed[0]:,} items with keys of "
+            f"width {needed[1]}, so it is of another model. Run `seqrec export` again."
+        )
 
 
 def as_fields(report: IndexReport) -> dict[str, Any]:

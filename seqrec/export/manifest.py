@@ -26,7 +26,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: a file is missing or differs from what was written, or another version of seqrec wrote it.
     """
-    fields = _fields(folder)
+    fields = read_fields(folder)
     for name, expected in fields["files"].items():
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing. Run `seqrec export` again.")
@@ -41,7 +41,8 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _fields(folder: Path) -> dict[str, Any]:
+def read_fields(folder: Path) -> dict[str, Any]:
+    """The fields of a sealed folder, whose manifest alone is read. Raises as ``read_manifest`` does."""
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(

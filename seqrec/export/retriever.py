@@ -135,7 +135,11 @@ class Retriever:
         deny: Collection[str] = (),
         categories: Collection[str] | None = None,
     ) -> list[Recommendation]:
-        """The k best items for a user whom the bundle remembers, without reading their past again.
+        """The k best items for a user whom the bundle remembers, what they did since included.
+
+        Their past is not read again while the model may read what happened since beside what it remembers. With more
+        than that, the newest events of all that they have are read; a model that reads the clock reads the recent ones
+        alone, because the bundle keeps no times of the others.
 
         Args:
             user: raw id of the user.
@@ -163,12 +167,16 @@ class Retriever:
         if recent:
             self._demand_times([recent], None if times is None else [times], asked_at)
         known, clocks = _known(filters, [recent], None if times is None else [times])
-        window = Sequences.pack(known, clocks)
-        if asked_at is not None and clocks is not None and known[0]:
-            window = window.asking(window.newest, torch.tensor([asked_at]))
-        _, remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
-        queries = self.recommender.scorer.queries(remembered.newest)
-        seen = Sequences.pack([[*self.users.seen_by(place), *known[0]] if exclude_seen else []])
+        has = self.users.seen_by(place)
+        if self._goes_on(self.recommender, int(self.users.counts[place]), len(known[0])):
+            window = self._window(known, clocks, asked_at)
+            _, remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
+            queries = self.recommender.scorer.queries(remembered.newest)
+        else:
+            past = [] if self._reads_clock else filters.rows([self._ids[row] for row in has])[0]
+            window = self._window([[*past, *known[0]]], clocks if self._reads_clock else None, asked_at)
+            queries = self._queries(window)
+        seen = Sequences.pack([[*has, *known[0]] if exclude_seen else []])
         return self._named(TopK(*best_rows(self.index, queries, k, seen, filters.offered, admitted)))[0]
 
     def recommend_many(
@@ -255,15 +263,28 @@ class Retriever:
         scores = torch.full((len(known), k), -torch.inf)
         asked = [place for place, rows in enumerate(known) if rows]
         for batch in _batches(asked, [len(known[place][-self._reads :]) for place in asked]):
-            clocks = None if times is None else [times[place][-self._reads :] for place in batch]
             some = [known[place] for place in batch]
-            window = Sequences.pack([history[-self._reads :] for history in some], clocks)
-            if asked_at is not None and clocks is not None:
-                window = window.asking(window.newest, torch.full_like(window.newest, asked_at))
+            window = self._window(some, None if times is None else [times[place] for place in batch], asked_at)
             seen = Sequences.pack(some if exclude_seen else [[] for _ in some])
             queries = self._queries(window)
             items[batch], scores[batch] = best_rows(self.index, queries, k, seen, filters.offered, admitted)
         return TopK(items, scores)
+
+    def _goes_on(self, recommender: SequentialRecommender, n_past: int, n_new: int) -> bool:
+        """Whether so many new events may be read beside what is remembered of so many others."""
+        if recommender.leaves_room and n_new > recommender.leaves_room:
+            return False
+        return not n_new or self.max_length is None or n_past + n_new <= self.max_length
+
+    def _window(
+        self, histories: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None, asked_at: int | None
+    ) -> Sequences:
+        """As many of the newest events of each history as the model reads."""
+        clocks = None if times is None else [clock[-self._reads :] for clock in times]
+        window = Sequences.pack([history[-self._reads :] for history in histories], clocks)
+        if asked_at is None or clocks is None or not len(window.items):
+            return window
+        return window.asking(window.newest, torch.full_like(window.newest, asked_at))
 
     @torch.no_grad()
     def _queries(self, window: Sequences) -> Float[Tensor, "B K"]:

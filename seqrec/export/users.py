@@ -29,7 +29,7 @@ class Users:
     Attributes:
         ids: raw ids, unique.
         fingerprint: of the weights and the catalog that the memories belong to.
-        seen: what each user has, as catalog rows.
+        seen: what each user has, as catalog rows, oldest first.
         memory: what the backbone remembers, as tensors whose first dimension counts users.
         newest: the state after the newest remembered event of each.
         counts: how many events are remembered.
@@ -115,7 +115,7 @@ def remember_users(
 
     Args:
         recommender: in evaluation mode.
-        users: in batches, their raw ids, the window of each that is read, and all that each has.
+        users: in batches, their raw ids, the window of each that is read, and all that each has, oldest first.
 
     Raises:
         TypeError: the backbone remembers nothing that can be kept, or more of longer histories.

@@ -30,7 +30,7 @@ log = logging.getLogger("seqrec.serving")
 
 PAGE = Path(__file__).parent / "page"
 _FAILURES = {
-    400: "a request that cannot be read",
+    400: "a request that cannot be read, or for another host",
     401: "no key, or an unknown one",
     404: "nothing of that name",
     413: "a larger request than may be",

@@ -16,6 +16,7 @@ from seqrec.serving.app import build_app
 from seqrec.serving.guard import Limits, read_keys, read_rate
 from seqrec.serving.store import open_store
 
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _SECONDS_TO_FINISH = 30
 # How long the model may keep Python to itself while requests come in; Python's own 5 ms show in their latency.
 _SECONDS_OF_A_TURN = 0.001
@@ -32,6 +33,7 @@ def serve(
     largest_request: int = 2**20,
     watch: float = 2.0,
     threads: int = 1,
+    proxy: bool = False,
 ) -> None:
     """Answer over HTTP from a bundle, and show a page to try it.
 
@@ -53,6 +55,9 @@ def serve(
         largest_request: bytes of the largest request, at least 1.
         watch: seconds between two looks for a newer bundle in the same folder; 0 never looks.
         threads: of the processor that the model may use.
+        proxy: whether a proxy on this machine passes requests on, which then decides for which Host they may be, and
+            says in X-Forwarded-For from which address they come. Without it and without keys, a service that this
+            machine alone can reach answers requests for localhost alone, so that no page from elsewhere can ask it.
     """
     for name, value, least in (("largest_request", largest_request, 1), ("watch", watch, 0), ("threads", threads, 1)):
         if value < least:
@@ -69,8 +74,16 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("seqrec").setLevel(logging.INFO)
     other = None if compare is None else Path(compare)
-    app = build_app(Path(bundle), open_store(store), other, Limits(keys, counted, largest_request), watch)
-    uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=_SECONDS_TO_FINISH)
+    hosts = list(dict.fromkeys((*_LOCAL, host))) if _is_loopback(host) and not keys and not proxy else ()
+    app = build_app(Path(bundle), open_store(store), other, Limits(keys, counted, largest_request, hosts), watch)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        proxy_headers=proxy,
+        timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Collection
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,6 +24,7 @@ OPEN = ("/health", "/", "/page/", "/favicon.ico")
 _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 # The pages that describe the service bring a script of their own within the page.
 _DOCUMENTS = ("/docs", "/static-offline-docs")
+_PORT = re.compile(r":\d+$")
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,14 @@ class Limits:
         keys: one of these must be sent as ``X-API-Key``; none lets everyone in.
         rate: requests per time, per key or else per address; None does not count.
         largest_request: bytes of the largest body.
+        hosts: names in small letters, one of which a request must have in its ``Host``, without the port; none lets any
+            pass. A page from elsewhere whose name is made to mean this machine has another.
     """
 
     keys: Collection[str] = ()
     rate: RateLimitItem | None = None
     largest_request: int = 2**20
+    hosts: Collection[str] = ()
 
 
 def read_keys(path: Path) -> list[str]:
@@ -85,7 +90,7 @@ class Guard:
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
         self._keys = [key.encode() for key in limits.keys]
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,14 +119,18 @@ class Guard:
 
         with self._metrics.in_flight.track_inprogress():
             try:
-                await (self._refuses(Request(scope)) or self._app)(scope, measured, noted)
+                await (self._refuses(Request(scope), scope["path"]) or self._app)(scope, measured, noted)
             finally:
                 route = getattr(scope.get("route"), "path", "other")
                 self._metrics.requests.labels(route, scope["method"], status).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
-    def _refuses(self, request: Request) -> Response | None:
-        path = request.url.path
+    def _refuses(self, request: Request, path: str) -> Response | None:
+        host = _PORT.sub("", request.headers.get("host", "")).lower()
+        if self._limits.hosts and host not in self._limits.hosts:
+            known = ", ".join(self._limits.hosts)
+            message = f"This service is called {known}; ask for one of these, or start it with --api_keys or --proxy."
+            return refusal(400, "other_host", message)
         if path in OPEN or path.startswith("/page/"):
             return None
         given = request.headers.get("x-api-key", "")

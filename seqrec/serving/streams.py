@@ -60,6 +60,8 @@ class Streams:
     dropped, so a window holds between half and all of what the model may read, and an event costs the same however
     long the history, taken over many. Of a model that compresses the past, the recent events are such a window, and
     those that are dropped from it are compressed. Every other model reads the newest ``max_length`` events each time.
+    Of a user whom the bundle remembers, the events of the store that are newer than all it remembers follow, as in
+    ``Retriever.recommend_user``.
 
     Args:
         retriever: of the bundle.
@@ -110,20 +112,16 @@ class Streams:
     def _after_the_bundle(
         self, user: str, k: int, exclude_seen: bool, asked_at: int | None, filters: Filters
     ) -> list[Recommendation]:
-        """Go on from what the bundle remembers, as far as it may be gone on from; then the store alone counts."""
-        users, retriever = self.retriever.users, self.retriever
+        """What follows all that the bundle remembers and then those events of the store that it does not."""
+        users, place = self.retriever.users, self._places[user]
         assert users is not None, "only a bundle that remembers users has places for them"
-        events = self._store.events(user)
-        items, times = self._known(events)
-        assert isinstance(retriever.recommender, SequentialRecommender), "no other kind remembers users"
-        newest = slice(-retriever.recommender.leaves_room, None)
-        recent, clocks = items[newest], times[newest]
-        past = int(users.counts[self._places[user]])
-        if retriever.max_length is not None and past + len(recent) > retriever.max_length:
-            return self._read(events, k, exclude_seen, asked_at, filters)
-        if exclude_seen:
-            filters = replace(filters, deny=filters.deny | set(items))
-        return retriever.recommend_user(user, recent, k, exclude_seen, clocks, asked_at, **filters.given)
+        since = -1 if users.times is None else int(users.times[place])
+        events = list(zip(*self._known(self._store.events(user)), strict=True))
+        items, times = [item for item, time in events if time > since], [time for _, time in events if time > since]
+        if exclude_seen:  # an older event that the bundle does not have is not read, but had all the same
+            had = {item for item, _ in events}.difference(items, self.retriever.catalog.ids[users.seen_by(place)])
+            filters = replace(filters, deny=filters.deny | had)
+        return self.retriever.recommend_user(user, items, k, exclude_seen, times, asked_at, **filters.given)
 
     @torch.no_grad()
     def _go_on(

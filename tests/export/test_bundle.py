@@ -9,12 +9,13 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.export import bundle
 from seqrec.export.bundle import build_recommender, read_bundle, write_bundle
-from seqrec.export.index_kinds import INDEX, IndexKind
+from seqrec.export.index_kinds import INDEX, KEYS, IndexKind
 from seqrec.export.manifest import MANIFEST, SCHEMA_VERSION, write_manifest
 from seqrec.export.programs import Format
 from seqrec.export.retriever import Retriever
@@ -185,7 +186,7 @@ def test_an_export_that_fails_leaves_the_older_bundle_as_it_was(small, monkeypat
     with pytest.raises(InputError, match="No space left"):
         written(small, shop(40))
     assert {path.name: path.read_bytes() for path in small.iterdir()} == before
-    assert [path.name for path in small.parent.iterdir()] == ["bundle"]
+    assert {path.name for path in small.parent.iterdir()} == {"bundle", ".bundle.lock"}
 
 
 def test_the_card_says_what_is_known(tmp_path):
@@ -202,3 +203,29 @@ def test_the_card_says_what_is_known(tmp_path):
     said = (tmp_path / "unknown" / "README.md").read_text()
     for words in ("there are no figures", "Nobody recorded a protocol", "ask before you share"):
         assert words in said
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_bundle_that_is_replaced_while_it_is_read_is_never_half_of_each(small, monkeypatch, times):
+    load_index, replaced = bundle.load_index, []
+
+    def replacing(*asked):
+        if len(replaced) < times:
+            replaced.append(build_recommender(RECIPE, shop(60)))
+            write_bundle(replaced[-1], small, recipe=RECIPE, config={}, max_length=20)
+        return load_index(*asked)
+
+    monkeypatch.setattr(bundle, "load_index", replacing)
+    if times == 3:
+        with pytest.raises(InputError, match="was replaced 3 times while it was read"):
+            read_bundle(small)
+        return
+    found = read_bundle(small)
+    assert torch.equal(found.index.keys, replaced[-1].item_keys())
+    assert torch.equal(found.index.keys, found.recommender.item_keys())
+
+
+def test_a_file_that_the_seal_does_not_name_is_not_read(small):
+    keys = read_bundle(small).index.keys.clone()
+    save_file({"keys": torch.randn_like(keys)}, small / KEYS)
+    assert torch.equal(read_bundle(small).index.keys, keys)

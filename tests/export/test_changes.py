@@ -1,5 +1,8 @@
 """Items that are added, blocked and removed after training, and a folder that is whole at every moment."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import numpy as np
 import onnxruntime
 import polars as pl
@@ -9,6 +12,7 @@ import torch
 from seqrec.catalog import Catalog
 from seqrec.cli import main
 from seqrec.data.errors import InputError
+from seqrec.export import changes
 from seqrec.export.bundle import build_recommender, write_bundle
 from seqrec.export.changes import add_items, block_items, remove_items
 from seqrec.export.index_kinds import IndexKind
@@ -204,3 +208,75 @@ def test_a_change_that_fails_leaves_the_bundle_as_it_was(bundle, monkeypatch):
         block_items(bundle, "001")
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
     assert Retriever.load(bundle).blocked == set()
+
+
+@pytest.mark.parametrize("other", ["block", "export"])
+def test_who_changes_a_bundle_waits_for_who_began_before(bundle, monkeypatch, other):
+    write_manifest, began, goes_on = changes.write_manifest, threading.Event(), threading.Event()
+
+    def slowly(*told):
+        began.set()
+        goes_on.wait(20)
+        write_manifest(*told)
+
+    def export():
+        described = recipe({"class_path": "seqrec.embeddings.ids.IdEmbedding", "init_args": {"dim": DIM}})
+        catalog = Retriever.load(bundle).catalog
+        write_bundle(build_recommender(described, catalog), bundle, recipe=described, config={}, max_length=20)
+
+    monkeypatch.setattr(changes, "write_manifest", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(block_items, bundle, "001")
+        assert began.wait(20)
+        second = pool.submit(export) if other == "export" else pool.submit(block_items, bundle, "002")
+        assert not wait([second], timeout=1).done
+        goes_on.set()
+        first.result(), second.result()
+    assert Retriever.load(bundle).blocked == ({"001"} if other == "export" else {"001", "002"})
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
+    with pytest.raises(InputError, match="is not a bundle"):
+        block_items(tmp_path / "some" / "typo", "001")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_withdrawn_stays_so_when_the_bundle_is_exported_again(tmp_path):
+    bundle = written(tmp_path)
+    block_items(bundle, "003,004,005")
+    remove_items(bundle, "006,007")
+    catalog = Catalog(Retriever.load(bundle).catalog.table.filter(~pl.col("item_id").is_in(["005", "007"])))
+    described = recipe({"class_path": "seqrec.embeddings.ids.IdEmbedding", "init_args": {"dim": DIM}})
+    for _ in range(2):
+        write_bundle(build_recommender(described, catalog), bundle, recipe=described, config={}, max_length=20)
+        retriever = Retriever.load(bundle)
+        assert retriever.blocked == {"003", "004"}
+        assert not {"003", "004", "006"} & set(ids_of(retriever.recommend(["001"], N)))
+        assert retriever.rows(["003", "006"])[1] == ["006"]
+    block_items(bundle, "003,004", undo=True)
+    (bundle / "withdrawn.json").write_text("{")
+    with pytest.raises(InputError, match="nobody knows which items are blocked"):
+        write_bundle(build_recommender(described, catalog), bundle, recipe=described, config={}, max_length=20)
+
+
+EMBEDDINGS = ("TextTower", "FrozenText", "TextInitialised")
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_a_bundle_is_read_whatever_became_of_the_file_of_vectors(tmp_path, name):
+    ids = [f"{row:03d}" for row in range(N)]
+    catalog = Catalog(pl.DataFrame({"item_id": ids, "title": ids, "count": [1] * N}))
+    path = tmp_path / "vectors.parquet"
+
+    def vectors(n, width):
+        numbers = np.random.default_rng(0).standard_normal((n, width)).astype(np.float32)
+        pl.DataFrame({"item_id": ids[:n], "vector": numbers.tolist()}).write_parquet(path)
+
+    vectors(N, 12)
+    described = recipe({"class_path": f"seqrec.embeddings.pretrained.{name}", "init_args": {"vectors": str(path)}})
+    described["init_args"]["embedding"]["init_args"]["dim"] = DIM
+    write_bundle(build_recommender(described, catalog), tmp_path / "bundle", recipe=described, config={}, max_length=20)
+    wanted = Retriever.load(tmp_path / "bundle").recommend(["001"], 20)
+    for n, width in ((N, 16), (N - 1, 12)):  # another encoder; an item is gone
+        vectors(n, width)
+        assert Retriever.load(tmp_path / "bundle").recommend(["001"], 20) == wanted

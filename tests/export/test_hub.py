@@ -195,7 +195,7 @@ def test_what_was_changed_on_the_way_does_not_arrive(hub, tmp_path, capsys):
     assert main(["pull", "--repo=someone/shop", f"--out={theirs}", there]) == 2
     assert "encoder.yaml differs from what was exported" in capsys.readouterr().err
     assert not theirs.exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", ".mine.lock", ".theirs.lock"}
 
 
 def test_a_broken_bundle_is_not_pushed_and_a_missing_repository_is_named(hub, tmp_path, capsys):

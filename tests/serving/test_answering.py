@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from small_bundles import LENGTH, STREAMING, a_bundle, part, recipe
+from small_bundles import LEARNED, LENGTH, a_bundle, part, recipe
 
 from seqrec.export.bundle import read_bundle, write_bundle
 from seqrec.export.retriever import Retriever
@@ -233,21 +233,66 @@ def test_health_says_which_bundles_answer(client):
     assert told["models"]["bundle"]["metrics"] == {"ndcg@10": 0.1}
 
 
-def test_a_user_whom_the_bundle_remembers_is_gone_on_with(tmp_path):
-    inner = STREAMING["init_args"]["backbone"]
-    described = recipe(
-        part("backbones.compressed.Compressed", inner=inner, n_recent=4, n_tokens=2, init_std=1.0),
-        STREAMING["init_args"]["position"],
-    )
-    folder = a_bundle(tmp_path / "first", described)
-    recommender = read_bundle(folder).recommender
-    past = Sequences.pack([[1, 2, 3, 4, 5]])
-    users = remember_users(recommender, [(["ann"], past, past)])
-    write_bundle(recommender, tmp_path / "bundle", recipe=described, config={}, max_length=LENGTH, users=users)
-    retriever = Retriever.load(tmp_path / "bundle")
+DEEP = part("backbones.sasrec.SASRec", dim=8, n_layers=2, n_heads=1)  # tokens of one layer know nothing of the events
+REMEMBERING = {
+    "GRU4Rec": recipe(part("backbones.gru4rec.GRU4Rec", dim=8)),
+    "GRU4Rec, places": recipe(part("backbones.gru4rec.GRU4Rec", dim=8), LEARNED),
+    "Compressed": recipe(
+        part("backbones.compressed.Compressed", inner=DEEP, n_recent=4, n_tokens=2, init_std=1.0), LEARNED
+    ),
+}
+
+
+def remembering(folder, described, past, times=None):
+    """A bundle that remembers what ann did, as `seqrec export --users true` writes it."""
+    recommender = read_bundle(a_bundle(folder, described)).recommender
+    newest = slice(-(LENGTH - recommender.leaves_room), None)
+    window = Sequences.pack([past[newest]], None if times is None else [times[newest]])
+    users = remember_users(recommender, [(["ann"], window, Sequences.pack([past]))])
+    write_bundle(recommender, folder, recipe=described, config={}, max_length=LENGTH, users=users)
+    return Retriever.load(folder)
+
+
+@pytest.mark.parametrize("n_past", [5, 12, 30])
+@pytest.mark.parametrize("described", REMEMBERING.values(), ids=REMEMBERING.keys())
+def test_a_user_whom_the_bundle_remembers_is_gone_on_with(tmp_path, described, n_past):
+    past, since = list(range(n_past)), list(range(100, 120))
+    retriever = remembering(tmp_path / "bundle", described, past)
     with TestClient(build_app(tmp_path / "bundle", SQLiteStore(tmp_path / "e.sqlite"), watch=0.0)) as client:
         assert ids(client.get("/users/ann/recommend").json()) == [e.item_id for e in retriever.recommend_user("ann")]
-        since = [f"item-{n:03d}" for n in range(20, 26)]
-        client.post("/events", json={"events": [{"user": "ann", "item": item} for item in since]})
-        wanted = retriever.recommend_user("ann", since[-4:], deny=since)
-        assert ids(client.get("/users/ann/recommend").json()) == [each.item_id for each in wanted]
+        for n, new in enumerate(since, start=1):
+            client.post("/events", json={"events": [{"user": "ann", "item": f"item-{new:03d}"}]})
+            found = ids(client.get("/users/ann/recommend", params={"k": 200}).json())
+            all_of_it = [f"item-{row:03d}" for row in [*past, *since[:n]]]
+            assert sorted(found) == sorted(set(retriever.catalog.ids) - set(all_of_it))
+            if n >= 4 or not retriever.recommender.leaves_room:  # else some of the newest are compressed
+                assert found == [each.item_id for each in retriever.recommend(all_of_it, 200)]
+
+
+def test_what_a_user_has_is_left_out_where_a_model_of_the_clock_cannot_read_it_again(tmp_path):
+    described = recipe(part("backbones.gru4rec.GRU4Rec", dim=8), part("positions.time.TimeGap", dim=8, init_std=1.0))
+    retriever = remembering(tmp_path / "bundle", described, range(LENGTH), range(1_000_000, 1_000_000 + LENGTH))
+    found = retriever.recommend_user("ann", ["item-100"], 200, times=[2_000_000])
+    others = [f"item-{row:03d}" for row in range(LENGTH)]
+    assert found == retriever.recommend(["item-100"], 200, times=[2_000_000], deny=others)
+
+
+@pytest.mark.parametrize("n_past", [3, 12])
+def test_events_that_the_bundle_was_trained_on_are_not_read_twice(tmp_path, n_past):
+    past, times = list(range(n_past)), list(range(1_000_000, 1_000_000 + n_past))
+    retriever = remembering(tmp_path / "bundle", REMEMBERING["GRU4Rec"], past, times)
+    store = SQLiteStore(tmp_path / "events.sqlite")
+    with TestClient(build_app(tmp_path / "bundle", store, watch=0.0)) as client:
+
+        def told(item, time):
+            client.post("/events", json={"events": [{"user": "ann", "item": item, "time": time}]})
+            return ids(client.get("/users/ann/recommend", params={"k": 200}).json())
+
+        for row, time in zip(past, times, strict=True):
+            found = told(f"item-{row:03d}", time)
+            assert found == [each.item_id for each in retriever.recommend_user("ann", k=200)]
+        late = told("item-100", times[0])
+        assert late == [each for each in found if each != "item-100"]
+        whole = [f"item-{row:03d}" for row in [*past, 101]]
+        newer = told("item-101", times[-1] + 1)
+        assert newer == [each.item_id for each in retriever.recommend(whole, 200, deny=["item-100"])]

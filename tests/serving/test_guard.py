@@ -1,13 +1,17 @@
 """Who has no key, asks too often or sends too much is told so, and the service goes on for the others."""
 
 import re
+import time
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.requests import Request
 
 from seqrec.data.errors import InputError
 from seqrec.serving.app import build_app
-from seqrec.serving.guard import Limits, read_keys, read_rate
+from seqrec.serving.guard import Guard, Limits, read_keys, read_rate
+from seqrec.serving.metrics import Metrics
 from seqrec.serving.store import SQLiteStore
 
 QUESTION = {"histories": [["item-001"]]}
@@ -60,6 +64,36 @@ def test_where_there_are_no_keys_nobody_gets_around_the_rate_with_one(client_of)
     client = client_of(Limits(rate=read_rate("2/minute")))
     told = [client.get("/items", headers={"X-API-Key": f"{n}"}).status_code for n in range(3)]
     assert told == [200, 200, 429]
+
+
+def test_who_asked_long_ago_is_forgotten(client_of):
+    guard = Guard(FastAPI(), Limits(rate=read_rate("2/second")), Metrics())
+    for n in range(1000):
+        scope = {"type": "http", "method": "GET", "path": "/items", "headers": [], "client": (f"10.0.0.{n}", 1)}
+        assert guard._refuses(Request(scope), "/items") is None
+    storage = guard._limiter.storage
+    time.sleep(2.1)  # two windows
+    storage.incr("another", 1)  # whoever comes next makes it look
+    deadline = time.monotonic() + 20
+    while max(len(kept) for kept in (storage.storage, storage.events, storage.expirations, storage.locks)) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_page_that_only_pretends_to_be_of_this_machine_is_not_answered(client_of):
+    client = client_of(Limits(hosts=["localhost", "127.0.0.1", "[::1]"]))
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]", "[::1]:8000"):
+        assert client.post("/recommend", json=QUESTION, headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "ev_il.example:8000", "localhost.evil.example", "x/health?", "", "evil@localhost"):
+        for path in ("/items", "/health", "/"):
+            answer = client.get(path, headers={"Host": host})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "other_host")
+
+
+def test_what_a_request_says_of_the_host_opens_no_door(client_of):
+    client = client_of(Limits(keys=["first"]))
+    for host in ("x/health?", "x/page/?", "x/health#", "[x"):
+        assert client.get("/items", headers={"Host": host}).status_code == 401
 
 
 def test_a_request_that_is_too_large_is_refused_however_it_comes(client_of):

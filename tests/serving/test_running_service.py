@@ -151,7 +151,8 @@ def test_who_asks_it_to_stop_still_gets_what_was_begun(start, windowed):
     host, port = service.url.removeprefix("http://").split(":")
     body = json.dumps(QUESTION).encode()
     head = (
-        f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        "POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body[:10])
@@ -172,8 +173,17 @@ def test_who_asks_it_to_stop_still_gets_what_was_begun(start, windowed):
 def test_it_listens_to_this_machine_alone_and_warns_when_it_does_not(start, windowed, tmp_path):
     service = start(f"--bundle={windowed}")
     assert service.url.startswith("http://127.0.0.1:")
+    assert service.get("/health", headers={"Host": "evil.example"}).status_code == 400
     open_to_all = start(f"--bundle={windowed}", "--host=0.0.0.0", f"--store={tmp_path / 'other.sqlite'}")
+    assert open_to_all.get("/health", headers={"Host": "shop.example"}).status_code == 200
     assert "Everyone who reaches 0.0.0.0 may ask" in open_to_all.log.read_text()
+
+
+@pytest.mark.parametrize("proxy", [False, True])
+def test_addresses_that_a_request_claims_count_where_a_proxy_says_them_alone(start, windowed, proxy):
+    service = start(f"--bundle={windowed}", "--rate=2/hour", *(["--proxy=true"] if proxy else []))
+    told = [service.get("/items", headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(3)]
+    assert told == ([200, 200, 200] if proxy else [200, 200, 429])
 
 
 def test_a_start_that_cannot_be_is_answered_with_a_sentence(tmp_path, windowed, capsys):
