@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -99,7 +99,7 @@ class KeyedRecommender(Recommender):
             )
         history = batch.history.asking(batch.predict_at, batch.asked_at)
         # Of a view nobody says when its next item was asked for: it is asked as soon as its newest event is there.
-        views = {name: view.asking(view.newest, view.times[view.newest]) for name, view in timed(batch.views).items()}
+        views = {name: _asked_at_once(name, view) for name, view in batch.views.items()}
         return replace(batch, history=history, views=views)
 
     @torch.no_grad()
@@ -147,19 +147,14 @@ class KeyedRecommender(Recommender):
         )
 
 
-def timed(views: Mapping[str, Sequences]) -> Mapping[str, Sequences]:
-    """The views, all of which carry times.
-
-    Raises:
-        ValueError: one does not.
-    """
-    for name, view in views.items():
-        if view.times is None:
-            raise ValueError(
-                f"A position of this model reads times, and the view '{name}' carries none; choose another position, "
-                "or leave the view out."
-            )
-    return views
+def _asked_at_once(name: str, view: Sequences) -> Sequences:
+    """The view, where what follows the newest event of a history is asked for as soon as that happened."""
+    if view.times is None:
+        raise ValueError(
+            f"A position of this model reads times, and the view '{name}' carries none; choose another position, "
+            "or leave the view out."
+        )
+    return view.asking(view.newest, view.times[view.newest])
 
 
 def whole(batch: Batch) -> Sequences:
