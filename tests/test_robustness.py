@@ -278,6 +278,15 @@ def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_train
     assert all(path.stat().st_mtime_ns == files[path] for path in files if path.suffix == ".ckpt")
 
 
+def test_a_defence_that_no_clean_run_has_is_named_in_the_picture(tmp_path):
+    metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
+    for attack, budget, defence in (("clean", 0.0, "none"), ("Random", 0.01, "forest")):
+        result = {"attack": attack, "budget": budget, "defence": defence, "targets": [7], "metrics": metrics}
+        write(tmp_path / "results" / f"{attack}.json", json.dumps({**result, "detection": {}}))
+    write_report(tmp_path, [7])
+    assert "<!-- forest -->" in (tmp_path / "robustness.svg").read_text()
+
+
 @pytest.fixture
 def again(shop, reported, tmp_path):
     """A copy of the report, and what begins its undefended part again: says which results are new, and which models."""
@@ -324,6 +333,13 @@ def test_a_result_of_before_an_option_existed_stays(again):
     write(kept, json.dumps(result))
     shutil.rmtree(again.out / "runs" / CLEAN)
     assert again() == (set(), set())
+
+
+def test_a_baseline_that_counts_is_reported_too(shop):
+    out, config = shop / "counted", CONFIGS / "model" / "popularity.yaml"
+    given = ["--data", str(shop / "clean"), "--model", f"[{config}]", "--attacks", "[Random]", "--budgets", "[0.05]"]
+    assert main(["robustness", *given, "--seeds", "[1]", "--out", str(out)]) == 0
+    assert (out / "robustness.md").read_text().count("| none | 1 |") == 2
 
 
 def test_two_attacks_of_one_name_are_refused(shop, capsys):
