@@ -180,12 +180,17 @@ class Fixed(Recommender):
         raise NotImplementedError
 
 
+SIX_ITEMS = Catalog(pl.DataFrame({"item_id": [str(row) for row in range(6)], "count": [1] * 6}))
+
+
+def three_users() -> Batch:
+    seen = Sequences.pack([[0, 2], [3, 5], [4]])
+    return Batch(torch.arange(3), seen, seen.newest, torch.tensor([4, 0, 1]), seen=seen)
+
+
 def test_the_metrics_of_targets_by_hand():
     """Three users and two targets, 1 and 3, of six items that stand in order of their rows."""
-    catalog = Catalog(pl.DataFrame({"item_id": [str(row) for row in range(6)], "count": [1] * 6}))
-    seen = Sequences.pack([[0, 2], [3, 5], [4]])
-    batch = Batch(torch.arange(3), seen, seen.newest, torch.tensor([4, 0, 1]), seen=seen)
-    ranks, lacks = target_ranks(Fixed(catalog), [batch], [1, 3])
+    ranks, lacks = target_ranks(Fixed(SIX_ITEMS), [three_users()], [1, 3])
     # User 0 has 0 and 2, so 1 is first and 3 second; user 1 has 3; the next item of user 2 is 1.
     assert lacks.tolist() == [[True, True, False], [True, False, True]]
     assert ranks[0, :2].tolist() == [0, 1]
@@ -193,6 +198,20 @@ def test_the_metrics_of_targets_by_hand():
     found = promotion(ranks, lacks, cutoffs=(2,))
     assert found["t_hr@2"] == pytest.approx((1 + 1 / 2) / 2)
     assert found["t_rank"] == pytest.approx((1.5 + 3) / 2)
+
+
+def test_a_batch_follows_the_recommender_for_a_test_on_a_gpu_leaves_both_apart(monkeypatch):
+    moved, move = [], Batch.to
+    monkeypatch.setattr(Batch, "to", lambda batch, device: moved.append(device) or move(batch, device))
+    target_ranks(Fixed(SIX_ITEMS), [three_users()], [1, 3])
+    assert moved == [torch.device("cpu")]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_gathered_on_a_gpu_are_ranked_by_a_recommender_that_came_back_from_it():
+    there, here = (target_ranks(Fixed(SIX_ITEMS), [each], [1, 3]) for each in (three_users().to("cuda"), three_users()))
+    assert all(torch.equal(one, other) for one, other in zip(there, here, strict=True))
 
 
 def test_pushed_items_are_ranked_among_what_users_lack_even_where_the_protocol_ranks_what_they_have(shop):
