@@ -256,6 +256,7 @@ def target_ranks(
     """
     ranks, lacks = [], []
     for batch in batches:
+        batch = batch.to(recommender.counts.device)
         assert batch.seen is not None, "what users have must be known, whatever a protocol ranks"
         of_targets, counting = [], []
         for target in targets:

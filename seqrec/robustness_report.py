@@ -98,17 +98,16 @@ def _draw(rows: Rows, path: Path) -> None:
     width = 0.8 / len(defences)
     for axis, name in zip(figure.subplots(1, 2), (longest, "ndcg@10"), strict=True):
         for place, defence in enumerate(defences):
-            for number, (attack, budget) in enumerate(sets):
-                values = _values(rows.get((attack, budget, defence), []), "metrics", name)
-                if values:
-                    axis.bar(
-                        number + place * width,
-                        mean(values),
-                        width,
-                        yerr=interval(values) or 0.0,
-                        color=f"C{place}",
-                        label=defence if number == 0 else None,
-                    )
+            reached = [_values(rows.get((*each, defence), []), "metrics", name) for each in sets]
+            drawn = [(number + place * width, values) for number, values in enumerate(reached) if values]
+            axis.bar(
+                [at for at, _ in drawn],
+                [mean(values) for _, values in drawn],
+                width,
+                yerr=[interval(values) or 0.0 for _, values in drawn],
+                color=f"C{place}",
+                label=defence,
+            )
         labels = [f"{attack}\n{budget:.1%}" if budget else attack for attack, budget in sets]
         axis.set_xticks([number + 0.4 - width / 2 for number in range(len(sets))], labels)
         axis.set(title="pushed items, " + name if name == longest else "genuine users, " + name, ylim=(0, None))

@@ -180,12 +180,17 @@ class Fixed(Recommender):
         raise NotImplementedError
 
 
+SIX_ITEMS = Catalog(pl.DataFrame({"item_id": [str(row) for row in range(6)], "count": [1] * 6}))
+
+
+def three_users() -> Batch:
+    seen = Sequences.pack([[0, 2], [3, 5], [4]])
+    return Batch(torch.arange(3), seen, seen.newest, torch.tensor([4, 0, 1]), seen=seen)
+
+
 def test_the_metrics_of_targets_by_hand():
     """Three users and two targets, 1 and 3, of six items that stand in order of their rows."""
-    catalog = Catalog(pl.DataFrame({"item_id": [str(row) for row in range(6)], "count": [1] * 6}))
-    seen = Sequences.pack([[0, 2], [3, 5], [4]])
-    batch = Batch(torch.arange(3), seen, seen.newest, torch.tensor([4, 0, 1]), seen=seen)
-    ranks, lacks = target_ranks(Fixed(catalog), [batch], [1, 3])
+    ranks, lacks = target_ranks(Fixed(SIX_ITEMS), [three_users()], [1, 3])
     # User 0 has 0 and 2, so 1 is first and 3 second; user 1 has 3; the next item of user 2 is 1.
     assert lacks.tolist() == [[True, True, False], [True, False, True]]
     assert ranks[0, :2].tolist() == [0, 1]
@@ -193,6 +198,20 @@ def test_the_metrics_of_targets_by_hand():
     found = promotion(ranks, lacks, cutoffs=(2,))
     assert found["t_hr@2"] == pytest.approx((1 + 1 / 2) / 2)
     assert found["t_rank"] == pytest.approx((1.5 + 3) / 2)
+
+
+def test_a_batch_follows_the_recommender_for_a_test_on_a_gpu_leaves_both_apart(monkeypatch):
+    moved, move = [], Batch.to
+    monkeypatch.setattr(Batch, "to", lambda batch, device: moved.append(device) or move(batch, device))
+    target_ranks(Fixed(SIX_ITEMS), [three_users()], [1, 3])
+    assert moved == [torch.device("cpu")]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_gathered_on_a_gpu_are_ranked_by_a_recommender_that_came_back_from_it():
+    there, here = (target_ranks(Fixed(SIX_ITEMS), [each], [1, 3]) for each in (three_users().to("cuda"), three_users()))
+    assert all(torch.equal(one, other) for one, other in zip(there, here, strict=True))
 
 
 def test_pushed_items_are_ranked_among_what_users_lack_even_where_the_protocol_ranks_what_they_have(shop):
@@ -278,6 +297,15 @@ def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_train
     assert all(path.stat().st_mtime_ns == files[path] for path in files if path.suffix == ".ckpt")
 
 
+def test_a_defence_that_no_clean_run_has_is_named_in_the_picture(tmp_path):
+    metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
+    for attack, budget, defence in (("clean", 0.0, "none"), ("Random", 0.01, "forest")):
+        result = {"attack": attack, "budget": budget, "defence": defence, "targets": [7], "metrics": metrics}
+        write(tmp_path / "results" / f"{attack}.json", json.dumps({**result, "detection": {}}))
+    write_report(tmp_path, [7])
+    assert "<!-- forest -->" in (tmp_path / "robustness.svg").read_text()
+
+
 @pytest.fixture
 def again(shop, reported, tmp_path):
     """A copy of the report, and what begins its undefended part again: says which results are new, and which models."""
@@ -324,6 +352,13 @@ def test_a_result_of_before_an_option_existed_stays(again):
     write(kept, json.dumps(result))
     shutil.rmtree(again.out / "runs" / CLEAN)
     assert again() == (set(), set())
+
+
+def test_a_baseline_that_counts_is_reported_too(shop):
+    out, config = shop / "counted", CONFIGS / "model" / "popularity.yaml"
+    given = ["--data", str(shop / "clean"), "--model", f"[{config}]", "--attacks", "[Random]", "--budgets", "[0.05]"]
+    assert main(["robustness", *given, "--seeds", "[1]", "--out", str(out)]) == 0
+    assert (out / "robustness.md").read_text().count("| none | 1 |") == 2
 
 
 def test_two_attacks_of_one_name_are_refused(shop, capsys):

@@ -40,7 +40,7 @@ class Log:
     def is_fake(self) -> Bool[np.ndarray, "U"]:
         """Which users were made up by ``seqrec poison``, as the manifest marks them.
 
-        Training reads them like all others; they are never evaluated and never counted in popularity.
+        Training reads them like all others; they are never evaluated, and the training counts of items leave them out.
         """
         marked = self.manifest.get("poison", {}).get("fake_users", {"first": 0, "count": 0})
         users = np.arange(len(self.offsets) - 1)

@@ -12,6 +12,7 @@ from lightning import LightningModule
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.evaluation.meter import Meter
+from seqrec.objectives.base import EqualWeights, Reweighter
 from seqrec.recommenders.base import Recommender
 
 
@@ -26,6 +27,9 @@ class RankingTask(LightningModule):
         catalog: the items to choose from, with their training counts.
         recommender: builds the recommender once the catalog is known.
         cutoffs: list lengths k at which the metrics are taken, each at least 1.
+
+    Attributes:
+        reweighter: how much each prediction counts in training; all the same where a task does not say.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class RankingTask(LightningModule):
         super().__init__()
         self.catalog_fingerprint = catalog.fingerprint
         self.recommender = recommender(catalog)
+        self.reweighter: Reweighter = EqualWeights()
         self.cutoffs = tuple(cutoffs)
         self.metrics: dict[str, float] = {}
         self.meter = self._new_meter()

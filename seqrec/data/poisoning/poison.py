@@ -54,8 +54,8 @@ def poison(
 
     Attacks: Random, Bandwagon, ProfileCopy, DP, Rev, LokiLike; their settings follow as --attack.NAME VALUE.
 
-    The fakes are marked in the manifest: training reads them as it reads everyone, evaluation and popularity do not,
-    and the passport of every result counts them. Running it again with the same settings does nothing.
+    The fakes are marked in the manifest: training reads them as it reads everyone, evaluation and the training counts
+    of items do not, and the passport of every result counts them. Running it again with the same settings does nothing.
 
     Args:
         data: folder of a clean prepared data set.
