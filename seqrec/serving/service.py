@@ -216,7 +216,7 @@ def _state(place: Place) -> schemas.ModelState:
     model = place.model
     return schemas.ModelState(
         name=model.name,
-        items=len(model.retriever.catalog),
+        items=model.n_items,
         max_length=model.retriever.max_length,
         streams=model.streams.continues,
         reads_times=model.reads_clock,

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from small_bundles import LEARNED, LENGTH, a_bundle, part, recipe
 
 from seqrec.export.bundle import read_bundle, write_bundle
+from seqrec.export.changes import remove_items
 from seqrec.export.retriever import Retriever
 from seqrec.export.users import remember_users
 from seqrec.sequences import Sequences
@@ -130,6 +131,14 @@ def test_a_search_finds_words_in_any_order_and_ids_and_shows_the_popular_first(c
     assert found("item-150")[0] == "item-150"
     assert found("no such thing") == []
     assert found("(.*") == []
+
+
+def test_items_that_were_removed_are_nowhere_to_be_found(own_bundle, tmp_path):
+    remove_items(own_bundle, "item-001,item-004")
+    with TestClient(build_app(own_bundle, SQLiteStore(tmp_path / "events.sqlite"), watch=0.0)) as client:
+        assert ids(client.get("/items", params={"limit": 3}).json()) == ["item-000", "item-002", "item-003"]
+        assert ids(client.get("/items", params={"search": "item-001"}).json()) == []
+        assert client.get("/health").json()["models"]["bundle"]["items"] == 198
 
 
 def test_influence_is_the_fall_of_the_score_when_an_event_is_left_out(client, retriever):
