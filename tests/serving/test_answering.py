@@ -15,7 +15,10 @@ from seqrec.export.retriever import Retriever
 from seqrec.export.users import remember_users
 from seqrec.sequences import Sequences
 from seqrec.serving.app import build_app
-from seqrec.serving.store import SQLiteStore
+from seqrec.serving.filters import Filters
+from seqrec.serving.models import Model
+from seqrec.serving.questions import AboutHistories, AboutUser, answer_all
+from seqrec.serving.store import SQLiteStore, StoreError
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +233,23 @@ def test_a_store_that_is_away_is_said_to_be_and_all_else_goes_on(windowed, tmp_p
         ):
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store")
         assert client.post("/recommend", json={"histories": [["item-001"]]}).status_code == 200
+
+
+def test_a_store_that_is_away_is_asked_once_for_all_who_wait(windowed, tmp_path, monkeypatch):
+    store, asked = SQLiteStore(tmp_path / "events.sqlite"), []
+    model = Model(windowed, store, "bundle")
+
+    def away(user, start=0):
+        asked.append(user)
+        raise StoreError("away")
+
+    monkeypatch.setattr(store, "events", away)
+    users = [AboutUser(model, f"user {n}", 5, True, None, Filters()) for n in range(20)]
+    history = AboutHistories(model, [["item-001"]], None, 5, True, None, Filters())
+    *failures, (found,) = answer_all([*users, history])
+    assert asked == ["user 0"]
+    assert [str(failure) for failure in failures] == ["away"] * 20
+    assert found == model.retriever.recommend(["item-001"], 5)
 
 
 def test_health_says_which_bundles_answer(client):
