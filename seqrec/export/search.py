@@ -40,9 +40,11 @@ def best_rows(
     """
     if not torch.isfinite(queries).all():
         raise FloatingPointError("The encoder answers NaN or infinity; export a run that did not diverge.")
-    found = _quickly(index, queries, k, seen, offered) if index.quick is not None and admitted is None else None
+    # Owner and row in one number, each pair once, however often an event is repeated.
+    left_out = torch.unique(seen.owners * len(offered) + seen.items)
+    found = _quickly(index, queries, k, left_out, offered) if index.quick is not None and admitted is None else None
     if found is None:
-        found = _exactly(index, queries, k, seen, offered if admitted is None else admitted)
+        found = _exactly(index, queries, k, left_out, offered if admitted is None else admitted)
     return ranking.best_candidates(queries, index.keys, found, k)
 
 
@@ -57,13 +59,13 @@ def most_alike(
 
 
 def _quickly(
-    index: KeyIndex, queries: Float[Tensor, "B K"], k: int, seen: Sequences, offered: Bool[Tensor, "N"]
+    index: KeyIndex, queries: Float[Tensor, "B K"], k: int, left_out: Int[Tensor, "P"], offered: Bool[Tensor, "N"]
 ) -> Int[Tensor, "B C"] | None:
     """Unseen offered rows that a quick index takes for the best, at least k each; None where it does not find them."""
-    width = index.overfetch * (k + _MARGIN) + _most(seen)
+    width = index.overfetch * (k + _MARGIN) + _most(left_out, len(offered))
     while width <= _LARGEST_SHARE * len(offered):
         rows, _ = index.search(queries, width)
-        rows = rows.masked_fill(~offered[rows.clamp(min=0)] | _listed(rows, seen, len(offered)), -1)
+        rows = rows.masked_fill(~offered[rows.clamp(min=0)] | _listed(rows, left_out, len(offered)), -1)
         if bool(((rows >= 0).sum(1) >= k).all()):
             return rows
         width *= 4
@@ -71,7 +73,7 @@ def _quickly(
 
 
 def _exactly(
-    index: KeyIndex, queries: Float[Tensor, "B K"], k: int, seen: Sequences, admitted: Bool[Tensor, "N"]
+    index: KeyIndex, queries: Float[Tensor, "B K"], k: int, left_out: Int[Tensor, "P"], admitted: Bool[Tensor, "N"]
 ) -> Int[Tensor, "B C"]:
     """Unseen admitted rows that hold the k best of each query, however FAISS rounds; -1 fills up.
 
@@ -80,24 +82,23 @@ def _exactly(
     n_items, n_admitted = len(admitted), int(admitted.sum())
     among = None if n_admitted == n_items else admitted
     doubt = 2 * (queries.shape[1] + 2) * 2.0**-23 * queries.norm(dim=1) * index.longest
-    width = min(k + _most(seen) + _MARGIN, n_admitted)
+    width = min(k + _most(left_out, n_items) + _MARGIN, n_admitted)
     while width:
         rows, scores = index.search_among(queries, width, among)
         worst = scores[:, -1]
-        left_out = _listed(rows, seen, n_items)
-        rows, scores = rows.masked_fill(left_out, -1), scores.masked_fill(left_out, -torch.inf)
+        seen = _listed(rows, left_out, n_items)
+        rows, scores = rows.masked_fill(seen, -1), scores.masked_fill(seen, -torch.inf)
         if width == n_admitted or bool((worst < scores.topk(k, dim=1).values[:, -1] - doubt).all()):
             return rows
         width = min(4 * width, n_admitted)
     return torch.full((len(queries), 1), -1)
 
 
-def _most(seen: Sequences) -> int:
+def _most(left_out: Int[Tensor, "P"], n_items: int) -> int:
     """The most that a history leaves out."""
-    return int(seen.lengths.max()) if len(seen) else 0
+    return int((left_out // n_items).bincount(minlength=1).max())
 
 
-def _listed(rows: Int[Tensor, "B C"], seen: Sequences, n_items: int) -> Bool[Tensor, "B C"]:
-    """Which of the rows of each history are among what it has seen."""
-    owners = torch.arange(rows.shape[0])[:, None]
-    return torch.isin(owners * n_items + rows, seen.owners * n_items + seen.items)
+def _listed(rows: Int[Tensor, "B C"], left_out: Int[Tensor, "P"], n_items: int) -> Bool[Tensor, "B C"]:
+    """Which of the rows of each history it leaves out."""
+    return torch.isin(torch.arange(rows.shape[0])[:, None] * n_items + rows, left_out)

@@ -61,6 +61,7 @@ class Model:
         known = "\n".join([fingerprint(bundle.recommender), *sorted(bundle.removed)])
         self.fingerprint = hashlib.sha256(known.encode()).hexdigest()
         self.streams = Streams(self.retriever, store, slot, self.fingerprint)
+        self._removed = bundle.removed
         _ = self._shelf  # made now, not when somebody waits
 
     def unknown(self, items: Sequence[str]) -> list[str]:
@@ -85,10 +86,16 @@ class Model:
         best = found.with_columns(exact).sort("exact", descending=True, maintain_order=True).head(limit)
         return [Found(*line) for line in best.select("item_id", "title", "count").iter_rows()]
 
+    @property
+    def n_items(self) -> int:
+        """How many items there are that were not removed."""
+        return self._shelf.height
+
     @cached_property
     def _shelf(self) -> pl.DataFrame:
         catalog = self.retriever.catalog
         table = pl.DataFrame([catalog.ids, catalog.titles, catalog.table["count"]])
+        table = table.filter(~pl.col("item_id").is_in(list(self._removed)))
         text = pl.concat_str("title", "item_id", separator="\n").str.to_lowercase().alias("text")
         return table.with_columns(text).sort("count", descending=True, maintain_order=True)
 

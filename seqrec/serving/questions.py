@@ -9,6 +9,7 @@ from typing import Any
 
 from seqrec.serving.filters import Filters
 from seqrec.serving.models import Model
+from seqrec.serving.store import StoreError
 
 
 class Question(ABC):
@@ -53,7 +54,7 @@ class AboutHistories(Question):
 
 @dataclass(frozen=True)
 class AboutUser(Question):
-    """What follows the events of this user? Recommendations, or None of whom nothing is known."""
+    """What follows the events of this user? Recommendations, None of whom nothing is known, or a StoreError."""
 
     model: Model
     user: str
@@ -64,11 +65,18 @@ class AboutUser(Question):
 
     @property
     def kind(self) -> Hashable:
-        return self
+        return id(self.model)
 
     def answers(self, alike: Sequence[Any]) -> list[Any]:
-        answer = self.model.streams.recommend(self.user, self.k, self.exclude_seen, self.asked_at, self.filters)
-        return [answer for _ in alike]
+        answers: dict[AboutUser, Any] = {}
+        try:
+            for each in dict.fromkeys(alike):
+                answers[each] = self.model.streams.recommend(
+                    each.user, each.k, each.exclude_seen, each.asked_at, each.filters
+                )
+        except StoreError as failure:  # who comes later would wait as long for the same
+            return [answers.get(each, failure) for each in alike]
+        return [answers[each] for each in alike]
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,8 @@ class Service:
         chosen = self._model(model)
         filters = _filters(allow, deny or (), categories)
         found = await self._models.ask(AboutUser(chosen, user, k, exclude_seen, _moment(chosen, asked_at), filters))
+        if isinstance(found, StoreError):
+            raise found
         if found is None:
             raise HTTPException(404, f"Nothing is known of user '{user}'; send what they do to /events first.")
         return schemas.Items.model_construct(items=found)
@@ -216,7 +218,7 @@ def _state(place: Place) -> schemas.ModelState:
     model = place.model
     return schemas.ModelState(
         name=model.name,
-        items=len(model.retriever.catalog),
+        items=model.n_items,
         max_length=model.retriever.max_length,
         streams=model.streams.continues,
         reads_times=model.reads_clock,

@@ -19,6 +19,7 @@ from seqrec.data.errors import InputError
 
 _SECONDS_A_WRITER_WAITS = 30.0
 _SECONDS_A_MEMORY_WAITS = 0.05
+_SECONDS_FOR_REDIS = 1.0  # unless its URL says otherwise
 _DAYS_A_MEMORY_LASTS = 30
 _TABLES = """
 CREATE TABLE IF NOT EXISTS events (
@@ -176,7 +177,9 @@ class RedisStore(Store):
                 "A store in Redis needs redis, which is not installed; run pip install 'seqrec[serve]'."
             ) from error
         try:
-            self._redis: Any = redis.Redis.from_url(url)
+            self._redis: Any = redis.Redis.from_url(
+                url, socket_timeout=_SECONDS_FOR_REDIS, socket_connect_timeout=_SECONDS_FOR_REDIS
+            )
             self._failure: type[Exception] = redis.RedisError
             self._redis.ping()
         except (redis.RedisError, ValueError) as error:

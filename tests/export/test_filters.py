@@ -10,6 +10,7 @@ from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.export.answers import recommend
 from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.filters import Filters
 from seqrec.export.index_kinds import IndexKind
 from seqrec.export.retriever import Retriever
 
@@ -156,3 +157,13 @@ def test_a_catalog_without_categories_says_so(tmp_path):
     write_bundle(build_recommender(RECIPE, catalog), tmp_path / "bundle", recipe=RECIPE, config={}, max_length=20)
     with pytest.raises(InputError, match="items of this bundle have no categories"):
         Retriever.load(tmp_path / "bundle").recommend(["a"], categories=["x"])
+
+
+def test_an_unknown_category_among_very_many_is_answered_briefly():
+    kinds = [[f"kind {row:05d}"] for row in range(10_000)]
+    catalog = Catalog(
+        pl.DataFrame({"item_id": [f"{row}" for row in range(10_000)], "count": [1] * 10_000, "categories": kinds})
+    )
+    with pytest.raises(InputError, match="and 9,950 more; ask") as refusal:
+        Filters(catalog).admitted(None, (), ["Shoes"])
+    assert len(str(refusal.value)) < 2_000

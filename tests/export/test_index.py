@@ -165,3 +165,13 @@ def test_an_index_built_on_a_gpu_is_written_for_both(kind, tmp_path, monkeypatch
     nothing, offered = nothing_seen(queries), torch.ones(N, dtype=torch.bool)
     one, other = (best_rows(each, queries, K, nothing, offered)[0] for each in (on_gpu, on_cpu))
     assert (one == other).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_who_plays_the_same_over_and_over_is_answered_quickly(built, kind, monkeypatch):
+    index, (_, queries) = built[kind][0], some_keys()
+    seen, offered = range(50), torch.ones(N, dtype=torch.bool)
+    wanted = best_rows(index, queries[:2], 1, Sequences.pack([seen, []]), offered)
+    monkeypatch.delattr(KeyIndex, "search_among")  # an exact search needs it
+    repeated = best_rows(index, queries[:2], 1, Sequences.pack([[*seen] * 400, []]), offered)
+    assert torch.equal(repeated[0], wanted[0])

@@ -10,11 +10,15 @@ from fastapi.testclient import TestClient
 from small_bundles import LEARNED, LENGTH, a_bundle, part, recipe
 
 from seqrec.export.bundle import read_bundle, write_bundle
+from seqrec.export.changes import remove_items
 from seqrec.export.retriever import Retriever
 from seqrec.export.users import remember_users
 from seqrec.sequences import Sequences
 from seqrec.serving.app import build_app
-from seqrec.serving.store import SQLiteStore
+from seqrec.serving.filters import Filters
+from seqrec.serving.models import Model
+from seqrec.serving.questions import AboutHistories, AboutUser, answer_all
+from seqrec.serving.store import SQLiteStore, StoreError
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +136,14 @@ def test_a_search_finds_words_in_any_order_and_ids_and_shows_the_popular_first(c
     assert found("(.*") == []
 
 
+def test_items_that_were_removed_are_nowhere_to_be_found(own_bundle, tmp_path):
+    remove_items(own_bundle, "item-001,item-004")
+    with TestClient(build_app(own_bundle, SQLiteStore(tmp_path / "events.sqlite"), watch=0.0)) as client:
+        assert ids(client.get("/items", params={"limit": 3}).json()) == ["item-000", "item-002", "item-003"]
+        assert ids(client.get("/items", params={"search": "item-001"}).json()) == []
+        assert client.get("/health").json()["models"]["bundle"]["items"] == 198
+
+
 def test_influence_is_the_fall_of_the_score_when_an_event_is_left_out(client, retriever):
     past = [*history(3, LENGTH + 2), "nonsense"]
     told = client.post("/influence", json={"history": past, "target": "item-111"}).json()["events"]
@@ -221,6 +233,23 @@ def test_a_store_that_is_away_is_said_to_be_and_all_else_goes_on(windowed, tmp_p
         ):
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store")
         assert client.post("/recommend", json={"histories": [["item-001"]]}).status_code == 200
+
+
+def test_a_store_that_is_away_is_asked_once_for_all_who_wait(windowed, tmp_path, monkeypatch):
+    store, asked = SQLiteStore(tmp_path / "events.sqlite"), []
+    model = Model(windowed, store, "bundle")
+
+    def away(user, start=0):
+        asked.append(user)
+        raise StoreError("away")
+
+    monkeypatch.setattr(store, "events", away)
+    users = [AboutUser(model, f"user {n}", 5, True, None, Filters()) for n in range(20)]
+    history = AboutHistories(model, [["item-001"]], None, 5, True, None, Filters())
+    *failures, (found,) = answer_all([*users, history])
+    assert asked == ["user 0"]
+    assert [str(failure) for failure in failures] == ["away"] * 20
+    assert found == model.retriever.recommend(["item-001"], 5)
 
 
 def test_health_says_which_bundles_answer(client):

@@ -209,6 +209,19 @@ def test_a_link_brings_the_history_back(page, windowed):
     page.wait(lambda: page.texts("#history .title") == ["Green thing number 7", "Blue thing number 50"])
 
 
+def test_a_link_that_broke_on_its_way_brings_back_what_it_can(browser, service, windowed):
+    page = Page(browser, f"{service.url}/#item-001,50%zz,item-002")
+    page.shows(best(windowed, ["item-001", "item-002"]))
+    assert page.texts("#history li .id") == ["item-001", "item-002"]
+
+
+def test_a_link_of_more_events_than_can_be_explained_brings_the_newest(browser, service):
+    page = Page(browser, f"{service.url}/#" + ",".join(f"item-{n % 150:03d}" for n in range(230)))
+    page.wait(lambda: page.all("#history .measure"))
+    assert page.text("#history-title") == "History (200)"
+    assert not page.one("#trouble").is_displayed()
+
+
 @pytest.mark.parametrize("width", [320, 375])
 def test_nothing_sticks_out_on_a_phone(page, width):
     size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": True}

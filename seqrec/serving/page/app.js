@@ -21,8 +21,17 @@ function remember() {
 }
 
 function recall() {
-  const ids = window.location.hash.slice(1).split(",").filter(Boolean);
-  history = ids.map((id) => ({ id: decodeURIComponent(id), title: null, time: now() }));
+  const ids = window.location.hash.slice(1).split(",").filter(Boolean).flatMap(decoded);
+  history = ids.slice(-MOST_EVENTS).map((id) => ({ id, title: null, time: now() }));
+}
+
+// A link may break on its way: what is no id any more is left out.
+function decoded(id) {
+  try {
+    return [decodeURIComponent(id)];
+  } catch {
+    return [];
+  }
 }
 
 function now() {
