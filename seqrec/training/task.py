@@ -97,11 +97,12 @@ class NextItemTask(RankingTask):
             )
 
         self.reweighter.begin(lambda: self.trainer.datamodule.audience)  # type: ignore[attr-defined]
-        waiting, lasting = self.reweighter.trail.active_from, self.trainer.max_epochs or -1
-        if 0 < lasting <= waiting:
+        waiting = self.reweighter.trail.active_from
+        if waiting and 0 < (self.trainer.max_epochs or -1) <= waiting:
             warnings.warn(
                 f"{type(self.reweighter).__name__} weighs users once {waiting} epochs are done, but training ends "
-                f"after {lasting}, so it will change nothing; set model.reweighter.init_args.active_from lower.",
+                f"after {self.trainer.max_epochs}, so it will change nothing; set "
+                "model.reweighter.init_args.active_from lower.",
                 stacklevel=2,
             )
 
