@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import yaml
 
 from seqrec.data.errors import InputError
+from seqrec.lightning_cli import complete_config
 
 # What says where a run lies and how much it tells, and not what comes out.
 BESIDE = ("run", "config", "ckpt_path", "verbose")
@@ -30,19 +29,13 @@ def demand_same(kept: Path, option: str, arguments: Sequence[str]) -> None:
         InputError: with the keys that differ.
     """
     old = json.loads(kept.read_text())["config"] if kept.suffix == ".json" else yaml.safe_load(kept.read_text())
-    new = {name: value for name, value in parsed(arguments).items() if name not in BESIDE}
+    new = {name: value for name, value in complete_config(arguments).items() if name not in BESIDE}
     found = list(_differing(old, new))
     if found:
         raise InputError(
             f"{kept} was made with another config, which differs in {', '.join(found[:3])}; choose another {option}, "
             "or remove what is there."
         )
-
-
-def parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """The whole config that `seqrec fit` makes of its arguments."""
-    command = [sys.executable, "-m", "seqrec.cli", "fit", *arguments, "--print_config"]
-    return yaml.safe_load(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:

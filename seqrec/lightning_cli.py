@@ -97,7 +97,7 @@ def _with_nulls(args: Sequence[str]) -> Iterator[str]:
                 yield value
 
 
-def complete_config(args: list[str]) -> dict[str, Any]:
+def complete_config(args: Sequence[str]) -> dict[str, Any]:
     """The complete config of a fit that is told this; nothing is built or trained."""
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
         SeqrecCLI("fit", [*args, "--print_config"])

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from seqrec.data.errors import InputError
+from seqrec.lightning_cli import complete_config
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 
 import fusion
-import kept_configs
 import quality
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def recipe(tmp_path, monkeypatch) -> Path:
 
 def test_a_kept_result_is_that_of_its_config_or_refused(recipe):
     options = argparse.Namespace(config=recipe, plugins=[], runs=Path("runs"), results=Path("results"))
-    config = kept_configs.parsed([f"--config={recipe}", "--seed_everything=1"])
+    config = complete_config([f"--config={recipe}", "--seed_everything=1"])
     del config["data"]["num_workers"]  # of a version that did not have it
     kept = Path("results/recipe/sasrec-seed1/result.json")
     kept.parent.mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(rec
     """Each run is answered by the config that it would have."""
 
     def measure(options, variant, seed, prepared, withheld):
-        return {"config": kept_configs.parsed(fusion.told(options, variant, seed, prepared)), "metrics": {}}
+        return {"config": complete_config(fusion.told(options, variant, seed, prepared)), "metrics": {}}
 
     def fuse(config: Path, vectors: str) -> None:
         arguments = ["fusion.py", str(config), "--vectors", vectors, "--variants", "text-frozen", "--results=results"]

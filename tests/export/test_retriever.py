@@ -143,7 +143,7 @@ def test_the_command_answers_files_of_events_and_of_lists_alike(tmp_path, shop):
         item.item_id for item in retriever.recommend(histories[3], k=4)
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ["bundle", "lists.parquet", "events.parquet", "lists-out.parquet", "events-out.parquet"]
+        [".bundle.lock", "bundle", "lists.parquet", "events.parquet", "lists-out.parquet", "events-out.parquet"]
     )
 
 
