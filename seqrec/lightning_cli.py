@@ -69,7 +69,9 @@ class FinishedRun(Action):
                     f"{config} does not exist, so {values} is not the folder of a run; name another with --run, or "
                     f"run `seqrec fit --run {values}` with a config first."
                 )
+            asked = cfg.get("ckpt_path")
             ActionConfigFile.apply_config(parser, cfg, "config", str(config))
+            cfg["ckpt_path"] = asked  # where an earlier fit went on from says nothing of what is to be looked at
         cfg["run"] = str(values)
 
 
@@ -169,7 +171,9 @@ class SeqrecCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         chosen = self.config[self.command]
-        text = self._parser(self.command).dump(chosen, skip_none=False)
+        kept = chosen.clone()
+        kept.ckpt_path = None  # what a run is does not depend on where it went on
+        text = self._parser(self.command).dump(kept, skip_none=False)
         folder = Path(chosen.run)
         callbacks = [
             RunRecord(yaml.safe_load(text), text),

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+import yaml
 
 from seqrec.cli import ORDER, main
 from seqrec.data.log import Log
@@ -92,6 +93,17 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(shop, straigh
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not all(torch.equal(when_killed[name], resumed[name]) for name in whole)
+
+
+def test_a_run_that_went_on_is_tested_at_its_best_epoch(shop):
+    assert main(command(shop, "fit", "went-on", "--trainer.max_epochs=1")) == 0
+    assert main(command(shop, "fit", "went-on", "--trainer.max_epochs=2", "--ckpt_path=last")) == 0
+    config = shop / "went-on" / "config.yaml"
+    assert yaml.safe_load(config.read_text())["ckpt_path"] is None
+    config.write_text(config.read_text().replace("ckpt_path: null", "ckpt_path: last"))  # as it once was kept
+    (shop / "went-on" / "checkpoints" / "last.ckpt").unlink()
+    assert main(["test", f"--run={shop / 'went-on'}", "--verbose=false"]) == 0
+    assert main(["test", "--ckpt_path=last", f"--run={shop / 'went-on'}", "--verbose=false"]) == 2
 
 
 def test_a_kill_while_checkpoints_are_written_leaves_those_before_whole(shop, monkeypatch):
