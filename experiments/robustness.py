@@ -73,7 +73,7 @@ def defences(names: list[str], folder: Path, vectors: Path) -> list[Path]:
         source, reads_texts, settings = DEFENCES[name]
         config = yaml.safe_load((CONFIGS / source).read_text())
         if reads_texts or settings:
-            told = {"vectors": str(vectors.absolute())} if reads_texts else {}
+            told = {"vectors": str(vectors)} if reads_texts else {}
             config["model"]["reweighter"]["init_args"].update(told | settings)
         made.append(folder / f"{name}.yaml")
         write(made[-1], yaml.safe_dump(config))
