@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from seqrec.data.errors import InputError
-from seqrec.lightning_cli import complete_config
+from seqrec.lightning_cli import complete_config, differing
 
 # What says where a run lies and how much it tells, and not what comes out.
 BESIDE = ("run", "config", "ckpt_path", "verbose")
@@ -30,19 +29,9 @@ def demand_same(kept: Path, option: str, arguments: Sequence[str]) -> None:
     """
     old = json.loads(kept.read_text())["config"] if kept.suffix == ".json" else yaml.safe_load(kept.read_text())
     new = {name: value for name, value in complete_config(arguments).items() if name not in BESIDE}
-    found = list(_differing(old, new))
+    found = list(differing(old, new))
     if found:
         raise InputError(
             f"{kept} was made with another config, which differs in {', '.join(found[:3])}; choose another {option}, "
             "or remove what is there."
         )
-
-
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    for name in new:
-        if name not in old or old[name] == new[name]:
-            continue
-        if isinstance(old[name], Mapping) and isinstance(new[name], Mapping):
-            yield from _differing(old[name], new[name], f"{within}{name}.")
-        else:
-            yield f"{within}{name}"

@@ -8,7 +8,7 @@ import logging
 import re
 import warnings
 from argparse import Action
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,20 @@ def complete_config(args: Sequence[str]) -> dict[str, Any]:
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
         SeqrecCLI("fit", [*args, "--print_config"])
     return yaml.safe_load(printed.getvalue())
+
+
+def differing(recorded: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """The keys of which a recorded config says something else than a complete one does now.
+
+    A key that only one of both has is of another version of the code and does not count.
+    """
+    for name in now:
+        if name not in recorded or recorded[name] == now[name]:
+            continue
+        if isinstance(recorded[name], Mapping) and isinstance(now[name], Mapping):
+            yield from differing(recorded[name], now[name], f"{within}{name}.")
+        else:
+            yield f"{within}{name}"
 
 
 class SeqrecCLI(LightningCLI):

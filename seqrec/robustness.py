@@ -167,6 +167,8 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
 
 def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[int]) -> bool:
     """Whether there is a result, of this data and config, that says where these targets stand."""
+    from seqrec.lightning_cli import differing
+
     if not kept.is_file():
         return False
     result = json.loads(kept.read_text())
@@ -174,15 +176,8 @@ def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[
         result["targets"] == pushed
         and {f"t_hr@{k}" for k in cutoffs} <= result["metrics"].keys()
         and result["passport"]["dataset"] == recipe["dataset"]
-        and _agrees(_without_places(result["config"]), recipe["config"])
+        and not any(differing(_without_places(result["config"]), recipe["config"]))
     )
-
-
-def _agrees(recorded: Any, now: Any) -> bool:
-    """Whether a record says what a config says now; what it does not name did not exist yet."""
-    if isinstance(recorded, dict) and isinstance(now, dict):
-        return all(name in now and _agrees(value, now[name]) for name, value in recorded.items())
-    return recorded == now
 
 
 def _begin(run: Path, recipe: dict[str, Any]) -> None:
