@@ -15,7 +15,7 @@ from seqrec.data.errors import InputError
 def turn(folder: Path) -> Iterator[None]:
     """Wait until nobody else changes the bundle in this folder; others wait until the block ends.
 
-    A lock beside the folder says so, which the system frees when its owner dies.
+    A lock beside the folder says so, which the system frees when its owner dies; a file that stands for one is no lock.
 
     Raises:
         InputError: no lock can be had there.
@@ -23,7 +23,7 @@ def turn(folder: Path) -> Iterator[None]:
     folder = folder.absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise InputError(

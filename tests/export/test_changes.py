@@ -1,5 +1,8 @@
 """Items that are added, blocked and removed after training, and a folder that is whole at every moment."""
 
+import errno
+import fcntl
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -280,3 +283,14 @@ def test_a_bundle_is_read_whatever_became_of_the_file_of_vectors(tmp_path, name)
     for n, width in ((N, 16), (N - 1, 12)):  # another encoder; an item is gone
         vectors(n, width)
         assert Retriever.load(tmp_path / "bundle").recommend(["001"], 20) == wanted
+
+
+def test_where_there_are_no_locks_nobody_changes_a_bundle(bundle, monkeypatch):
+    """A lock that the system does not know would outlive who had it."""
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match="could not be locked"):
+        block_items(bundle, "002")
