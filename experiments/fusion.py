@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import polars as pl
 import torch
 import yaml
 from kept_configs import demand_same
+from quality import seqrec
 
 from seqrec.data.errors import InputError
 from seqrec.evaluation import metrics
@@ -109,10 +109,6 @@ def by_frequency(ranks: pl.DataFrame) -> list[dict]:
             }
         )
     return fifths
-
-
-def seqrec(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "seqrec.cli", *arguments], check=True)
 
 
 if __name__ == "__main__":

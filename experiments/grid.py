@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="a file such as experiments/studies/s1.yaml")
+    parser.add_argument("study", type=Path, help="a file such as experiments/studies/s1-beauty.yaml")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder for the runs themselves")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "studies", help="folder for what is kept")
     parser.add_argument("--rows", nargs="+", help="only these rows")

@@ -64,7 +64,10 @@ def run(options: argparse.Namespace, seed: int) -> dict:
 
 
 def seqrec(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "seqrec.cli", *arguments], check=True)
+    """Run a command, and end as it did where it failed: it has said why."""
+    status = subprocess.run([sys.executable, "-m", "seqrec.cli", *arguments]).returncode
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

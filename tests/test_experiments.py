@@ -59,6 +59,13 @@ def test_a_kept_result_is_that_of_its_config_or_refused(recipe):
         quality.run(options, 1)
 
 
+def test_a_command_that_fails_ends_the_program_as_it_ended_itself(recipe, capfd):
+    with pytest.raises(SystemExit) as ended:
+        quality.seqrec("fit", "--config=nowhere.yaml")
+    assert ended.value.code == 2
+    assert capfd.readouterr().err == "seqrec: error: There is no file nowhere.yaml.\n"
+
+
 def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(recipe, monkeypatch):
     """Each run is answered by the config that it would have."""
 

@@ -82,7 +82,7 @@ def read_study(path: Path) -> Study:
         InputError: it cannot be read, a key is unknown, missing or of the wrong kind, or a config does not exist.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; name a study file such as experiments/studies/s1.yaml.")
+        raise InputError(f"{path} does not exist; name a study file such as experiments/studies/s1-beauty.yaml.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
