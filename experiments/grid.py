@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=HERE / "results" / "studies", help="folder for what is kept")
     parser.add_argument("--rows", nargs="+", help="only these rows")
     parser.add_argument("--data", nargs="+", help="only these data sets")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds, and the searches before them")
     parser.add_argument("--any-code", action="store_true", help="count as done what another version of the code did")
     parser.add_argument("--list", action="store_true", help="say what is done and what is left, and do nothing")
     options = parser.parse_args()
@@ -39,7 +40,9 @@ def main() -> int:
     jobs = [
         job
         for job in jobs_of(study, Places(options.runs, options.results, options.any_code))
-        if job.label in (options.rows or study.rows) and job.data in (options.data or study.data)
+        if job.label in (options.rows or study.rows)
+        and job.data in (options.data or study.data)
+        and (not options.seeds or job.seed in (None, *options.seeds))
     ]
     if options.list:
         for job in jobs:

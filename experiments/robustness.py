@@ -21,9 +21,11 @@ ATTACKS = ("Random", "Bandwagon", "ProfileCopy", "DP", "Rev", "LokiLike")
 BUDGETS = (0.01, 0.03)
 # The config of each defence, whether it reads texts, and what else its reweighter is told.
 DEFENCES = {
-    "lorec": ("study/lorec.yaml", True, {}),
+    "lorec": ("study/lorec.yaml", True, {"sees": "fit"}),
+    "lorec-by-states": ("study/lorec.yaml", True, {}),
     "lorec-without-texts": ("study/lorec.yaml", False, {}),
-    "lorec-without-entropy": ("study/lorec.yaml", True, {"entropy_weight": 0.0}),
+    "lorec-without-agreement": ("study/lorec.yaml", True, {"sees": "fit", "knowledge_weight": 0.0}),
+    "lorec-without-entropy": ("study/lorec.yaml", True, {"sees": "fit", "entropy_weight": 0.0}),
     "text-detector": ("plugin/detector.yaml", True, {}),
     "isolation-forest": ("plugin/isolation-forest.yaml", False, {}),
     "adversarial": ("plugin/adversarial.yaml", False, {}),

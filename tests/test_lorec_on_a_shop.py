@@ -77,7 +77,7 @@ def reached(prepared: Path, targets: list[int], reweighter: Reweighter) -> dict[
 def test_lorec_holds_down_what_an_attack_pushes(shop):
     attacked = Log.open(shop / "attacked")
     targets = attacked.manifest["poison"]["target_rows"]
-    lorec = LoRec(str(shop / "vectors.parquet"), active_from=4, period=1, late_period=1, batch_users=64)
+    lorec = LoRec(str(shop / "vectors.parquet"), "fit", active_from=4, period=1, late_period=1, batch_users=64)
     clean = reached(shop / "clean", targets, EqualWeights())
     undefended = reached(shop / "attacked", targets, EqualWeights())
     defended = reached(shop / "attacked", targets, lorec)

@@ -1,4 +1,5 @@
-"""What the texts of a user's items say about the user: the mean of the vectors that an encoder made of them."""
+"""What the texts of a user's items say about the user: the mean of the vectors that an encoder made of them, and how
+well each of them fits the others."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
 from seqrec.semantics.vector_files import read_vectors
@@ -38,3 +40,16 @@ def of_users(vectors: Float[Tensor, "N S"], histories: Sequences) -> Float[Tenso
     sums = vectors.new_zeros(len(histories), vectors.shape[1]).index_add_(0, owners, vectors[items])
     counts = vectors.new_zeros(len(histories)).index_add_(0, owners, known[items])
     return sums / counts.clamp(min=1)[:, None]
+
+
+def fit(vectors: Float[Tensor, "N S"], counts: Int[Tensor, "N"], histories: Sequences) -> Float[Tensor, "T 2"]:
+    """Of every event, the cosine of its item's vector and the sum of those of the other events of its history, and
+    ``log(1 + count)`` of the item. Where either vector is zero, the cosine is the mean of all that are defined."""
+    items, owners = histories.items, histories.owners
+    directions = F.normalize(vectors, dim=1)[items]
+    sums = directions.new_zeros(len(histories), directions.shape[1]).index_add_(0, owners, directions)
+    others = sums[owners] - directions
+    agreement = F.cosine_similarity(directions, others, dim=1)
+    defined = (directions != 0).any(1) & (others.norm(dim=1) > 1e-6)
+    agreement = torch.where(defined, agreement, agreement[defined].mean() if defined.any() else 0.0)
+    return torch.stack([agreement, counts[items].float().log1p()], dim=1)

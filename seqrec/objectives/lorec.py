@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,8 @@ from seqrec.objectives.calibrator import Calibrator, seen_by
 from seqrec.objectives.users import UserReweighter
 from seqrec.recommenders.base import Encoded
 from seqrec.sequences import Sequences
+
+Sight = Literal["states", "fit"]
 
 
 class LoRec(UserReweighter):
@@ -33,10 +35,16 @@ class LoRec(UserReweighter):
     this is a fraudster, is replaced by the mean text vector of the user's items, which any encoder of texts makes; the
     task divides by the sum of the weights, not by the number of predictions; the calibrator is narrower (32 and 64
     instead of twice the recommender's width and 128), which costs less, and see ``Calibrator``. A training slice
-    of a user is read whole, its newest event included.
+    of a user is read whole, its newest event included. ``sees="fit"`` is ours: a recommender with a free vector per
+    item learns the fakes it trains on by heart, and not the known fraudsters, so states tell these from all users,
+    fakes included, while texts and counts say the same of both. In the paper item vectors are functions of texts, which
+    leaves less to learn by heart.
 
     Args:
         vectors: Parquet file of text vectors of the items, see ``read_vectors``; None leaves their branch out.
+        sees: what the calibrator looks at: ``"states"``, as in the paper, the key of each event's item beside the state
+            after the event; or ``"fit"``, how the text of each event agrees with those of the others in its history,
+            and how common its item is. The latter needs ``vectors``.
         active_from: epochs after which the weights count, at least 0.
         period: epochs between two updates of the standing until then, at least 1.
         late_period: epochs between two updates after that, at least 1.
@@ -58,6 +66,7 @@ class LoRec(UserReweighter):
     def __init__(
         self,
         vectors: str | None = None,
+        sees: Sight = "states",
         active_from: int = 30,
         period: int = 5,
         late_period: int = 10,
@@ -89,6 +98,12 @@ class LoRec(UserReweighter):
         for name, (value, lowest) in least.items():
             if value < lowest:
                 raise ValueError(f"{name} of LoRec is {value}; it must be at least {lowest}.")
+        if sees not in get_args(Sight) or (sees == "fit" and vectors is None):
+            raise ValueError(
+                f"sees of LoRec is '{sees}' and vectors is {vectors}; set sees to 'states', or to 'fit' and "
+                "vectors to a file of text vectors."
+            )
+        self.sees: Sight = sees
         self.vectors, self.max_length, self.seed = vectors, max_length, seed
         self.active_from, self.period, self.late_period = active_from, period, late_period
         self.passes, self.batch_users = passes, batch_users
@@ -101,6 +116,7 @@ class LoRec(UserReweighter):
         self._everyone = Sequences.pack([])
         self.trail.active_from = active_from
         self._texts: tuple[Tensor, Tensor] | None = None
+        self._fit: Float[Tensor, "T 2"] | None = None
         # In a list, so that the run's own optimiser does not find them.
         self._learner: list[tuple[Calibrator, torch.optim.Optimizer]] = []
         self._stored: dict[str, Any] | None = None
@@ -116,6 +132,9 @@ class LoRec(UserReweighter):
             texts = knowledge.text_vectors(self.vectors, self.audience.catalog)
             everyone, known = self.audience.histories, self.audience.fraudsters
             self._texts = knowledge.of_users(texts, everyone), knowledge.of_users(texts, known)
+            if self.sees == "fit":
+                counts = torch.tensor(self.audience.catalog.counts)
+                self._fit = knowledge.fit(texts, counts, Sequences.concat([everyone, known]))
         self.trail.known = self.audience.fraudsters
         self._everyone = Sequences.concat([self.audience.histories, self.audience.fraudsters])
         if self.standing is None:
@@ -139,7 +158,9 @@ class LoRec(UserReweighter):
 
     @torch.no_grad()
     def look(self, read: Callable[[Batch], Encoded]) -> Float[Tensor, "T W"]:
-        """What the calibrator sees of everyone, users first: read once for an epoch, held in half precision."""
+        """What the calibrator sees of everyone, users first: states are read once for an epoch, in half precision."""
+        if self._fit is not None:
+            return self._fit
         batches = torch.arange(len(self._everyone)).split(self.batch_users)
         return torch.cat([seen_by(read(as_batch(self._everyone.chosen(rows)))).bfloat16() for rows in batches])
 

@@ -194,7 +194,37 @@ def test_what_texts_say_of_a_user_is_their_mean_over_items_that_have_one(tmp_pat
     assert found.tolist() == [[0.5, 1.5], [1.0, 0.0], [0.0, 0.0]]
 
 
+def test_how_a_text_fits_the_others_of_its_history_by_hand():
+    vectors = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    counts = torch.tensor([0, 1, 7, 3])
+    found = knowledge.fit(vectors, counts, Sequences.pack([[0, 1, 2], [0], [1, 3]]))
+    half = 0.5**0.5
+    # Of the first history: (1, 0) and the sum of (0, 1) and (h, h), and so on; the others have nothing to be compared with.
+    first = torch.nn.functional.cosine_similarity(
+        torch.tensor([[1.0, 0.0], [0.0, 1.0], [half, half]]),
+        torch.tensor([[half, 1 + half], [1 + half, half], [1.0, 1.0]]),
+    )
+    torch.testing.assert_close(found[:3, 0], first)
+    torch.testing.assert_close(found[3:, 0], first.mean().expand(3))
+    torch.testing.assert_close(found[:, 1], counts[[0, 1, 2, 0, 1, 3]].float().log1p())
+
+
+def test_what_fits_is_seen_without_asking_the_recommender(tmp_path):
+    file = tmp_path / "vectors.parquet"
+    random = np.random.default_rng(0)
+    pl.DataFrame({"item_id": CATALOG.ids, "vector": random.standard_normal((N_ITEMS, 3)).tolist()}).write_parquet(file)
+    lorec = begun(vectors=str(file), sees="fit", period=1)
+
+    def never(_):
+        raise AssertionError("the recommender was asked")
+
+    lorec.end_epoch(1, never)
+    assert lorec.look(never).shape == (len(lorec._everyone.items), 2)
+
+
 def test_a_mistake_is_answered_with_the_remedy(tmp_path):
+    with pytest.raises(ValueError, match="set sees to 'states', or to 'fit' and vectors"):
+        LoRec(sees="fit")
     with pytest.raises(ValueError, match=r"data\.fraudsters"):
         LoRec().begin(lambda: Audience(CATALOG, 1, torch.arange(1), Sequences.pack([[1]]), Sequences.pack([])))
     with pytest.raises(ValueError, match="does not exist"):
