@@ -199,7 +199,7 @@ def test_how_a_text_fits_the_others_of_its_history_by_hand():
     counts = torch.tensor([0, 1, 7, 3])
     found = knowledge.fit(vectors, counts, Sequences.pack([[0, 1, 2], [0], [1, 3]]))
     half = 0.5**0.5
-    # Of the first history: (1, 0) and the sum of (0, 1) and (h, h), and so on; the others have nothing to be compared with.
+    # (1, 0) and the sum of (0, 1) and (h, h), and so on; those of the other histories have nothing to be compared with.
     first = torch.nn.functional.cosine_similarity(
         torch.tensor([[1.0, 0.0], [0.0, 1.0], [half, half]]),
         torch.tensor([[half, 1 + half], [1 + half, half], [1.0, 1.0]]),
