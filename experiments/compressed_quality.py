@@ -7,13 +7,19 @@ One file per run is kept; a run that was stopped goes on where it was. See exper
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import yaml
-from quality import seqrec
+from quality import once
 from rich.console import Console
 from rich.table import Table
+
+from seqrec.board.statistics import Draws
+from seqrec.data.errors import InputError
+from seqrec.training.record import write
 
 HERE = Path(__file__).parent
 
@@ -30,29 +36,21 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results" / "compressed")
     options = parser.parse_args()
     parts = ["recent", "whole", *(f"{k}-tokens" for k in options.tokens)]
-    figures = {part: [result(options, part, seed)["metrics"]["ndcg@10"] for seed in options.seeds] for part in parts}
-    show(figures)
+    show({part: [gains(options, part, seed) for seed in options.seeds] for part in parts})
 
 
-def result(options: argparse.Namespace, part: str, seed: int) -> dict:
-    """What one run reached, trained and tested first where it is not there yet."""
+def gains(options: argparse.Namespace, part: str, seed: int) -> pl.DataFrame:
+    """NDCG@10 of each user of one run, trained and tested first where it is not there yet."""
     config = stacked(options.configs)
     name = f"{Path(config['data']['prepared']).name}-{options.configs[-1].stem}-{options.older}-{options.recent}"
-    kept, folder = options.results / name / f"{part}-seed{seed}.json", options.runs / name / f"{part}-seed{seed}"
-    if not kept.is_file():
-        if not (folder / "fit.json").is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "stack.yaml").write_text(yaml.safe_dump(changed(config, part, options), sort_keys=False))
-            goes_on = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
-            settings = [f"--{setting}" for setting in options.set]
-            own = [f"--config={folder / 'stack.yaml'}", f"--run={folder}", f"--seed_everything={seed}"]
-            seqrec("fit", *own, *settings, *goes_on)
-        seqrec("test", f"--run={folder}")
-        found = json.loads((folder / "result.json").read_text())
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.with_suffix(".tmp").write_text(json.dumps(found, indent=2) + "\n")
-        kept.with_suffix(".tmp").replace(kept)
-    return json.loads(kept.read_text())
+    folder, kept = (place / name / f"{part}-seed{seed}" for place in (options.runs, options.results))
+    stack = folder / "stack.yaml"
+    write(stack, yaml.safe_dump(changed(config, part, options), sort_keys=False))
+    settings = [f"--{setting}" for setting in options.set]
+    once([f"--config={stack}", f"--run={folder}", f"--seed_everything={seed}", *settings], folder, kept / "result.json")
+    rank = pl.col("rank")
+    gain = pl.when(rank <= 10).then(1 / (rank + 1).log(2)).otherwise(0.0)
+    return pl.read_parquet(kept / "ranks.parquet").select("user", gain=gain).sort("user")
 
 
 def changed(config: dict, part: str, options: argparse.Namespace) -> dict:
@@ -84,14 +82,26 @@ def merge(into: dict, other: dict) -> None:
             into[key] = value
 
 
-def show(figures: dict[str, list[float]]) -> None:
-    means = {part: sum(values) / len(values) for part, values in figures.items()}
-    gap = means["whole"] - means["recent"]
-    table = Table("", "NDCG@10", "share of the gap")
-    for part, mean in means.items():
-        table.add_row(part, f"{mean:.4f}", f"{(mean - means['recent']) / gap:.2f}" if gap > 0 else "no gap")
+def show(runs: dict[str, list[pl.DataFrame]]) -> None:
+    """Means over seeds, and the share of the gap with the interval of drawing the users anew."""
+    users = runs["recent"][0]["user"].to_numpy()
+    rows = {part: np.mean([run["gain"].to_numpy() for run in seeds], axis=0) for part, seeds in runs.items()}
+    drawn = dict(zip(rows, Draws(np.stack(list(rows.values())), users).drawn.T, strict=True))
+    gap, gaps = rows["whole"].mean() - rows["recent"].mean(), drawn["whole"] - drawn["recent"]
+    table = Table("", "NDCG@10", "sd over seeds", "share of the gap", "95 % interval")
+    for part, values in rows.items():
+        spread = (
+            np.std([run["gain"].to_numpy().mean() for run in runs[part]], ddof=1) if len(runs[part]) > 1 else np.nan
+        )
+        low, high = np.quantile((drawn[part] - drawn["recent"]) / gaps, [0.025, 0.975])
+        share = f"{(values.mean() - rows['recent'].mean()) / gap:.2f}"
+        table.add_row(part, f"{values.mean():.4f}", f"{spread:.4f}", share, f"{low:.2f} to {high:.2f}")
     Console().print(table)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"compressed_quality: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -11,6 +11,7 @@ import matplotlib.ticker
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+import numpy as np
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -41,6 +42,30 @@ def main() -> None:
         f"reading one more event of a remembered history, {streaming['threads']} CPU threads",
         "milliseconds",
     )
+    for found in sorted((options.results / "compressed").glob("*-sasrec-*")):
+        draw_compressed(options.docs / f"compressed-{found.name}.svg", found, options.results)
+
+
+def draw_compressed(out: Path, found: Path, results: Path) -> None:
+    """What tokens cost and what they reach, between recent events alone and the whole history."""
+    speed = json.loads((results / "compressed_speed.json").read_text())["cpu"]
+    data, _, older, recent = found.name.rsplit("-", 3)
+    taken = speed["figures"]["SASRec"][f"{older}/{recent}"]["median_milliseconds"]
+    named = {"recent": "recent events alone", "whole": "whole history"}
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for part in sorted({path.name.rpartition("-seed")[0] for path in found.iterdir()}):
+        reached = [
+            json.loads(path.read_text())["metrics"]["ndcg@10"] for path in found.glob(f"{part}-seed*/result.json")
+        ]
+        name = named.get(part, part.replace("-", " "))
+        spread = float(np.std(reached)) if len(reached) > 1 else 0.0
+        axes.errorbar([taken[name]], [float(np.mean(reached))], [spread], marker="o", label=name)
+    title = f"{data}: {older} older and {recent} recent events, SASRec of width {speed['dim']}"
+    axes.set(xscale="log", xlabel=f"milliseconds of a request of {speed['users']} users", ylabel="NDCG@10", title=title)
+    axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axes.legend(fontsize="small")
+    figure.savefig(out, metadata={"Date": None})
+    print(out)
 
 
 def draw(out: Path, lines: dict[str, dict[str, Any]], title: str, unit: str) -> None:

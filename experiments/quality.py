@@ -46,6 +46,17 @@ def run(options: argparse.Namespace, seed: int) -> dict:
     name = f"{options.config.parent.name}/{'+'.join(config.stem for config in stack)}-seed{seed}"
     folder, kept = options.runs / name, options.results / name / "result.json"
     told = [*(f"--config={config}" for config in stack), f"--run={folder}", f"--seed_everything={seed}"]
+    return once(told, folder, kept)
+
+
+def once(told: list[str], folder: Path, kept: Path) -> dict:
+    """What is kept of a run, trained and tested first where it is not there yet; the ranks are kept beside it.
+
+    Args:
+        told: what `seqrec fit` is told.
+        folder: of the run.
+        kept: the `result.json` that is kept.
+    """
     if kept.is_file():
         demand_same(kept, "--results", told)
     else:

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from seqrec.data.errors import InputError
@@ -12,6 +13,7 @@ from seqrec.lightning_cli import complete_config
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 
+import compressed_quality
 import fusion
 import quality
 
@@ -86,3 +88,12 @@ def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(rec
     hstu.write_text(RECIPE)
     fuse(hstu, "other.parquet")
     assert len(list(Path("results").rglob("*.json"))) == 2
+
+
+def test_the_share_of_a_gap_by_hand(capsys):
+    half = pl.DataFrame({"user": [0, 1], "gain": [0.25, 0.75]})
+    none, whole = (pl.DataFrame({"user": [0, 1], "gain": [gain, gain]}) for gain in (0.0, 1.0))
+    compressed_quality.show({"recent": [none], "whole": [whole], "4-tokens": [half]})
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if "4-tokens" in line)
+    assert line.replace("│", " ").split() == ["4-tokens", "0.5000", "nan", "0.50", "0.25", "to", "0.75"]
