@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 import yaml
 from quality import once
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from seqrec.board.statistics import Draws
 from seqrec.data.errors import InputError
+from seqrec.evaluation.metrics import ndcg
 from seqrec.training.record import write
 
 HERE = Path(__file__).parent
@@ -48,9 +50,9 @@ def gains(options: argparse.Namespace, part: str, seed: int) -> pl.DataFrame:
     write(stack, yaml.safe_dump(changed(config, part, options), sort_keys=False))
     settings = [f"--{setting}" for setting in options.set]
     once([f"--config={stack}", f"--run={folder}", f"--seed_everything={seed}", *settings], folder, kept / "result.json")
-    rank = pl.col("rank")
-    gain = pl.when(rank <= 10).then(1 / (rank + 1).log(2)).otherwise(0.0)
-    return pl.read_parquet(kept / "ranks.parquet").select("user", gain=gain).sort("user")
+    ranks = pl.read_parquet(kept / "ranks.parquet").sort("user")
+    gain = ndcg(torch.from_numpy(ranks["rank"].to_numpy().copy()), 10).numpy()
+    return ranks.select("user").with_columns(gain=gain)
 
 
 def changed(config: dict, part: str, options: argparse.Namespace) -> dict:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -97,3 +98,17 @@ def test_the_share_of_a_gap_by_hand(capsys):
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if "4-tokens" in line)
     assert line.replace("│", " ").split() == ["4-tokens", "0.5000", "nan", "0.50", "0.25", "to", "0.75"]
+
+
+def test_gains_of_a_run_are_those_of_its_ranks(tmp_path, monkeypatch):
+    def once(told, folder, kept):
+        kept.parent.mkdir(parents=True)
+        pl.DataFrame({"user": [2, 0, 1], "rank": [10, 0, 9]}).write_parquet(kept.parent / "ranks.parquet")
+
+    monkeypatch.setattr(compressed_quality, "once", once)
+    config = tmp_path / "sasrec.yaml"
+    config.write_text("data: {prepared: shop}")
+    options = argparse.Namespace(configs=[config], older=3, recent=2, set=[], runs=tmp_path, results=tmp_path / "kept")
+    found = compressed_quality.gains(options, "recent", 1)
+    assert found["user"].to_list() == [0, 1, 2]
+    assert found["gain"].to_list() == pytest.approx([1.0, 1 / math.log2(11), 0.0])
