@@ -1,5 +1,4 @@
-"""What the texts of a user's items say about the user: the mean of the vectors that an encoder made of them, and how
-well each of them fits the others."""
+"""What the texts of a user's items say about the user: their mean, and how well each of them fits the others."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):
 
 
 def test_there_are_the_six_studies_of_the_leaderboard_and_two_of_positions():
-    assert [path.stem for path in STUDIES if path.stem.startswith("positions")] == ["positions", "positions-ml-1m"]
+    assert [path.stem for path in STUDIES if path.stem.startswith("positions")] == ["positions-ml-1m", "positions"]
     others = [path.stem.partition("-")[0] for path in STUDIES if not path.stem.startswith("positions")]
     assert others == ["s1", "s2", "s3", "s4", "s5", "s6"]
 
