@@ -37,6 +37,10 @@ def main() -> int:
         for name in wanted or []:
             if name not in known:
                 raise InputError(f"{options.study} has no '{name}'; there are {', '.join(known)}.")
+    seeds = {*study.seeds, *(seed for row in study.rows.values() for seed in row.seeds or ())}
+    for seed in options.seeds or []:
+        if seed not in seeds:
+            raise InputError(f"{options.study} has no seed {seed}; there are {', '.join(map(str, sorted(seeds)))}.")
     jobs = [
         job
         for job in jobs_of(study, Places(options.runs, options.results, options.any_code))

@@ -128,15 +128,15 @@ class LoRec(UserReweighter):
                 "LoRec learns from known fraudsters, and the data made none; set data.fraudsters to "
                 "seqrec.data.poisoning.known.KnownFraudsters."
             )
+        self._everyone = Sequences.concat([self.audience.histories, self.audience.fraudsters])
         if self.vectors is not None:
             texts = knowledge.text_vectors(self.vectors, self.audience.catalog)
             everyone, known = self.audience.histories, self.audience.fraudsters
             self._texts = knowledge.of_users(texts, everyone), knowledge.of_users(texts, known)
             if self.sees == "fit":
                 counts = torch.tensor(self.audience.catalog.counts)
-                self._fit = knowledge.fit(texts, counts, Sequences.concat([everyone, known]))
+                self._fit = knowledge.fit(texts, counts, self._everyone)
         self.trail.known = self.audience.fraudsters
-        self._everyone = Sequences.concat([self.audience.histories, self.audience.fraudsters])
         if self.standing is None:
             self.standing = torch.full((len(self.audience.histories),), standing.FIRST, dtype=torch.double)
         elif self.standing.numel() != len(self.audience.histories):

@@ -219,7 +219,9 @@ def test_what_fits_is_seen_without_asking_the_recommender(tmp_path):
         raise AssertionError("the recommender was asked")
 
     lorec.end_epoch(1, never)
-    assert lorec.look(never).shape == (len(lorec._everyone.items), 2)
+    texts, counts = knowledge.text_vectors(str(file), CATALOG), torch.tensor(CATALOG.counts)
+    parts = [knowledge.fit(texts, counts, part) for part in (audience().histories, audience().fraudsters)]
+    torch.testing.assert_close(lorec.look(never), torch.cat(parts))  # users first
 
 
 def test_a_mistake_is_answered_with_the_remedy(tmp_path):
