@@ -18,4 +18,4 @@ class FullSoftmax(Objective):
     """
 
     def forward(self, encoded: Encoded) -> Float[Tensor, "M"]:
-        return linear_cross_entropy(encoded.queries, encoded.keys(None), encoded.batch.targets)
+        return linear_cross_entropy(encoded.queries, encoded.keys(None), encoded.batch.targets, encoded.weights)

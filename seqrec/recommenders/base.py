@@ -38,6 +38,8 @@ class Encoded:
         views: the newest state of each history of each view, by name.
         scores: inner products of queries and keys to scores, each by itself.
         parts: item rows to the vectors that an item's vector is made of, say one of its own and one of its text.
+        weights: what the loss of each prediction is going to be multiplied by, which is the task's to do; None until a
+            reweighter has said. It is here for objectives that save work by knowing.
     """
 
     batch: Batch
@@ -48,6 +50,7 @@ class Encoded:
     views: dict[str, Tensor] = field(default_factory=dict)
     scores: Callable[[Tensor], Tensor] = inner_products
     parts: Callable[[Tensor], tuple[Tensor, ...]] = no_parts
+    weights: Float[Tensor, "M"] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -109,7 +110,7 @@ class NextItemTask(RankingTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         encoded = self.recommender.encode(batch)
         weighting = self.reweighter(encoded)
-        losses = weighting.weights * self.objective(encoded)
+        losses = weighting.weights * self.objective(replace(encoded, weights=weighting.weights))
         # Gathered with gradients: each device gets the gradient of the global mean times their number, and the average
         # that the devices take next undoes the factor.
         totals = torch.stack([losses.sum(), weighting.weights.sum()])

@@ -32,6 +32,44 @@ def test_values_and_gradients_equal_plain_cross_entropy_in_float64(n_queries, n_
     )
 
 
+@pytest.mark.parametrize("received", [1.0, 0.037, -2.0, "others"])
+@pytest.mark.parametrize("some_are_zero", [False, True])
+def test_weights_told_beforehand_change_no_gradient_whether_true_or_not(received, some_are_zero):
+    queries, keys, targets = _problem(257, 1_000)
+    told = torch.rand(257, dtype=torch.float64)
+    if some_are_zero:
+        told[::3] = 0
+    true = torch.rand(257, dtype=torch.float64) if received == "others" else told * received
+    ours = linear_cross_entropy(queries, keys, targets, told)
+    plain = F.cross_entropy(queries @ keys.T, targets, reduction="none")
+    torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        _gradients(ours, true, queries, keys), _gradients(plain, true, queries, keys), rtol=1e-9, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_that_turn_out_true_spare_the_second_walk_over_all_scores(dtype, monkeypatch):
+    walks = []
+    true_walk = cross_entropy._walk
+    monkeypatch.setattr(cross_entropy, "_walk", lambda *args: walks.append(1) or true_walk(*args))
+    queries, keys, targets = _problem(5_000, 40, dtype=dtype)
+    weights = torch.rand(5_000)
+    for told, expected in ((weights, 1), (weights.flip(0), 2), (None, 2)):
+        walks.clear()
+        losses = linear_cross_entropy(queries, keys, targets, told)
+        (losses * weights).sum().div(weights.sum()).backward()
+        assert len(walks) == expected
+
+
+def test_equal_weights_are_bit_identical_to_none():
+    queries, keys, targets = _problem(100, 300, dtype=torch.float32)
+    weights = torch.full((100,), 1.0)
+    told, untold = (linear_cross_entropy(queries, keys, targets, each) for each in (weights, None))
+    for one, other in zip(_gradients(told, weights, queries, keys), _gradients(untold, 1.0, queries, keys), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_float32_stays_close_to_float64():
     queries, keys, targets = _problem(300, 5000)
     wide = linear_cross_entropy(queries, keys, targets)
@@ -39,15 +77,18 @@ def test_float32_stays_close_to_float64():
     torch.testing.assert_close(narrow.double(), wide, rtol=1e-5, atol=1e-5)
 
 
-def test_half_products_under_autocast_keep_three_digits():
+@pytest.mark.parametrize("told", [None, torch.linspace(0, 1, 300)], ids=["untold", "told"])
+def test_half_products_under_autocast_keep_three_digits(told):
     queries, keys, targets = _problem(300, 5000, dtype=torch.float32)
     exact = linear_cross_entropy(queries, keys, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = linear_cross_entropy(queries, keys, targets)
+        half = linear_cross_entropy(queries, keys, targets, told)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, exact, rtol=2e-2, atol=5e-2)
-    ones = torch.ones(300)
-    for ours, true in zip(_gradients(half, ones, queries, keys), _gradients(exact, ones, queries, keys), strict=True):
+    counts = torch.ones(300) if told is None else told
+    for ours, true in zip(
+        _gradients(half, counts, queries, keys), _gradients(exact, counts, queries, keys), strict=True
+    ):
         assert (ours - true).norm() < 0.02 * true.norm()
 
 
