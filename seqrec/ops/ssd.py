@@ -61,14 +61,14 @@ def _exported(
     u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, offsets: Tensor, initial: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """One chunk as long as the history."""
-    passed = (delta * decay).cumsum(0).T  # [H, T]
+    passed = (delta * decay).double().cumsum(0).T  # [H, T]
     events = torch.arange(u.shape[0], device=u.device)
     is_past = events < events[:, None]
     itself = (events == events[:, None]).to(u.dtype)
-    left = (passed[:, :, None] - passed[:, None, :]).masked_fill(~is_past, -torch.inf).exp() + itself
+    left = (passed[:, :, None] - passed[:, None, :]).to(u.dtype).masked_fill(~is_past, -torch.inf).exp() + itself
     gained = (u * delta[..., None]).transpose(0, 1)  # [H, T, P]
     read = ((c @ b.T) * left) @ gained
-    state = ((passed[:, -1:] - passed).exp()[..., None] * gained).mT @ b
+    state = ((passed[:, -1:] - passed).to(u.dtype).exp()[..., None] * gained).mT @ b
     return read.transpose(0, 1), state[None]
 
 
@@ -118,15 +118,18 @@ def _by_chunks(
         return wide.view(total, width, *x.shape[1:])
 
     u, delta, b, c = (spread(x) for x in (u, delta, b, c))
-    passed = (delta * decay).cumsum(1).transpose(1, 2)  # [K, H, C]: logarithm of what is left of the chunk's beginning
+    # [K, H, C]: logarithm of what is left of the chunk's beginning. Differences of it count, which may be tiny where it is
+    # huge, so they are taken in float64.
+    passed = (delta * decay).double().cumsum(1).transpose(1, 2)
     # An event sees itself undecayed: a constant, through which no rounding reaches the gradient of the decays.
     itself = torch.eye(width, device=u.device, dtype=u.dtype)
     not_past = torch.ones_like(itself, dtype=torch.bool).triu()
-    left = (passed[:, :, :, None] - passed[:, :, None, :]).masked_fill(not_past, -torch.inf).exp() + itself
+    left = (passed[:, :, :, None] - passed[:, :, None, :]).to(u.dtype).masked_fill(not_past, -torch.inf).exp() + itself
     gained = (u * delta[..., None]).transpose(1, 2)  # [K, H, C, P]
     within = ((c @ b.mT)[:, None] * left) @ gained
-    to_end = (passed[:, :, -1:] - passed).exp()[..., None] * gained
+    to_end = (passed[:, :, -1:] - passed).to(u.dtype).exp()[..., None] * gained
     added = to_end.mT @ b[:, None]  # [K, H, P, N]
+    passed = passed.to(u.dtype)
     before, newest = _from_chunk_to_chunk(
         added, passed[:, :, -1].exp()[:, :, None, None], first_chunk, n_chunks, initial
     )

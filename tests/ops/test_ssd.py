@@ -86,3 +86,21 @@ def test_it_is_the_selective_scan_with_one_decay_and_step_per_head():
     )
     torch.testing.assert_close(y.flatten(1), general)
     torch.testing.assert_close(newest.flatten(1, 2), states)
+
+
+@pytest.mark.parametrize("name", ["reference", "chunked", "exported"])
+def test_huge_steps_take_no_digit_from_the_small_ones_behind_them(name):
+    torch.manual_seed(0)
+    total, late = 64, 40
+    delta = torch.tensor([50.0] * 32 + [1e-4] * 32)[:, None]
+    wide = [torch.randn(total, 1, 4), delta, torch.tensor([-16.0]), torch.randn(total, 8), torch.randn(total, 8)]
+
+    def of(name, kind):
+        inputs = [x.to(kind).requires_grad_() for x in wide]
+        run = ssd_scan._exported if name == "exported" else ssd_scan
+        with using("reference" if name == "exported" else name):
+            y, newest = run(*inputs, bounds(torch.tensor([total])))
+        return y[late:], newest, *torch.autograd.grad(y[late:].sum() + newest.sum(), inputs)
+
+    for one, other in zip(of(name, torch.float32), of("reference", torch.float64), strict=True):
+        assert (one.double() - other).norm() <= 1e-5 * other.norm()
