@@ -34,12 +34,18 @@ def withhold(data: Path, out: Path, share: float = 0.1, seed: int = 0) -> None:
         seed: which ones, at least 0.
 
     Raises:
-        InputError: share or seed is out of range, or nothing is left to learn from or to ask for.
+        InputError: share or seed is out of range, the data have fake users, or nothing is left to learn from or to ask
+            for.
     """
     data, out = Path(data), Path(out)
     if not 0 < share < 1 or seed < 0:
         raise InputError(f"share is {share} and seed is {seed}. Withhold between 0 and 1 of the items, e.g. 0.1.")
     log = Log.open(data)
+    if log.is_fake.any():
+        raise InputError(
+            f"{data} has {int(log.is_fake.sum()):,} fake users, who would be asked for withheld items; withhold items of "
+            "the data set that was poisoned."
+        )
     n_items, n_users = len(log.catalog), len(log.users)
     chosen = np.random.default_rng(seed).permutation(n_items)[: round(share * n_items)]
     is_withheld = np.isin(np.arange(n_items), chosen)

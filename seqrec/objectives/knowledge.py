@@ -12,18 +12,22 @@ from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
 from seqrec.semantics.vector_files import read_vectors
+from seqrec.semantics.vectors import check_quotes
 from seqrec.sequences import Sequences
 
 
 def text_vectors(path: str, catalog: Catalog) -> Float[Tensor, "N S"]:
-    """The vector of each item of the catalog, by raw id, from a file as ``read_vectors`` wants it; zero if it has none.
+    """The vector of each item of the catalog, by raw id, from a file or folder as ``read_vectors`` wants it; zero if it
+    has none.
 
     Raises:
-        ValueError: the file is missing, is not as it should be, or has no vector for any item.
+        ValueError: the file is missing, is not as it should be, has no vector for any item, or quotes what is asked for.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path} does not exist; name a Parquet file with the columns item_id and vector.")
-    ids, vectors = read_vectors(Path(path))
+    try:
+        ids, vectors = read_vectors(Path(path))
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+    check_quotes(Path(path), catalog)
     place_of = {raw: place for place, raw in enumerate(ids)}
     places = np.array([place_of.get(raw, -1) for raw in catalog.ids])
     if (places < 0).all():

@@ -18,7 +18,7 @@ def contextual_bias(
     """The column at the position of every key, interpolated between the two next to it; zero behind the visible keys.
 
     The position of key j is ``min(Σ_{j ≤ k < n_visible} gates_k, M - 1)``. No gradient flows through a position that is
-    a whole number or that the last column bounds.
+    a whole number or that the last column bounds. Where a gate is not a number, neither are the biases up to it.
 
     Args:
         gates: what each key adds to the positions of all keys up to it, in [0, 1].
@@ -30,7 +30,7 @@ def contextual_bias(
     below = places.detach().floor()
     above = places.detach().ceil()
     share = places - below
-    low, high = (columns.gather(-1, each.long()) for each in (below, above))
+    low, high = (columns.gather(-1, each.nan_to_num().long()) for each in (below, above))
     return (low + share * (high - low)) * counts
 
 

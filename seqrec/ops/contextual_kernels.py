@@ -62,6 +62,9 @@ def _forward(first, last, gates, columns, out, n_visible):
         for j in range(n_visible[row] - 1, -1, -1):
             place += gates[row, j]
             bounded = min(place, limit)
+            if not bounded >= 0:  # no number, which is no place to read at
+                out[row, j] = np.nan
+                continue
             low = np.int32(bounded)
             share = bounded - _f32(low)
             value = columns[row, low]
@@ -78,6 +81,9 @@ def _backward(first, last, gates, columns, for_out, for_gates, for_columns, n_vi
         for j in range(n_visible[row] - 1, -1, -1):
             place += gates[row, j]
             bounded = min(place, limit)
+            if not bounded >= 0:
+                for_gates[row, j] = np.nan
+                continue
             low = np.int32(bounded)
             share = bounded - _f32(low)
             flow = for_out[row, j]

@@ -19,6 +19,7 @@ from seqrec.objectives import knowledge, standing
 from seqrec.objectives.calibrator import Calibrator, seen_by
 from seqrec.objectives.lorec import LoRec
 from seqrec.recommenders.sequential import SequentialRecommender
+from seqrec.semantics.vectors import write_vectors
 from seqrec.sequences import Sequences
 
 N_ITEMS, N_USERS, N_FAKES = 40, 60, 6
@@ -222,6 +223,16 @@ def test_what_fits_is_seen_without_asking_the_recommender(tmp_path):
     texts, counts = knowledge.text_vectors(str(file), CATALOG), torch.tensor(CATALOG.counts)
     parts = [knowledge.fit(texts, counts, part) for part in (audience().histories, audience().fraudsters)]
     torch.testing.assert_close(lorec.look(never), torch.cat(parts))  # users first
+
+
+def test_texts_may_lie_in_a_folder_of_the_embed_command_unless_it_quotes_other_training(tmp_path):
+    ids = pl.DataFrame({"item_id": CATALOG.ids})
+    vectors = np.random.default_rng(0).standard_normal((len(CATALOG), 3)).astype(np.float32)
+    write_vectors(tmp_path / "v", ids, vectors, {"kind": "items"})
+    assert np.array_equal(knowledge.text_vectors(str(tmp_path / "v"), CATALOG).numpy(), vectors)
+    write_vectors(tmp_path / "q", ids, vectors, {"kind": "items", "quotes": 3, "training": "another"})
+    with pytest.raises(ValueError, match="quote histories of another training part"):
+        LoRec(vectors=str(tmp_path / "q")).begin(audience)
 
 
 def test_a_mistake_is_answered_with_the_remedy(tmp_path):

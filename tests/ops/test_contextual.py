@@ -56,6 +56,17 @@ def test_no_gradient_flows_through_whole_positions_and_bounded_ones(name):
 
 
 @pytest.mark.parametrize("name", ["reference", *NAMES])
+def test_a_gate_that_is_no_number_spoils_the_biases_up_to_it_and_nothing_else(name):
+    gates = torch.tensor([[0.5, float("nan"), 0.5]]).requires_grad_()
+    columns = torch.tensor([[1.0, 3.0, 5.0]]).requires_grad_()
+    with using(name):
+        bias = contextual_bias(gates, columns, torch.tensor([3]))
+        torch.autograd.grad(bias.sum(), [gates, columns])
+    assert bias.isnan().tolist() == [[True, True, False]]
+    assert bias[0, 2] == 2
+
+
+@pytest.mark.parametrize("name", ["reference", *NAMES])
 def test_nothing_asks_nothing_is_said(name):
     with using(name):
         bias = contextual_bias(torch.zeros(2, 0, 0), torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.long))

@@ -76,10 +76,27 @@ def test_one_changed_bit_is_detected_and_the_file_named(tmp_path, ending, place)
     damaged.write_bytes(content)
     with pytest.raises(ValueError, match=f"{damaged.name} is missing or not what was written. Delete") as refusal:
         Store(tmp_path, {"model": "m"})
-    assert "000001-*" in str(refusal.value)
-    for file in store.folder.glob("000001-*"):
-        file.unlink()
-    assert len(Store(tmp_path, {"model": "m"})) == 6
+    (made,) = store.folder.glob("000001-*.parquet")
+    assert f"Delete {made.name} in" in str(refusal.value)
+    made.unlink()
+    repaired = Store(tmp_path, {"model": "m"})
+    assert len(repaired) == 6
+    lost = repaired.missing(KEYS)
+    repaired.append(pl.DataFrame({"key": [KEYS[row] for row in lost]}), VECTORS[lost])
+    assert np.array_equal(Store(tmp_path, {"model": "m"}).vectors(KEYS), VECTORS)
+
+
+def test_the_remedy_spares_what_another_program_wrote_beside_it(tmp_path):
+    one, other = Store(tmp_path, {"model": "m"}), Store(tmp_path, {"model": "m"})
+    one.append(pl.DataFrame({"key": KEYS[:5]}), VECTORS[:5])
+    kept = set(one.folder.glob("*.parquet"))
+    other.append(pl.DataFrame({"key": KEYS[5:]}), VECTORS[5:])
+    (damaged,) = set(one.folder.glob("*.parquet")) - kept
+    damaged.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"Delete {damaged.name} in"):
+        Store(tmp_path, {"model": "m"})
+    damaged.unlink()
+    assert np.array_equal(Store(tmp_path, {"model": "m"}).vectors(KEYS[:5]), VECTORS[:5])
 
 
 def test_vectors_that_are_gone_are_noticed(tmp_path):
