@@ -97,7 +97,9 @@ def test_what_is_left_is_a_prepared_data_set_with_the_same_result_every_time(fol
 
 
 def test_fake_users_are_never_asked_for_what_is_withheld(folder, tmp_path):
-    assert main(["poison", "--data", str(folder / "shop"), "--attack", "Random", "--out", str(tmp_path / "poisoned")]) == 0
+    assert (
+        main(["poison", "--data", str(folder / "shop"), "--attack", "Random", "--out", str(tmp_path / "poisoned")]) == 0
+    )
     with pytest.raises(InputError, match="fake users, who would be asked for withheld items"):
         withhold(tmp_path / "poisoned", tmp_path / "out", 0.2, 0)
     assert not (tmp_path / "out").exists()

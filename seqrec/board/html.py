@@ -10,9 +10,9 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from seqrec.board import figures
-from seqrec.board.markdown import CLAIM_COLUMNS, HOW_TO_READ, claim_cells, reading, warning
+from seqrec.board.markdown import CLAIM_COLUMNS, HOW_TO_READ, PARITY, claim_cells, reading, warning
 from seqrec.board.results import differences
-from seqrec.board.sections import NOT_RUN, Cell, Section, across
+from seqrec.board.sections import NOT_RUN, PUBLISHED, Cell, Section, across
 
 COMMAND = "to get it again"
 
@@ -58,7 +58,8 @@ def _section(place: int, section: Section, first: Section) -> str:
     table = _table(section.columns, rows, [row[1].text == NOT_RUN for row in rows])
     return (
         f'<section class="table" id="table-{place}"><h2>{escape(section.table.title)}</h2>{warned}'
-        f"<details><summary>Passport</summary><ul>{passport}</ul>{apart}</details>{table}{_claims(section)}"
+        f"<details><summary>Passport</summary><ul>{passport}</ul>{apart}</details>{table}{_published(section)}"
+        f"{_claims(section)}"
         f"{_figures(section)}</section>"
     )
 
@@ -81,6 +82,11 @@ def _cell(name: str, cell: Cell) -> str:
     if name == COMMAND and cell.text != "–":
         return f'<td{value}><button type="button" class="copy">copy</button> <code>{escape(cell.text)}</code></td>'
     return f"<td{value}>{escape(cell.text)}</td>"
+
+
+def _published(section: Section) -> str:
+    rows = section.published()
+    return f"<h3>{PARITY}</h3>{_table(PUBLISHED, rows, [False] * len(rows))}" if rows else ""
 
 
 def _claims(section: Section) -> str:

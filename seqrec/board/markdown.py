@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from seqrec.board.reported import Claim
 from seqrec.board.results import COMPARED, differences, shortened
-from seqrec.board.sections import Section, across
+from seqrec.board.sections import PUBLISHED, Section, across
 
 HOW_TO_READ = (
     "Numbers of different tables cannot be compared. Mean ± standard deviation over seeds. A difference is the mean "
@@ -24,6 +24,7 @@ def page(sections: Sequence[Section]) -> str:
     for section in sections:
         parts += [_heading(section), *([] if section is first else [_why_apart(first, section)]), *_warnings(section)]
         parts += [_table(section.columns, [[cell.text for cell in row] for row in section.cells()])]
+        parts += _published(section)
         parts += [_claims(section)] if section.claims else []
     parts += _across(sections)
     return "\n\n".join(parts) + "\n"
@@ -62,6 +63,14 @@ def _why_apart(first: Section, other: Section) -> str:
 
 def _warnings(section: Section) -> list[str]:
     return [f"> **Incomplete.** {warning(section)}"] if section.missing else []
+
+
+PARITY = "Published, and ours with its settings"
+
+
+def _published(section: Section) -> list[str]:
+    rows = section.published()
+    return [f"### {PARITY}", _table(PUBLISHED, [[cell.text for cell in row] for row in rows])] if rows else []
 
 
 def _claims(section: Section) -> str:

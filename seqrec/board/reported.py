@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Claim:
         kind: paper, readme, log (of a run) or thread (quoted in an issue).
         verified: whether the figures were read where their authors put them, not quoted by somebody else.
         note: what else a reader must know.
+        ours: the runs here that follow its settings, by the names of their folders without the seed.
     """
 
     model: str
@@ -59,9 +60,19 @@ class Claim:
     kind: str
     verified: bool
     note: str = ""
+    ours: Sequence[str] = ()
 
     def differences(self, table: Table) -> list[str]:
         """Why it may not be compared with a table; what the source does not say is named, too."""
+        unknown = [f"{label} not stated" for label, value, _ in self._stated(table) if value is None]
+        return [*self.contradictions(table), *unknown, "order of equal times and test targets not published"]
+
+    def contradictions(self, table: Table) -> list[str]:
+        """What its source says of the protocol, and the table was made otherwise."""
+        return [f"{label}: {words}" for label, value, words in self._stated(table) if value is not None and words]
+
+    def _stated(self, table: Table) -> list[tuple[str, Any, str]]:
+        """Of each field its label, what the source says, and that in words if the table was made otherwise."""
         passport, found = table.passport, []
         stated = {
             "kind": self.protocol.split,
@@ -71,12 +82,10 @@ class Claim:
         }
         labels = {"kind": "split", "seen_is_excluded": "seen items", "cold_targets": "cold targets"}
         for field, value in stated.items():
-            label = labels.get(field, field)
-            if value is None:
-                found.append(f"{label} not stated")
-            elif value != passport.get(field):
-                found.append(f"{label}: {_words(field, value)}")
-        return [*found, "order of equal times and test targets not published"]
+            found.append(
+                (labels.get(field, field), value, "" if value == passport.get(field) else _words(field, value))
+            )
+        return found
 
 
 def read_claims(path: Path) -> list[Claim]:
@@ -113,6 +122,9 @@ def _claim(path: Path, at: int, entry: Any, protocols: Mapping[str, Any]) -> Cla
     for name in ("model", "data", "copy", "source"):
         if not isinstance(entry[name], str) or not entry[name].strip():
             raise InputError(f"{where} has {name}: {entry[name]}; give a text.")
+    ours = entry.get("ours", [])
+    if not isinstance(ours, list) or not all(isinstance(name, str) for name in ours):
+        raise InputError(f"{where} has ours: {ours}; list the runs that follow its settings, such as [sigma-beauty].")
     return Claim(**(entry | {"protocol": protocol}))
 
 

@@ -89,6 +89,11 @@ class Result:
         return self.fields.get("study", {}).get("fingerprint", {}).get("code")
 
     @property
+    def stem(self) -> str:
+        """The name of its folder without the seed."""
+        return re.sub(r"[-_]?seed\d+$", "", self.folder.name) or self.folder.name
+
+    @property
     def ranks(self) -> Path | None:
         """The file with the rank of every target, None where it was not kept."""
         path = self.folder / "ranks.parquet"
@@ -290,7 +295,7 @@ def _rows(results: list[Result]) -> list[Row]:
     groups = [_once_each(runs) for runs in recipes.values()]
     wanted = [runs[0].name or str(runs[0].fields["model"]) for runs in groups]
     labels = [
-        label if wanted.count(label) == 1 else f"{label} ({runs[0].study or _stem(runs[0].folder)})"
+        label if wanted.count(label) == 1 else f"{label} ({runs[0].study or runs[0].stem})"
         for label, runs in zip(wanted, groups, strict=True)
     ]
     # Two recipes may come from folders of one name.
@@ -321,11 +326,6 @@ def _once_each(runs: Iterable[Result]) -> tuple[Result, ...]:
 
 def _holds(run: Result) -> tuple[bool, bool, bool]:
     return run.ranks is not None, run.study is not None, "tuning" in run.fields
-
-
-def _stem(folder: Path) -> str:
-    """The name of a run without its seed."""
-    return re.sub(r"[-_]?seed\d+$", "", folder.name) or folder.name
 
 
 def _read(path: Path) -> Result:

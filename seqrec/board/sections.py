@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from seqrec.board.statistics import CriticalDifference, Paired, critical_differe
 
 METRICS = ("recall@10", "ndcg@10", "mrr@10", "coverage@10", "popularity_rank@10")
 NOT_RUN = "not run"
+PUBLISHED = ("published row", "row here", "metric", "published", "ours", "difference", "why")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,27 @@ class Section:
         blank = [Cell("–")] * (len(self.columns) - 2)
         absent = [[Cell(name), Cell(NOT_RUN), *blank] for name in self.missing]
         return [self._cells(row) for row in self.table.rows] + absent
+
+    def published(self) -> list[list[Cell]]:
+        """What was published beside the rows here that follow its settings, a line per metric; see ``PUBLISHED``.
+
+        Nothing of what is known of its protocol may differ from that of this table.
+        """
+        lines = []
+        for claim in self.claims:
+            if claim.contradictions(self.table):
+                continue
+            why = Cell("; ".join([*claim.differences(self.table), *([claim.note] if claim.note else [])]))
+            rows = [row for row in self.table.rows if any(run.stem in claim.ours for run in row.runs)]
+            for row, (name, value) in product(rows, claim.metrics.items()):
+                ours = row.mean(name)
+                if ours is None:
+                    continue
+                gap = Cell(f"{ours - value:+.4f}" + (f" ({ours / value - 1:+.1%})" if value else ""), ours - value)
+                where = claim.kind if claim.verified else f"{claim.kind}, quoted by others"
+                whose = [Cell(f"{claim.model} ({where})"), Cell(row.label), Cell(name)]
+                lines.append([*whose, Cell(f"{value:.4f}", value), _spread(row, name), gap, why])
+        return lines
 
     def _cells(self, row: Row) -> list[Cell]:
         runs = row.runs

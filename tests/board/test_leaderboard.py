@@ -276,7 +276,7 @@ def test_it_says_where_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_recorded_results_are_read_and_become_a_page_in_seconds(tmp_path: Path):
     began = time.process_time()
-    leaderboard(ROOT / "experiments" / "results" / "quality", tmp_path / "page")
+    leaderboard([ROOT / "experiments" / "results" / name for name in ("quality", "studies")], tmp_path / "page")
     assert time.process_time() - began < 30
     assert "amazon-beauty, LeaveOneOut, seen items excluded" in (tmp_path / "page.md").read_text()
 

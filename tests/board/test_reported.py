@@ -59,6 +59,7 @@ def written(path: Path, **changed) -> Path:
         ({"metrics": {"hit@10": 0.5}}, "is one of ours"),
         ({"kind": "rumour"}, "kind must be one of"),
         ({"verified": "perhaps"}, "verified true or false"),
+        ({"ours": "sigma"}, "list the runs that follow its settings"),
     ],
 )
 def test_a_claim_that_does_not_keep_to_the_form_is_refused(tmp_path, changed, words):
@@ -74,8 +75,46 @@ def test_a_claim_says_how_it_differs_and_stands_beside_the_table_only(tmp_path):
     (claim,) = read_claims(path)
     (table,) = tables_of(read([run]))
     assert claim.differences(table)[:2] == ["seen items: ranked", "cold targets not stated"]
+    assert claim.contradictions(table) == ["seen items: ranked"]
     leaderboard(run, tmp_path / "page", reported=path)
     before, after = (tmp_path / "page.md").read_text().split("### What others report on beauty")
     assert "Wonder" not in before
     assert "| Wonder | all | 0.9870 |" in after
     assert "Not measured here and not comparable." in after
+
+
+def test_what_was_published_stands_beside_the_runs_that_follow_it_with_the_difference_and_why(tmp_path):
+    ranked = {"seen_is_excluded": False}
+    for seed, ndcg in ((1, 0.04), (2, 0.06)):
+        a_run(tmp_path / "runs", f"wonder-beauty-seed{seed}", ndcg, seed, passport=ranked)
+    a_run(tmp_path / "runs", "other-seed1", 0.09, dim=32, passport=ranked)
+    a_run(tmp_path / "runs" / "another protocol", "wonder-beauty-seed1", 0.07)
+    path = written(
+        tmp_path / "reported.yaml", model="Wonder", note="of a rerun", ours=["wonder-beauty"],
+        metrics={"ndcg@10": 0.04, "ndcg@200": 0.3, "recall@10": 0.2},
+    )  # fmt: skip
+    leaderboard(tmp_path / "runs", tmp_path / "page", reported=path)
+    said = (tmp_path / "page.md").read_text().split("### Published, and ours with its settings")[1].split("###")[0]
+    lines = [line for line in said.splitlines() if line.startswith("| Wonder")]
+    assert len(lines) == 2
+    assert (
+        "| SASRec (wonder-beauty) | ndcg@10 | 0.0400 | 0.0500 ± 0.0141 | +0.0100 (+25.0%) | cold targets not stated;"
+        in lines[0]
+    )
+    assert "recall@10 | 0.2000 | 0.1000" in lines[1]
+    assert all("of a rerun" in line and "other" not in line for line in lines)
+    assert "Published, and ours with its settings" in (tmp_path / "page.html").read_text()
+    bare = written(tmp_path / "bare.yaml", model="Wonder")
+    leaderboard(tmp_path / "runs", tmp_path / "bare", reported=bare)
+    assert "Published, and ours" not in (tmp_path / "bare.md").read_text()
+
+
+def test_runs_that_claims_name_are_configs_of_this_repository():
+    configs = {path.stem for path in (REPORTED.parents[1] / "configs" / "parity").glob("*.yaml")}
+    plugins = {path.stem for path in (REPORTED.parents[1] / "configs" / "plugin").glob("*.yaml")}
+    named = {name for claim in read_claims(REPORTED) for name in claim.ours}
+    assert named
+    for name in named:
+        config, *added = name.split("+")
+        assert config in configs
+        assert plugins.issuperset(added)

@@ -66,7 +66,9 @@ def test_equal_weights_are_bit_identical_to_none():
     queries, keys, targets = _problem(100, 300, dtype=torch.float32)
     weights = torch.full((100,), 1.0)
     told, untold = (linear_cross_entropy(queries, keys, targets, each) for each in (weights, None))
-    for one, other in zip(_gradients(told, weights, queries, keys), _gradients(untold, 1.0, queries, keys), strict=True):
+    for one, other in zip(
+        _gradients(told, weights, queries, keys), _gradients(untold, 1.0, queries, keys), strict=True
+    ):
         assert torch.equal(one, other)
 
 
