@@ -43,8 +43,8 @@ def withhold(data: Path, out: Path, share: float = 0.1, seed: int = 0) -> None:
     log = Log.open(data)
     if log.is_fake.any():
         raise InputError(
-            f"{data} has {int(log.is_fake.sum()):,} fake users, who would be asked for withheld items; withhold items of "
-            "the data set that was poisoned."
+            f"{data} has {int(log.is_fake.sum()):,} fake users, who would be asked for withheld items; withhold items "
+            "of the data set that was poisoned."
         )
     n_items, n_users = len(log.catalog), len(log.users)
     chosen = np.random.default_rng(seed).permutation(n_items)[: round(share * n_items)]

@@ -21,7 +21,8 @@ def text_vectors(path: str, catalog: Catalog) -> Float[Tensor, "N S"]:
     has none.
 
     Raises:
-        ValueError: the file is missing, is not as it should be, has no vector for any item, or quotes what is asked for.
+        ValueError: the file is missing, is not as it should be, has no vector for any item, or quotes what may be asked
+            for.
     """
     try:
         ids, vectors = read_vectors(Path(path))

@@ -28,8 +28,8 @@ def linear_cross_entropy(
         queries: one per loss.
         keys: one per class.
         targets: the class that is right, in [0, N).
-        weights: what the losses are going to be multiplied by, or a multiple of it. They are not multiplied here; gradients
-            are the same without it, but made in less time where it turns out true. None stands for equal weights.
+        weights: what the losses are going to be multiplied by, or a multiple of it. They are not multiplied here, and
+            gradients are the same without it, but made in less time where it turns out true. None: all are equal.
     """
     return F.cross_entropy(queries @ keys.T, targets, reduction="none")
 

@@ -118,8 +118,8 @@ def _by_chunks(
         return wide.view(total, width, *x.shape[1:])
 
     u, delta, b, c = (spread(x) for x in (u, delta, b, c))
-    # [K, H, C]: logarithm of what is left of the chunk's beginning. Differences of it count, which may be tiny where it is
-    # huge, so they are taken in float64.
+    # [K, H, C]: logarithm of what is left of the chunk's beginning. Differences of it count, which may be tiny where it
+    # is huge, so they are taken in float64.
     passed = (delta * decay).double().cumsum(1).transpose(1, 2)
     # An event sees itself undecayed: a constant, through which no rounding reaches the gradient of the decays.
     itself = torch.eye(width, device=u.device, dtype=u.dtype)

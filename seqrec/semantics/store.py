@@ -115,8 +115,8 @@ class Store:
                 vectors = np.load(segment, mmap_mode="r")
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ValueError(
-                f"{segment} is missing or not what was written. Delete {makes_it} in {self.folder}; what it held is then "
-                "made anew."
+                f"{segment} is missing or not what was written. Delete {makes_it} in {self.folder}; what it held is "
+                "then made anew."
             ) from error
         number = len(self._tables)
         lines = pl.DataFrame(pl.from_arrow(table))
