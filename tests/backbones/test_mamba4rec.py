@@ -56,6 +56,11 @@ def test_it_has_the_parameters_of_the_released_code():
     assert n_parameters(Mamba4Rec(64, n_layers=2)) == 128 + 2 * (38_784 + 33_472 - 128)
 
 
+@pytest.mark.parametrize(("rows", "logged"), [(3_417, 290_944), (12_102, 846_784), (17_287, 1_178_624)])
+def test_with_an_item_table_it_has_the_parameters_that_its_logs_count(rows, logged):
+    assert n_parameters(Mamba4Rec(64)) + 64 * rows == logged
+
+
 @pytest.mark.parametrize("length", [1, 3, 50])
 @pytest.mark.parametrize("d_conv", [1, 4])
 def test_a_block_is_the_recurrence_of_its_definition(length, d_conv):

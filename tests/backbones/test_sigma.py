@@ -76,6 +76,7 @@ def test_it_has_the_parameters_of_the_released_code():
     released = SIGMA(64, flip=ReleasedFlip(64))
     assert n_parameters(released) + 3_416 * 64 == 348_675
     assert n_parameters(released) + 12_101 * 64 == 904_515
+    assert n_parameters(released) + 17_286 * 64 == 1_236_355
     assert bidirectional.state_dict().keys() == causal.state_dict().keys()
 
 

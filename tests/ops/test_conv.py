@@ -12,16 +12,17 @@ LENGTHS = {
     "single events": [1, 1, 1],
     "of many lengths": [3, 1, 0, 4, 63, 2],
     "shorter than the filter": [2],
+    "of the usual lengths": [200, 63],
     "long": [2000, 3],
 }
 
 
-def problem(lengths, width, starts, has_bias=True, channels=3):
+def problem(lengths, width, starts, has_bias=True, channels=3, kind=torch.float64):
     torch.manual_seed(0)
     made = [torch.randn(sum(lengths), channels), torch.randn(channels, width)]
     made += [torch.randn(channels)] if has_bias else []
     made += [torch.randn(len(lengths), width - 1, channels)] if starts else []
-    x, weight, *others = (each.double().requires_grad_() for each in made)
+    x, weight, *others = (each.to(kind).requires_grad_() for each in made)
     bias = others.pop(0) if has_bias else None
     return (x, weight, bias, bounds(torch.tensor(lengths).long()), *others)
 
@@ -41,6 +42,17 @@ def answers(name, inputs):
 def test_implementations_agree_with_the_reference(implementation, starts, width, lengths):
     inputs = problem(lengths, width, starts)
     torch.testing.assert_close(answers(implementation, inputs), answers("reference", inputs))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)], ids=str)
+@pytest.mark.parametrize("implementation", [i.name for i in causal_conv1d.implementations])
+def test_lesser_precision_stays_close_to_float64(implementation, kind, tolerance, lengths):
+    inputs = problem(lengths, 4, starts=True, kind=kind)
+    wide = [each.detach().double().requires_grad_() if each.is_floating_point() else each for each in inputs]
+    for one, other in zip(answers(implementation, inputs), answers("reference", wide), strict=True):
+        assert one.dtype == kind
+        assert (one.double() - other).norm() <= tolerance * other.norm()
 
 
 def test_a_bias_may_be_missing():
