@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.ops.adjusted_attention import Stand, Weigh, adjusted_attention, head_scale, softmax
-from seqrec.ops.attention import bidirectional_attention, causal_attention, join, resumed_attention
+from seqrec.ops.attention import bidirectional_attention, causal_attention, joiner, resumed_attention
 from seqrec.positions.base import AttentionPosition, TurningPosition
 from seqrec.sequences import Sequences
 
@@ -59,10 +59,7 @@ class AttentionMemory:
 
     def followed_by(self, new: AttentionMemory) -> AttentionMemory:
         """What is remembered when these events happen, too."""
-
-        def both(past: Tensor, fresh: Tensor) -> Tensor:
-            return join(past, fresh, self.offsets, new.offsets)
-
+        both = joiner(self.offsets, new.offsets, len(self.keys), len(new.keys))
         return AttentionMemory(
             both(self.keys, new.keys),
             both(self.values, new.values),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -88,15 +89,25 @@ def join(
     offsets: Int[Tensor, "bounds"],
 ) -> Shaped[Tensor, "S *d"]:
     """The new rows of each history laid behind its past ones; it then begins and ends at ``past_offsets + offsets``."""
+    return joiner(past_offsets, offsets, len(past), len(new))(past, new)
+
+
+def joiner(
+    past_offsets: Int[Tensor, "bounds"], offsets: Int[Tensor, "bounds"], n_past: int, n_new: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """``join`` for several tensors of rows, which are laid alike."""
     if len(offsets) == 2:
-        return torch.cat([past.to(new.dtype), new])
+        return lambda past, new: torch.cat([past.to(new.dtype), new])
     past_places, new_places = (
-        torch.arange(len(rows), device=rows.device)
-        + torch.repeat_interleave(shift, bounds.diff(), output_size=len(rows))
-        for rows, bounds, shift in ((past, past_offsets, offsets[:-1]), (new, offsets, past_offsets[1:]))
+        torch.arange(n, device=offsets.device) + torch.repeat_interleave(shift, bounds.diff(), output_size=n)
+        for n, bounds, shift in ((n_past, past_offsets, offsets[:-1]), (n_new, offsets, past_offsets[1:]))
     )
-    joined = new.new_zeros(len(past) + len(new), *new.shape[1:])
-    return joined.index_copy(0, past_places, past.to(new.dtype)).index_copy(0, new_places, new)
+
+    def joined(past: Tensor, new: Tensor) -> Tensor:
+        rows = new.new_empty(n_past + n_new, *new.shape[1:])
+        return rows.index_copy_(0, past_places, past.to(new.dtype)).index_copy_(0, new_places, new)
+
+    return joined
 
 
 @causal_attention.exported
@@ -233,6 +244,7 @@ def _resumed_rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, key_len
         newest_key = (key_lengths - lengths)[:, None] + torch.arange(most, device=q.device)
         visible = (torch.arange(longest, device=q.device) <= newest_key[:, :, None])[:, None]
     heads = (rectangle(q, asking, most), rectangle(k, asked, longest), rectangle(v, asked, longest))
-    out = F.scaled_dot_product_attention(*heads, attn_mask=visible, dropout_p=dropout)
+    attend = _with_dropout if dropout and q.device.type == "cpu" else F.scaled_dot_product_attention
+    out = attend(*heads, attn_mask=visible, dropout_p=dropout, is_causal=False)
     flat = out.transpose(1, 2).reshape(n_histories * most, *q.shape[1:])
     return flat if asking is None else pick(flat, asking)
