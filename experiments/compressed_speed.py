@@ -9,13 +9,13 @@ import argparse
 import json
 import os
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from prepare_scale import record
 from streaming_speed import DIM
+from timing import in_turn
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.backbones.compressed import Compressed
@@ -78,25 +78,12 @@ def measured(
     taken |= in_turn({"whole history": lambda: plain(whole, every)}, max(3, repeats // 5))
     # Of each round its ratio, so that a slow moment of the machine weighs on both sides of it.
     own = taken["recent events alone"]
-    shares = {
-        name: statistics.median(a / b for a, b in zip(each, own, strict=False)) for name, each in taken.items()
-    }
+    shares = {name: statistics.median(a / b for a, b in zip(each, own, strict=False)) for name, each in taken.items()}
     return {
-        "median_milliseconds": {name: round(statistics.median(each), 3) for name, each in taken.items()},
+        "median_milliseconds": {name: round(1000 * statistics.median(each), 3) for name, each in taken.items()},
         "times_recent_events_alone": {name: round(share, 3) for name, share in shares.items()},
         "bytes_remembered_of_a_user": remembered,
     }
-
-
-def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each way in every round but the first two."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats + 2):
-        for name, work in ways.items():
-            began = time.perf_counter()
-            work()
-            taken[name].append(1000 * (time.perf_counter() - began))
-    return {name: each[2:] for name, each in taken.items()}
 
 
 if __name__ == "__main__":

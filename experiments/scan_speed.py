@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from prepare_scale import record
+from timing import in_turn
 from torch import Tensor
 
 from seqrec.ops.dispatch import using
@@ -64,12 +65,8 @@ def main() -> None:
     medians["reference, one history after the other"] = seconds(
         lambda: backward(selective_scan.reference(**problem)[0], problem), 3
     )
-    by_length, few_by_length = {}, {}
-    for length in LENGTHS:
-        for figures, count in ((by_length, histories), (few_by_length, EVENTS // length)):
-            some = inputs([length] * count)
-            taken = seconds(lambda some=some: backward(selective_scan(**some)[0], some), 3)
-            figures[length] = taken / (length * count)
+    by_length = per_event(dict.fromkeys(LENGTHS, histories), options.repeats // 4)
+    few_by_length = per_event({length: EVENTS // length for length in LENGTHS}, options.repeats // 2)
     entry = {
         "shape": {"histories": 64, "length": 50, "channels": CHANNELS, "states": STATES},
         "threads": options.threads,
@@ -121,6 +118,16 @@ def exponentials(events: int) -> Callable[[], object]:
     values = -torch.rand(events, CHANNELS, STATES)
     out = torch.empty_like(values)
     return lambda: torch.exp(values, out=out)
+
+
+def per_event(counts: dict[int, int], repeats: int) -> dict[int, float]:
+    """Median seconds per event, forward and backward, by length of the histories, of which there are so many."""
+    ways = {}
+    for length, count in counts.items():
+        some = inputs([length] * count)
+        ways[str(length)] = lambda some=some: backward(selective_scan(**some)[0], some)
+    taken = in_turn(ways, repeats)
+    return {length: statistics.median(taken[str(length)]) / (length * count) for length, count in counts.items()}
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
