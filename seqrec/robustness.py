@@ -16,6 +16,7 @@ from rich.console import Console
 from seqrec.audit import figures
 from seqrec.batch import Batch
 from seqrec.data.errors import InputError
+from seqrec.data.folders import digests_of_named
 from seqrec.data.log import Log
 from seqrec.data.poisoning.base import Attack
 from seqrec.data.poisoning.poison import poisoned
@@ -156,7 +157,12 @@ def _told(cell: Cell, folder: Path, model: list[Path]) -> tuple[list[str], dict[
         if "seed" in settings:
             settings["seed"] += cell.seed
             told.append(f"--{name}.init_args.seed={settings['seed']}")
-    return told, {"dataset": Log.open(folder).manifest["fingerprint"], "config": _without_places(config)}
+    own = _without_places(config)
+    return told, {
+        "dataset": Log.open(folder).manifest["fingerprint"],
+        "config": own,
+        "files": digests_of_named(own),
+    }
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
@@ -176,6 +182,7 @@ def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[
         result["targets"] == pushed
         and {f"t_hr@{k}" for k in cutoffs} <= result["metrics"].keys()
         and result["passport"]["dataset"] == recipe["dataset"]
+        and result.get("files", recipe["files"]) == recipe["files"]  # older results did not say
         and not any(differing(_without_places(result["config"]), recipe["config"]))
     )
 
@@ -222,6 +229,7 @@ def _measured(
         "passport": result["passport"],
         "commit": result["commit"],
         "config": result["config"],
+        "files": recipe["files"],
     }
 
 

@@ -23,7 +23,7 @@ from seqrec.evaluation.promotion import promotion
 from seqrec.objectives.trail import Trail
 from seqrec.ops.ranking import ranks_of_scores
 from seqrec.recommenders.base import Encoded, Recommender, TopK
-from seqrec.robustness import target_ranks, whole_histories
+from seqrec.robustness import _holds, _without_places, target_ranks, whole_histories
 from seqrec.robustness_report import interval, write_report
 from seqrec.sequences import Sequences
 from seqrec.training.record import write
@@ -352,6 +352,19 @@ def test_a_result_of_before_an_option_existed_stays(again):
     write(kept, json.dumps(result))
     shutil.rmtree(again.out / "runs" / CLEAN)
     assert again() == (set(), set())
+
+
+def test_a_result_of_other_texts_under_the_same_name_does_not_hold(again):
+    kept = again.out / "results" / f"{CLEAN}.json"
+    result = json.loads(kept.read_text())
+    recipe = {"dataset": result["passport"]["dataset"], "config": _without_places(result["config"])}
+    asked = (result["targets"], [10, 20, 50])
+    for of_result, of_now, holds in (({}, {}, True), ({"v": "1"}, {"v": "1"}, True), ({"v": "1"}, {"v": "2"}, False)):
+        write(kept, json.dumps(result | {"files": of_result}))
+        assert _holds(kept, recipe | {"files": of_now}, *asked) is holds
+    del result["files"]
+    write(kept, json.dumps(result))
+    assert _holds(kept, recipe | {"files": {"v": "2"}}, *asked)  # written before files were
 
 
 def test_a_baseline_that_counts_is_reported_too(shop):

@@ -6,9 +6,10 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -78,3 +79,18 @@ def digest_of_files(path: Path) -> str:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
+
+
+def digests_of_named(config: Any) -> dict[str, str]:
+    """The digest of every file and folder that a config names by a path, prepared data apart, which have their own."""
+    found: dict[str, str] = {}
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key.rpartition(".")[2] != "prepared":
+                found |= digests_of_named(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            found |= digests_of_named(value)
+    elif isinstance(config, str) and ("/" in config or os.sep in config) and Path(config).exists():
+        found[config] = digest_of_files(Path(config))
+    return found

@@ -14,6 +14,7 @@ import yaml
 
 import seqrec
 from seqrec.data.errors import InputError
+from seqrec.data.folders import digests_of_named
 from seqrec.studies.study import Row, Search, Study
 
 # Rooms and modules that no figure of a result depends on.
@@ -137,7 +138,9 @@ class Job:
         if self.seed is None:
             asked += [self.row.space, self.search.trials, self.search.seed, self.search.metric]
             asked += [self.search.warmup_epochs, self.search.first]
-        return {"config": digest(asked), "data": self._data_fingerprint, "code": code}
+        files = digests_of_named([asked[:2]])
+        named = {"files": files} if files else {}
+        return {"config": digest(asked), "data": self._data_fingerprint, "code": code, **named}
 
     @property
     def _data_fingerprint(self) -> str:

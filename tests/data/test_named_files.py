@@ -1,0 +1,23 @@
+"""What a config names is known by its content, not by its name alone."""
+
+from seqrec.data.folders import digests_of_named
+
+
+def test_files_and_folders_that_a_config_names_are_known_by_their_content(tmp_path):
+    file, folder = tmp_path / "vectors.parquet", tmp_path / "embedded"
+    file.write_bytes(b"one")
+    folder.mkdir()
+    (folder / "part").write_bytes(b"two")
+    config = {
+        "data": {"prepared": str(folder)},
+        "model": {"parts": [{"vectors": str(file)}, {"vectors": str(folder)}], "loss": "seqrec.objectives.softmax"},
+        "data.prepared": str(folder),
+        "other": str(tmp_path / "is not there"),
+        "number": 3,
+    }
+    before = digests_of_named(config)
+    assert set(before) == {str(file), str(folder)}
+    file.write_bytes(b"other")
+    after = digests_of_named(config)
+    assert after[str(file)] != before[str(file)]
+    assert after[str(folder)] == before[str(folder)]
