@@ -20,8 +20,8 @@ class Compressed(ContinuingBackbone[Any]):
     tokens read the older events, the recent events read the tokens and each other, never the older events themselves.
     With several segments the older events are cut in parts of like length, each followed by k tokens of its own; an
     event reads its own segment and all earlier tokens. What must be remembered of the past is thus k rows per segment
-    and layer, however long it was, and to read on from it costs what reading the recent events alone would. A history
-    of at most ``n_recent`` events begins with the tokens, which then know nothing.
+    and layer, however long it was, and to read on from it costs little more than reading the recent events alone. A
+    history of at most ``n_recent`` events begins with the tokens, which then know nothing.
 
     Around a recurrent backbone the tokens change little: what it carries on is of bounded size in any case.
 
