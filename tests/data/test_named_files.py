@@ -8,10 +8,11 @@ def test_files_and_folders_that_a_config_names_are_known_by_their_content(tmp_pa
     file.write_bytes(b"one")
     folder.mkdir()
     (folder / "part").write_bytes(b"two")
+    (tmp_path / "prepared").mkdir()
     config = {
-        "data": {"prepared": str(folder)},
+        "data": {"prepared": str(tmp_path / "prepared")},
         "model": {"parts": [{"vectors": str(file)}, {"vectors": str(folder)}], "loss": "seqrec.objectives.softmax"},
-        "data.prepared": str(folder),
+        "data.prepared": str(tmp_path / "prepared"),
         "other": str(tmp_path / "is not there"),
         "number": 3,
     }

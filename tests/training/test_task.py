@@ -90,6 +90,20 @@ def test_weights_penalties_and_auxiliaries_join_in():
     torch.testing.assert_close(made.training_step(BATCH, 0), expected)
 
 
+def test_the_objective_is_told_the_weights_that_its_losses_get():
+    told = []
+
+    class Listens(SquaredQuery):
+        def forward(self, encoded: Encoded):
+            told.append(encoded.weights.tolist())
+            return super().forward(encoded)
+
+    made = task(reweighter=FirstCountsTwice())
+    made.objective = Listens()
+    made.training_step(BATCH, 0)
+    assert told == [[2.0, 1.0, 1.0]]
+
+
 def supervise(made: NextItemTask, predicts_every_event: bool, target_lag: int) -> None:
     supervision = SimpleNamespace(predicts_every_event=predicts_every_event, target_lag=target_lag)
     made._trainer = SimpleNamespace(datamodule=SimpleNamespace(supervision=supervision))
