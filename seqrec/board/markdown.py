@@ -10,7 +10,8 @@ from seqrec.board.sections import PUBLISHED, Section, across
 
 HOW_TO_READ = (
     "Numbers of different tables cannot be compared. Mean ± standard deviation over seeds. A difference is the mean "
-    "over predictions of the seeds' mean NDCG@10, its interval the 95 % of a paired bootstrap over users; p is "
+    "over predictions of the seeds' mean NDCG@10, its interval the 95 % of a paired bootstrap over users, each by "
+    "itself; the row below is the next that kept the ranks of its users; p is "
     "Wilcoxon's signed-rank test over users that differ, with Holm's correction over the rows of the table; win / tie "
     "/ loss counts users. The answers use intervals that hold for all pairs of rows at once."
 )

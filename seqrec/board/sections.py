@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from seqrec.board.gains import Gains, gains_of
 from seqrec.board.mandatory import baseline, missing
 from seqrec.board.reported import Claim
 from seqrec.board.results import Result, Row, Table, tables_of
-from seqrec.board.statistics import CriticalDifference, Paired, critical_difference, holm
+from seqrec.board.statistics import CriticalDifference, Draws, Paired, critical_difference, holm
 
 METRICS = ("recall@10", "ndcg@10", "mrr@10", "coverage@10", "popularity_rank@10")
 NOT_RUN = "not run"
+NEXT = "NDCG@10 against the row below"
 PUBLISHED = ("published row", "row here", "metric", "published", "ours", "difference", "why")
 
 
@@ -51,16 +52,28 @@ class Section:
     claims: Sequence[Claim]
 
     @cached_property
+    def _draws(self) -> Draws | None:
+        return self.gains and self.gains.draws()
+
+    @cached_property
     def paired(self) -> Mapping[str, tuple[Paired, float]]:
         """Of each row that can be paired with the baseline: the comparison, and p after Holm's correction."""
-        if self.gains is None or self.baseline not in self.gains.rows:
+        if self.gains is None or self._draws is None or self.baseline not in self.gains.rows:
             return {}
-        base, draws = self.gains.rows.index(self.baseline), self.gains.draws()
+        base, draws = self.gains.rows.index(self.baseline), self._draws
         found = {
             row.label: draws.paired(at, base) for at, row in enumerate(self.gains.rows) if row is not self.baseline
         }
         corrected = holm(np.array([each.p for each in found.values()]))
         return {label: (each, float(p)) for (label, each), p in zip(found.items(), corrected, strict=True)}
+
+    @cached_property
+    def below(self) -> Mapping[str, Paired]:
+        """Of each row that kept the ranks of its users: against the next of those further down the table."""
+        if self.gains is None or self._draws is None:
+            return {}
+        places = [self.gains.rows.index(row) for row in self.table.rows if row in self.gains.rows]
+        return {self.gains.rows[at].label: self._draws.paired(at, under) for at, under in pairwise(places)}
 
     @property
     def columns(self) -> list[str]:
@@ -68,7 +81,7 @@ class Section:
         metrics = [name for name in METRICS if any(row.values(name) for row in self.table.rows)]
         return [
             *("row", "model", "seeds", "trials", *metrics),
-            *(f"NDCG@10 against {self.baseline.label}", "p (Holm)", "win / tie / loss"),
+            *(f"NDCG@10 against {self.baseline.label}", "p (Holm)", "win / tie / loss", NEXT),
             *("parameters", "minutes", "peak GiB", "s per 1,000 lists", "commit", "to get it again"),
         ]
 
@@ -109,6 +122,7 @@ class Section:
             _number(row.trials, 1.0, ",.0f"),
             *(_spread(row, name) for name in metrics),
             *self._against(row),
+            _difference(self.below[row.label]) if row.label in self.below else Cell("–"),
             _number(row.mean("parameters"), 1.0, ",.0f"),
             _number(row.mean("wall_seconds"), 60.0, ",.1f"),
             _number(row.mean("peak_memory_bytes"), 2.0**30, ",.2f"),
@@ -123,9 +137,8 @@ class Section:
             whose = "of users not kept" if not row.is_complete else f"of {self.baseline.label} not kept"
             return [Cell(f"ranks {whose}"), Cell("–"), Cell("–")]
         found, p = self.paired[row.label]
-        interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
         counts = f"{found.wins:,} / {found.ties:,} / {found.losses:,}"
-        return [Cell(interval, found.difference), Cell(p_text(p), p), Cell(counts, float(found.wins - found.losses))]
+        return [_difference(found), Cell(p_text(p), p), Cell(counts, float(found.wins - found.losses))]
 
 
 def sections_of(
@@ -179,6 +192,10 @@ def _spread(row: Row, name: str) -> Cell:
     if value is None:
         return Cell("–")
     return Cell(f"{value:,.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}"), value)
+
+
+def _difference(found: Paired) -> Cell:
+    return Cell(f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]", found.difference)
 
 
 def _number(value: float | None, unit: float, form: str) -> Cell:

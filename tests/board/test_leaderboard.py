@@ -160,6 +160,27 @@ def test_a_difference_is_given_with_interval_test_and_counts(tmp_path: Path):
         leaderboard(tmp_path / "runs", tmp_path / "page", baseline="sasrek")
 
 
+def test_every_row_is_held_against_the_next_below_it_that_kept_its_ranks(tmp_path: Path):
+    random = np.random.default_rng(0)
+    ranks = {name: random.integers(0, hardest, 300) for name, hardest in (("a", 12), ("b", 16), ("d", 60))}
+    for name, drawn in ranks.items():
+        a_measured_run(tmp_path / "runs", name, drawn.tolist(), dim=ord(name), study={"name": "made", "row": name})
+    middle = np.mean([np.where(ranks[name] < 10, 1 / np.log2(ranks[name] + 2), 0).mean() for name in "bd"])
+    a_run(tmp_path / "runs", "c", float(middle), dim=7, study={"name": "made", "row": "c"})
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    (header,) = rows_of(tmp_path / "page.md", "row | model")
+    at = header.index("NDCG@10 against the row below")
+    said = {name: rows_of(tmp_path / "page.md", f"{name} |")[0][at] for name in "abcd"}
+    assert (said["c"], said["d"]) == ("–", "–")
+    for above, under in ("ab", "bd"):
+        gains = [np.where(ranks[name] < 10, 1 / np.log2(ranks[name] + 2), 0) for name in (above, under)]
+        off = gains[0] - gains[1]
+        drawn = [off[random.integers(0, off.size, off.size)].mean() for _ in range(4000)]
+        low, high = (float(end) for end in said[above].partition("[")[2].strip("]").split(", "))
+        assert float(said[above].split()[0]) == pytest.approx(off.mean(), abs=6e-5)
+        assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.003)
+
+
 def test_a_table_without_the_mandatory_rows_says_so_on_top_and_row_by_row(tmp_path: Path):
     a_study(tmp_path / "runs")
     leaderboard(tmp_path / "runs", tmp_path / "page")
