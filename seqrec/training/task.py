@@ -106,6 +106,13 @@ class NextItemTask(RankingTask):
                 "model.reweighter.init_args.active_from lower.",
                 stacklevel=2,
             )
+        emulates = self.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+        if emulates and str(self.trainer.precision).startswith("bf16"):
+            warnings.warn(
+                f"trainer.precision is {self.trainer.precision}, but this processor has no instructions for bfloat16 "
+                "and emulates it about ten times slower than float32; pass --trainer.precision 32-true.",
+                stacklevel=2,
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         encoded = self.recommender.encode(batch)

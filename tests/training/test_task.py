@@ -1,5 +1,6 @@
 """One training step: the loss is the weighted mean, plug-ins add their terms, and impossible runs are refused."""
 
+import warnings
 from types import SimpleNamespace
 
 import polars as pl
@@ -104,9 +105,23 @@ def test_the_objective_is_told_the_weights_that_its_losses_get():
     assert told == [[2.0, 1.0, 1.0]]
 
 
-def supervise(made: NextItemTask, predicts_every_event: bool, target_lag: int) -> None:
+def supervise(made: NextItemTask, predicts_every_event: bool, target_lag: int, precision: str = "32-true") -> None:
     supervision = SimpleNamespace(predicts_every_event=predicts_every_event, target_lag=target_lag)
-    made._trainer = SimpleNamespace(datamodule=SimpleNamespace(supervision=supervision))
+    made._trainer = SimpleNamespace(datamodule=SimpleNamespace(supervision=supervision), precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("processor", "precision", "is_slow"),
+    [("AVX2", "bf16-mixed", True), ("AVX2", "32-true", False), ("AVX512", "bf16-mixed", False)],
+)
+def test_half_precision_that_the_processor_only_emulates_is_warned_of(monkeypatch, processor, precision, is_slow):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    made = task(Table)
+    supervise(made, predicts_every_event=True, target_lag=1, precision=precision)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        made.on_fit_start()
+    assert ["--trainer.precision 32-true" in str(each.message) for each in said] == [True] * is_slow
 
 
 @pytest.mark.parametrize("predicts_every_event", [True, False])
