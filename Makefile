@@ -18,8 +18,8 @@ install: .venv/installed  ## create .venv and install seqrec with everything a C
 quickstart: .venv/installed  ## simulated shop: prepare, train, test, export, recommend (a few minutes)
 	$(BIN)/python -m seqrec.quickstart
 
-test: .venv/installed  ## the whole test suite
-	$(BIN)/python -m pytest -q
+test: .venv/installed  ## the whole test suite, a process per core
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: .venv/installed  ## style and types
 	$(BIN)/ruff check .

@@ -5,6 +5,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+# Several processes of tests share the cores; this is read when torch and numba are imported, here and in commands.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    threads = str(max(1, (os.cpu_count() or 1) // int(workers)))
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
+
 import numpy as np
 import polars as pl
 import pytest
