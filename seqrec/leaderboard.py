@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from seqrec.board import html, markdown
@@ -59,31 +58,33 @@ def leaderboard(
     print(f"{' and '.join(map(str, pages))}: {runs} in {tables}.")
 
 
-def compare(first: Path, second: Path) -> None:
+def compare(first: Path, second: Path, metric: str = "ndcg@10") -> None:
     """Say how sure the difference of two models is, or which field of their passports keeps them apart.
 
     seqrec compare runs/sasrec runs/gru4rec
+    seqrec compare runs/sasrec runs/gru4rec --metric recall@20
 
     Each folder holds one run, or the seeds of one recipe; where seeds are several, a user's gain is their mean.
 
     Args:
         first: folder of a run, or of the seeds of one recipe.
         second: folder of the other.
+        metric: what a prediction is worth: recall, ndcg or mrr, and how many of a list count.
 
     Raises:
-        InputError: they answer different questions, or a folder holds several recipes.
+        InputError: they answer different questions, there is no such metric, or a folder holds several recipes.
     """
     one, other = _only_row(first), _only_row(second)
     demand_comparable(one.runs[0], other.runs[0])
     for folder, row in ((first, one), (second, other)):
-        print(f"{folder}: {row.model}, {_counted(len(row.runs), 'seed')}, {_figures(row)}")
-    gains = gains_of([one, other])
+        print(f"{folder}: {row.model}, {_counted(len(row.runs), 'seed')}, {_figures(row, metric)}")
+    gains = gains_of([one, other], metric)
     if gains is None or len(gains.rows) < 2:
         print("The ranks of their users were not both kept, so no interval can be given; run `seqrec test` again.")
         return
     found = gains.draws().paired(0, 1)
     print(
-        f"NDCG@10 of the first minus the second: {found.difference:+.4f}, 95 % over users "
+        f"{metric} of the first minus the second: {found.difference:+.4f}, 95 % over users "
         f"[{found.low:+.4f}, {found.high:+.4f}]; Wilcoxon p {p_text(found.p)}; "
         f"better for {found.wins:,} users, alike for {found.ties:,}, worse for {found.losses:,}."
     )
@@ -100,8 +101,8 @@ def _only_row(folder: Path) -> Row:
     return rows[0]
 
 
-def _figures(row: Row) -> str:
-    names: Sequence[str] = ("recall@10", "ndcg@10")
+def _figures(row: Row, metric: str) -> str:
+    names = dict.fromkeys(("recall@10", "ndcg@10", metric))
     found = []
     for name in names:
         value, spread = row.mean(name), row.spread(name)

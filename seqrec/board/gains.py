@@ -20,6 +20,7 @@ KEYS = ["user", "target", "place"]
 HISTORY = (0.0, 5.0, 10.0, 20.0, 50.0, np.inf)
 POPULARITY = (-1.0, 0.0, 5.0, 20.0, 100.0, np.inf)
 COLD = 5
+OF_RANKS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
 LEAST = 30  # predictions; fewer say nothing of a group
 
 
@@ -42,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Gains:
-    """NDCG@10 of each prediction, the mean over the seeds of a row.
+    """What each prediction is worth, NDCG@10 unless asked otherwise, the mean over the seeds of a row.
 
     Attributes:
         rows: those that kept the ranks of all their seeds.
@@ -92,12 +93,22 @@ class Gains:
         return Group(f"items at most {COLD} times in training", self.popularity <= COLD)
 
 
-def gains_of(rows: Iterable[Row]) -> Gains | None:
+def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
     """The predictions of the rows that kept the ranks of all their seeds; None where no row did.
 
+    Args:
+        rows: of one table.
+        metric: ``recall``, ``ndcg`` or ``mrr`` and how many of a list count, such as ``recall@20``.
+
     Raises:
-        InputError: a file of ranks does not hold the predictions of the others, or not those of its result.
+        InputError: a file of ranks does not hold the predictions of the others, or not those of its result; there is
+            no such metric.
     """
+    kind, _, k = metric.partition("@")
+    if kind not in OF_RANKS or not k.isdigit() or int(k) < 1:
+        raise InputError(
+            f"There is no metric '{metric}'; name one of {', '.join(OF_RANKS)} with a length, e.g. ndcg@10."
+        )
     kept = tuple(row for row in rows if row.is_complete)
     if not kept:
         return None
@@ -115,7 +126,7 @@ def gains_of(rows: Iterable[Row]) -> Gains | None:
                     "though their passports agree; run `seqrec test` for both runs again."
                 )
             about |= {name: table[name].to_numpy() for name in ("history", "popularity") if name in table.columns}
-            seeds.append(metrics.ndcg(torch.from_numpy(table["rank"].to_numpy().copy()), 10).double().numpy())
+            seeds.append(OF_RANKS[kind](torch.from_numpy(table["rank"].to_numpy().copy()), int(k)).double().numpy())
         values.append(np.mean(seeds, axis=0))
     assert first is not None
     users = first[1]["user"].to_numpy()

@@ -228,9 +228,16 @@ def test_two_runs_are_compared_on_their_users(tmp_path: Path, capsys: pytest.Cap
     compare(tmp_path / "two", tmp_path / "one")
     said = capsys.readouterr().out
     assert "SASRec, 2 seeds, recall@10" in said
-    assert "NDCG@10 of the first minus the second: +0." in said
+    assert "ndcg@10 of the first minus the second: +0." in said
     # Of the first 30 users, ranks 0 to 11 and again, 3 were at rank 0 already.
     assert "better for 27 users, alike for 33, worse for 0." in said
+    compare(tmp_path / "two", tmp_path / "one", "recall@5")
+    # 7, 7 and 1 of them were no better than rank 5.
+    assert "recall@5 of the first minus the second: +0.2500" in (said := capsys.readouterr().out)
+    assert "better for 15 users, alike for 45, worse for 0." in said
+    for metric in ("recal@5", "recall", "recall@0", "recall@five"):
+        with pytest.raises(InputError, match=f"There is no metric '{metric}'; name one of recall, ndcg, mrr"):
+            compare(tmp_path / "two", tmp_path / "one", metric)
     compare(one[0], one[1])
     assert "+0.0000, 95 % over users [+0.0000, +0.0000]; Wilcoxon p 1.0000" in capsys.readouterr().out
     with pytest.raises(InputError, match="holds 2 recipes"):

@@ -135,7 +135,7 @@ def test_the_page_of_the_study_lacks_what_was_not_run_and_compares_the_rest(done
     assert "lacks 7-day popularity, first-order Markov:" in page
     assert "| 7-day popularity | not run |" in page
     assert main(["compare", *(str(at_desk.job(label, 1).kept.parent) for label in ("sasrec", "popularity"))]) == 0
-    assert "NDCG@10 of the first minus the second: " in capsys.readouterr().out
+    assert "ndcg@10 of the first minus the second: " in capsys.readouterr().out
 
 
 def test_nothing_is_repeated_until_config_data_or_code_change(done, at_desk, monkeypatch):
