@@ -125,7 +125,7 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
         self.blocks = nn.ModuleList(
             norm.value(
                 SelfAttention(dim, n_heads, dropout, projects_output, position),
-                FeedForward(dim, feed_forward_multiple, dropout, activation.value()),
+                FeedForward(dim, feed_forward_multiple, dropout, activation.value(), norm is not Norm.post),
                 dim,
                 dropout,
             )

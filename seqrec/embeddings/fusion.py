@@ -86,7 +86,8 @@ class ConcatEmbedding(_Fusion):
         dim: width D.
         text: builds what makes vectors of texts from the catalog and the width.
         init_std: standard deviation of the normal distribution that the free vectors start from, above 0.
-        gelu: whether a GELU follows, as in the aligned expert of PAD (Wang et al., SIGIR 2025).
+        gelu: whether a GELU follows, as in the aligned expert of PAD (Wang et al., SIGIR 2025). Differs from it:
+            nothing is dropped before the map, which begins as torch has it, and texts go the way of ``text``.
     """
 
     def __init__(
@@ -130,17 +131,21 @@ class GatedEmbedding(_Fusion):
     def _fused(
         self, ids: Float[Tensor, "*n D"], text: Float[Tensor, "*n D"], rows: Int[Tensor, "*n"] | None
     ) -> Float[Tensor, "*n D"]:
-        return torch.lerp(text, ids, self.gate(torch.cat([ids, text], dim=-1)).sigmoid().to(ids.dtype))
+        gates = self.gate(torch.cat([ids, text], dim=-1)).sigmoid()
+        return torch.lerp(text.to(ids.dtype), ids, gates.to(ids.dtype))
 
 
 class FadingEmbedding(_Fusion):
     """``g ids + (1 - g) text``, where g is learned for each bin of item frequency and begins larger for frequent items.
 
-    Items are sorted into bins by their training counts, as many items in each as in every other; where one count fills
-    several bins, the lowest holds them. One more bin below is for items that training does not know.
+    Items are sorted into bins by their training counts, so that each bin holds about as many interactions as every
+    other; items of one count stay together, in the bin where the middle of their interactions lies. One more bin below
+    is for items that training does not know.
 
     Source: the frequency gate of Wang et al., "Pre-train, Align, and Disentangle: Empowering Sequential Recommendation
-    with Large Language Models" (PAD), SIGIR 2025. Differs from it: vectors are weighed, not the scores of experts.
+    with Large Language Models" (PAD), SIGIR 2025. Differs from it: vectors are weighed, not the scores of experts; the
+    share is the sigmoid of one number per bin, not a sigmoid divided by the sum of those of all experts, and its start
+    depends on the bin.
 
     Args:
         catalog: the items, with their training counts.
@@ -152,6 +157,7 @@ class FadingEmbedding(_Fusion):
     """
 
     bins: Tensor
+    not_decayed = ("logits",)
 
     def __init__(
         self,
@@ -169,10 +175,10 @@ class FadingEmbedding(_Fusion):
                 "more."
             )
         counts = torch.tensor(catalog.counts, dtype=torch.double)
-        known = counts[counts > 0]
-        inner = torch.arange(1, n_bins, dtype=torch.double) / n_bins
-        edges = known.quantile(inner) if len(known) else inner
-        bins = 1 + torch.bucketize(counts, edges)
+        _, group = counts.unique(return_inverse=True)
+        interactions = torch.bincount(group, counts)
+        middle = (interactions.cumsum(0) - interactions / 2) / counts.sum().clamp(min=1)
+        bins = 1 + (n_bins * middle).long().clamp(max=n_bins - 1)[group]
         self.register_buffer("bins", torch.where(counts > 0, bins, 0))
         self.logits = nn.Parameter(torch.linspace(-spread, spread, n_bins + 1))
 
@@ -182,4 +188,4 @@ class FadingEmbedding(_Fusion):
         lowest = torch.cat([self.bins, self.bins.new_zeros(1)])  # what is no row of the catalog comes last
         bins = self.bins if rows is None else lowest[rows]
         gates = F.embedding(bins, self.logits[:, None]).sigmoid()
-        return torch.lerp(text, ids, gates.to(ids.dtype))
+        return torch.lerp(text.to(ids.dtype), ids, gates.to(ids.dtype))

@@ -18,20 +18,27 @@ class FeedForward(nn.Module):
     Args:
         dim: width D.
         multiple: inner width as a multiple of D.
-        dropout: share dropped after the non-linearity and after the second map.
+        dropout: share dropped after the second map.
         activation: the non-linearity.
+        drops_inside: whether as much is dropped after the non-linearity, too.
     """
 
     def __init__(
-        self, dim: int, multiple: int = 1, dropout: float = 0.0, activation: Callable[[Tensor], Tensor] = F.relu
+        self,
+        dim: int,
+        multiple: int = 1,
+        dropout: float = 0.0,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+        drops_inside: bool = True,
     ) -> None:
         super().__init__()
         self.widen, self.narrow = nn.Linear(dim, multiple * dim), nn.Linear(multiple * dim, dim)
         self.dropout = Dropout(dropout)
+        self.inner_dropout = Dropout(dropout if drops_inside else 0.0)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
-        return self.dropout(self.narrow(self.dropout(self.activation(self.widen(x)))))
+        return self.dropout(self.narrow(self.inner_dropout(self.activation(self.widen(x)))))
 
 
 class SwiGLU(nn.Module):

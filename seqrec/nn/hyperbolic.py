@@ -30,7 +30,8 @@ class FixedCurvature(Curvature):
     """A curvature that stays.
 
     Args:
-        k: above 0; towards infinity the space becomes flat.
+        k: above 0; towards infinity the space becomes flat. Inner products are about as large as k, so that beyond some
+            hundreds those of near items are no longer told apart in float32.
     """
 
     k: Tensor
@@ -51,6 +52,8 @@ class LearnedCurvature(Curvature):
     Args:
         k: where training starts, above 0.0001.
     """
+
+    not_decayed = ("raw",)
 
     def __init__(self, k: float = 1.0) -> None:
         super().__init__()

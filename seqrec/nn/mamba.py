@@ -50,6 +50,8 @@ class Mamba(nn.Module):
         decay_map: changes the decays A [I, N] before they are used.
     """
 
+    not_decayed = ("decay_log", "skip")
+
     def __init__(
         self,
         dim: int,

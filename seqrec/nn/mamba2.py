@@ -28,6 +28,8 @@ class Mamba2(nn.Module):
         n_heads: heads H, each with a decay and a step size of its own; I must be a multiple of it.
     """
 
+    not_decayed = ("decay_log", "skip", "step_bias")
+
     def __init__(self, dim: int, d_state: int = 32, d_conv: int = 4, expand: int = 2, n_heads: int = 4) -> None:
         super().__init__()
         inner = expand * dim

@@ -43,9 +43,7 @@ class AdversarialPerturbation(Auxiliary):
             loss = self._loss(encoded, *at)
         uphill = torch.autograd.grad(loss, at, allow_unused=True, materialize_grads=True)
         steps = (self.epsilon * F.normalize(slope.float(), dim=1) for slope in uphill)
-        return self._loss(
-            encoded, *(part + step.to(part.dtype) for part, step in zip((queries, keys), steps, strict=True))
-        )
+        return self._loss(encoded, *(part.float() + step for part, step in zip((queries, keys), steps, strict=True)))
 
     def _loss(self, encoded: Encoded, queries: Tensor, keys: Tensor) -> Float[Tensor, ""]:
         def chosen(rows: Tensor | None) -> Tensor:

@@ -46,7 +46,8 @@ class KernelAlignment(Auxiliary):
     Large Language Models" (PAD), SIGIR 2025 (arXiv 2412.04107), after its released code. Differs from it: rows are the
     different items of the batch that were read or are targets, where the code takes every occurrence, drawn negatives
     and padding, too; the constant without a gradient is left out; vectors need not begin as those of a model that was
-    trained without texts. It aligns the parts of any fusion, of which ``ConcatEmbedding(gelu=True)`` is PAD's.
+    trained without texts. It aligns the parts of any fusion, of which ``ConcatEmbedding(gelu=True)`` is
+    closest to PAD's.
 
     Args:
         weight: γ, how much of it is added to the objective; 0.2 in the code.

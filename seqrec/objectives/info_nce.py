@@ -42,6 +42,8 @@ class InfoNCE(Objective):
             above 0; 1 leaves out the target itself alone.
     """
 
+    not_decayed = ("log_scale",)
+
     def __init__(
         self,
         negatives: NegativeSampler | None = None,

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum, member
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,13 @@ from seqrec.scorers import Dot, Scorer
 from seqrec.sequences import Sequences
 
 
+class Start(Enum):
+    """What the weights of a recommender begin as."""
+
+    own = member(lambda weight: None)
+    xavier_normal = member(nn.init.xavier_normal_)
+
+
 class KeyedRecommender(Recommender):
     """Events are embedded, a backbone reads them, and a scorer compares states with every item.
 
@@ -37,6 +45,8 @@ class KeyedRecommender(Recommender):
         dropout: share of the event vectors' entries dropped before the backbone, in [0, 1).
         scales_input: whether item vectors are multiplied by sqrt(D) when read as events (never when scored).
         normalises_input: whether events are normalised once they know their position, as in BERT.
+        start: ``own``: each part begins as it says itself; ``xavier_normal``: all weights of two and more dimensions,
+            the tables of items and positions among them, begin as Xavier's normal distribution says of their shape.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class KeyedRecommender(Recommender):
         dropout: float = 0.0,
         scales_input: bool = False,
         normalises_input: bool = False,
+        start: Start = Start.own,
     ) -> None:
         super().__init__(catalog)
         self.embedding = embedding(catalog)
@@ -63,6 +74,9 @@ class KeyedRecommender(Recommender):
         self.norm = nn.LayerNorm(backbone.dim, eps=1e-12) if normalises_input else nn.Identity()
         self.dropout = Dropout(dropout)
         self.input_scale = math.sqrt(backbone.dim) if scales_input else 1.0
+        for weight in self.parameters():
+            if weight.ndim > 1 and weight.requires_grad:
+                start.value(weight)
 
     @property
     def causal(self) -> bool:

@@ -15,6 +15,7 @@ from seqrec.catalog import Catalog
 from seqrec.objectives.base import Auxiliary, EqualWeights, Objective, Reweighter
 from seqrec.ops.dispatch import leave_ops_as_they_are
 from seqrec.recommenders.base import Encoded, Recommender
+from seqrec.training.decay import decaying
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.schedule import Constant, Schedule
 
@@ -34,7 +35,7 @@ class NextItemTask(RankingTask):
         auxiliaries: terms that are added to the objective, each with a weight of its own.
         learning_rate: Adam's step size, above 0.
         betas: Adam's decay rates of the first and second moment, in [0, 1).
-        weight_decay: decoupled weight decay, as in AdamW; 0 is plain Adam.
+        weight_decay: decoupled weight decay, as in AdamW; 0 is plain Adam. Spares what parts call ``not_decayed``.
         schedule: how the learning rate changes over the run.
         cutoffs: list lengths k at which the metrics are taken.
         compile: whether embedding, backbone and the recommender's other modules go through ``torch.compile``; pays off
@@ -141,9 +142,8 @@ class NextItemTask(RankingTask):
         return self.recommender.encode(batch.to(self.device))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(
-            self.parameters(), self.learning_rate, self.betas, weight_decay=self.weight_decay, fused=True
-        )
+        groups = decaying(self, self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, self.learning_rate, self.betas, fused=True)
         steps = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -164,3 +164,18 @@ def test_a_new_item_gets_a_vector_from_its_text_alone_or_a_sentence_says_why_not
     torch.testing.assert_close(embedding.vectors_of(texts[1:2]), vectors[1:2])
     with pytest.raises(ValueError, match=rf"vectors of {TEXT_DIM - 1} numbers"):
         embedding.vectors_of(texts[:, 1:])
+
+
+@each_embedding
+def test_vectors_stay_close_and_learn_under_bfloat16_autocast(build, arguments):
+    embedding = ready(build, arguments)
+    rows = torch.tensor([0, 5, 5, 11])
+    exact = embedding(rows)
+    for asked in (rows, None):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            vectors = embedding(asked)
+        assert vectors.isfinite().all()
+        torch.testing.assert_close(vectors.float(), exact if asked is rows else embedding(None), rtol=0.05, atol=0.02)
+    if exact.requires_grad:
+        vectors.float().square().sum().backward()
+        assert all(w.grad is not None and w.grad.isfinite().all() for w in embedding.parameters() if w.requires_grad)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
 from seqrec.embeddings.fusion import ConcatEmbedding, FadingEmbedding, GatedEmbedding, SumEmbedding
+from seqrec.embeddings.ids import IdEmbedding
 from seqrec.embeddings.pretrained import FrozenText, TextInitialised, TextTower
 from seqrec.embeddings.reduction import PCA
 
@@ -63,6 +64,21 @@ def test_text_fades_as_items_grow_frequent(file):
     torch.testing.assert_close(share, both.logits[both.bins].sigmoid(), rtol=1e-3, atol=1e-3)
     assert (share[1:].diff() >= -1e-3).all()
     assert share[0] < share[1] < share[9]
+
+
+def test_bins_of_frequency_hold_about_as_many_interactions_each(file):
+    counts = (3000 / np.arange(1, 3001) ** 0.8).astype(int) * (np.arange(3000) < 2900)
+    catalog = Catalog(pl.DataFrame({"item_id": [f"i{row}" for row in range(3000)], "count": counts}))
+    both = FadingEmbedding(catalog, DIM, lambda catalog, dim: IdEmbedding(catalog, dim))
+    share = np.bincount(both.bins.numpy(), counts, minlength=11) / counts.sum()
+    assert share[0] == 0
+    # One item or one count may be larger than a tenth, so that a bin beside it holds less.
+    largest = np.bincount(counts, counts).max() / counts.sum()
+    assert (np.abs(share[1:] - 0.1) <= largest).all()
+    assert largest < 0.1
+    assert (both.bins[counts == 0] == 0).all()
+    order = both.bins[torch.from_numpy(counts.argsort(kind="stable"))]
+    assert (order.diff() >= 0).all()
 
 
 @pytest.mark.parametrize("kind", [SumEmbedding, ConcatEmbedding, GatedEmbedding, FadingEmbedding])

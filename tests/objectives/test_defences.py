@@ -79,5 +79,8 @@ def test_the_worst_step_raises_the_loss_more_than_a_random_one_of_the_same_lengt
     by_chance = FullSoftmax()(encoded(queries + steps[0], table + steps[1])).mean()
     assert worst > plain
     assert worst > by_chance
+    halved = AdversarialPerturbation(epsilon=0.1)(encoded(queries.bfloat16(), table))
+    exact = AdversarialPerturbation(epsilon=0.1)(encoded(queries.bfloat16().float(), table))
+    torch.testing.assert_close(halved, exact, rtol=1e-5, atol=1e-5)
     hardly = AdversarialPerturbation(epsilon=1e-6)(encoded(queries, table))
     assert hardly.item() == pytest.approx(plain.item(), abs=1e-4)

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from seqrec.backbones.ligr import LiGR
-from seqrec.backbones.sasrec import Norm, SASRec
+from seqrec.backbones.sasrec import Activation, Norm, SASRec
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.embeddings.ids import IdEmbedding
 from seqrec.positions.learned import LearnedPosition
+from seqrec.recommenders.keyed import Start
 from seqrec.recommenders.sequential import SequentialRecommender
 from seqrec.sequences import Sequences
 
@@ -67,6 +68,27 @@ def test_sasrec_has_the_parameters_that_the_paper_counts(norm):
     attention, feed_forward, norms = 3 * (dim * dim + dim), 2 * (dim * dim + dim), 2 * 2 * dim
     by_hand = items * dim + places * dim + layers * (attention + feed_forward + norms) + 2 * dim
     assert sum(p.numel() for p in recommender.parameters()) == by_hand
+
+
+@pytest.mark.parametrize(("norm", "drops_inside"), [(Norm.original, True), (Norm.pre, True), (Norm.post, False)])
+def test_a_feed_forward_network_drops_inside_as_its_layout_does(norm, drops_inside):
+    backbone = SASRec(64, n_layers=1, dropout=0.5, norm=norm, activation=Activation.gelu).train()
+    read = []
+    backbone.blocks[0].feed_forward.narrow.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
+    backbone(torch.randn(200, 64), Sequences.pack([[0] * 200]))
+    share = (read[0] == 0).double().mean().item()
+    assert share == pytest.approx(0.5 if drops_inside else 0.0, abs=0.02)
+
+
+def test_all_weights_begin_as_xavier_has_them_where_asked():
+    own, xavier = (_recommender(900, 64, LiGR(64), start=start) for start in Start)
+    weights = {name: weight for name, weight in xavier.named_parameters() if weight.ndim > 1}
+    assert {"embedding.table.weight", "position.table.weight"} <= weights.keys()
+    for name, weight in xavier.named_parameters():
+        if name in weights:
+            assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.1), name
+        elif "norm" in name:
+            assert torch.equal(weight, own.get_parameter(name))
 
 
 def test_the_original_block_adds_to_normalised_vectors():

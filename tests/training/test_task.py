@@ -10,7 +10,11 @@ from torch import nn
 
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
+from seqrec.nn.hyperbolic import LearnedCurvature
+from seqrec.nn.mamba import Mamba
+from seqrec.nn.mamba2 import Mamba2
 from seqrec.objectives.base import Auxiliary, Objective, Reweighter, Weighting
+from seqrec.objectives.info_nce import InfoNCE
 from seqrec.recommenders.base import Encoded, Recommender, TopK
 from seqrec.sequences import Sequences
 from seqrec.training.task import NextItemTask
@@ -157,3 +161,27 @@ def test_hidden_events_and_models_that_learn_from_them_go_together(recommender, 
 def test_a_learning_rate_that_cannot_learn_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         task(learning_rate=0.0)
+
+
+def test_weight_decay_spares_what_parts_name_and_pulls_all_else():
+    class Read(Table):
+        def __init__(self, catalog):
+            super().__init__(catalog)
+            self.parts = nn.ModuleList([Mamba(8), Mamba2(8, n_heads=2), LearnedCurvature(2.0), InfoNCE()])
+
+    made = task(Read, weight_decay=0.5, learning_rate=0.1)
+    made._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    optimizer = made.configure_optimizers()["optimizer"]
+    before = {name: weight.detach().clone() for name, weight in made.named_parameters()}
+    for weight in made.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    after = dict(made.named_parameters())
+    kept = {name for name, weight in before.items() if weight.any() and torch.equal(weight, after[name])}
+    parts = "recommender.parts."
+    assert kept == {
+        *(f"{parts}{name}" for name in ("0.decay_log", "0.skip", "1.decay_log", "1.skip", "1.step_bias")),
+        *(f"{parts}{name}" for name in ("2.raw", "3.log_scale")),
+    }
+    for name in before.keys() - kept:
+        torch.testing.assert_close(after[name], 0.95 * before[name])
