@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import signal
 import sys
 import warnings
 from argparse import ArgumentError
@@ -115,11 +116,14 @@ def run(arguments: list[str]) -> None:
     name, *rest = worded(arguments)
     if name in RUNS:
         from lightning.fabric.utilities.exceptions import MisconfigurationException
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
 
         from seqrec.lightning_cli import SeqrecCLI
 
         try:
             SeqrecCLI(name, rest)
+        except SIGTERMException as stopped:  # else whoever waits for the exit status takes it for done
+            raise SystemExit(128 + signal.SIGTERM) from stopped
         except MisconfigurationException as refusal:
             raise ValueError(str(refusal)) from refusal
     elif name in COMMANDS:

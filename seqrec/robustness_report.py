@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import defaultdict
 from math import sqrt
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 from seqrec.audit import canvas
 from seqrec.data.errors import InputError
+from seqrec.reproduction import LEFT_OUT
 from seqrec.training.record import write
 
 GENUINE = ("recall@10", "ndcg@10")
 DETECTED = ("precision", "recall", "auc", "auc_same_length", "weight_of_fakes", "weight_of_genuine")
+PLACES = (*LEFT_OUT, "prepared", "seed", "seed_everything")
 Rows = dict[tuple[str, float, str], list[dict[str, Any]]]
 
 
@@ -25,8 +28,8 @@ def write_report(out: Path, targets: list[int]) -> None:
         InputError: no run is finished.
         ImportError: matplotlib is not installed.
     """
-    results = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
-    results = [result for result in results if result["targets"] == targets]
+    found = {path: json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))}
+    results = _of_one_study({path: result for path, result in found.items() if result["targets"] == targets})
     if not results:
         raise InputError(f"{out / 'results'} holds no result; run `seqrec robustness --out {out}` first.")
     rows: Rows = defaultdict(list)
@@ -38,6 +41,45 @@ def write_report(out: Path, targets: list[int]) -> None:
     write(out / "robustness.md", _page(rows))
     _draw(rows, out / "robustness.svg")
     print(f"{out / 'robustness.md'} and {out / 'robustness.svg'}: {len(results)} runs.")
+
+
+def _of_one_study(results: dict[Path, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results that can stand on one page with the one written last; of what is left out a warning says so."""
+    newest_first = sorted(results, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    kept: list[Path] = []
+    for path in newest_first:
+        other = next((each for each in kept if not _agree(results[each], results[path])), None)
+        if other is None:
+            kept.append(path)
+        else:
+            warnings.warn(
+                f"{path} is of another model, other data or other settings than {other.name}, so it is left out; "
+                "remove it, or give each study an --out of its own.",
+                stacklevel=2,
+            )
+    return [results[path] for path in results if path in kept]
+
+
+def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results differ in nothing but attack, budget, defence and seed."""
+    from seqrec.lightning_cli import differing
+
+    same_data = (one["attack"], one["budget"]) == (other["attack"], other["budget"])
+    if same_data and one["passport"]["dataset"] != other["passport"]["dataset"]:
+        return False
+    configs = [_recipe(result["config"]) for result in (one, other)]
+    if one["defence"] != other["defence"]:
+        configs = [config["model"]["init_args"]["recommender"] for config in configs]
+    elif one.get("files", {}) != other.get("files", one.get("files", {})):
+        return False
+    return not any(differing(*configs))
+
+
+def _recipe(part: Any) -> Any:
+    """A config without seeds and without what says where things lie."""
+    if isinstance(part, dict):
+        return {name: _recipe(value) for name, value in part.items() if name not in PLACES}
+    return [_recipe(each) for each in part] if isinstance(part, list) else part
 
 
 def interval(values: list[float]) -> float | None:

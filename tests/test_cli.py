@@ -17,8 +17,11 @@ import yaml
 
 from seqrec.cli import ORDER, main
 from seqrec.data.log import Log
+from seqrec.data.poisoning.heuristic import Random
+from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.prepare import prepare_log
 from seqrec.data.simulated import SimulatedShop
+from seqrec.training.task import NextItemTask
 
 MODEL = """
 trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
@@ -104,6 +107,50 @@ def test_a_run_that_went_on_is_tested_at_its_best_epoch(shop):
     (shop / "went-on" / "checkpoints" / "last.ckpt").unlink()
     assert main(["test", f"--run={shop / 'went-on'}", "--verbose=false"]) == 0
     assert main(["test", "--ckpt_path=last", f"--run={shop / 'went-on'}", "--verbose=false"]) == 2
+
+
+def test_a_run_that_begins_anew_leaves_nothing_of_the_model_before_it(shop, monkeypatch, capsys):
+    class KillError(BaseException):
+        pass
+
+    def killed(*_):
+        raise KillError
+
+    assert main(command(shop, "fit", "anew", "--trainer.max_epochs=1")) == 0
+    assert main(command(shop, "fit", "elsewhere", "--trainer.max_epochs=1")) == 0
+    elsewhere = shop / "elsewhere" / "checkpoints" / "last.ckpt"
+    for more in ([], [f"--ckpt_path={elsewhere}", "--trainer.max_epochs=2"]):
+        with monkeypatch.context() as at_once:
+            at_once.setattr(NextItemTask, "training_step", killed)
+            with pytest.raises(KillError):
+                main(command(shop, "fit", "anew", "--model.learning_rate=0.9", *more))
+        assert list((shop / "anew").glob("checkpoints/*.ckpt")) == []
+        assert main(["test", f"--run={shop / 'anew'}"]) == 2
+        assert "best.ckpt" in capsys.readouterr().err
+        assert main(command(shop, "fit", "anew", "--trainer.max_epochs=1")) == 0
+
+
+def test_a_model_is_not_tested_on_what_it_may_have_learned_from(shop, straight, capsys):
+    """Under a protocol that sets other events aside, or on other data of the same items, the answers may be known."""
+    by_ratio = ["--data.protocol=RatioByUser", "--data.protocol.init_args.test_share=0.5"]
+    assert main(["test", f"--run={straight}", "--verbose=false", *by_ratio]) == 2
+    assert "learned from other events than this data and protocol leave for training" in capsys.readouterr().err
+    other = ["--data.protocol=LeaveOneOut", "--data.protocol.init_args.seen_is_excluded=false"]
+    assert main(["test", f"--run={straight}", "--verbose=false", *other]) == 0
+    poisoned(shop / "shop", shop / "other", Random(), budget=0.05)  # the same items
+    assert main(["test", f"--run={straight}", "--verbose=false", f"--data.prepared={shop / 'other'}"]) == 2
+    assert "learned from other events" in capsys.readouterr().err
+
+
+def test_who_stops_a_run_is_not_told_that_it_is_done(shop):
+    program = started(*command(shop, "fit", "stopped", "--trainer.max_epochs=2000"))
+    while not (shop / "stopped" / "checkpoints" / "last.ckpt").exists():
+        assert program.poll() is None, program.communicate()[0].decode()[-3000:]
+        time.sleep(0.01)
+    program.terminate()
+    program.communicate()
+    assert program.returncode == 128 + signal.SIGTERM
+    assert not (shop / "stopped" / "fit.json").exists()
 
 
 def test_a_kill_while_checkpoints_are_written_leaves_those_before_whole(shop, monkeypatch):

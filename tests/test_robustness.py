@@ -1,6 +1,7 @@
 """Attack, defence and report, the whole way through the command line, on small simulated shops."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -278,11 +279,37 @@ def test_a_figure_that_only_some_runs_have_says_how_many(tmp_path):
     for seed, precision in ((1, 0.5), (2, None)):
         metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
         result = {"attack": "Random", "budget": 0.01, "defence": "forest", "targets": [7], "metrics": metrics}
+        result |= {"passport": {"dataset": "a"}, "config": {"model": {"init_args": {"recommender": {"dim": 8}}}}}
         write(tmp_path / "results" / f"{seed}.json", json.dumps({**result, "detection": {"precision": precision}}))
     write_report(tmp_path, [7])
     row = (tmp_path / "robustness.md").read_text().splitlines()[-1]
     assert "| 0.2000 ± 0.0000 |" in row
     assert "| 0.500 (1 of 2) |" in row
+
+
+def test_a_report_leaves_out_what_another_model_or_other_data_left_behind_and_says_so(tmp_path):
+    def add(name, written, defence="none", dim=8, dataset="a", value=0.1, **config):
+        model = {"init_args": {"recommender": {"dim": dim}, **config.pop("model", {})}}
+        whole = {"seed_everything": written, "data": {"prepared": name, "seed": written}, "model": model, **config}
+        result = {"attack": "Random", "budget": 0.01, "defence": defence, "targets": [7], "detection": {}}
+        result |= {"metrics": {"t_hr@10": value, "recall@10": 0.2, "ndcg@10": 0.1}, "passport": {"dataset": dataset}}
+        write(tmp_path / "results" / f"{name}.json", json.dumps({**result, "config": whole}))
+        os.utime(tmp_path / "results" / f"{name}.json", (written, written))
+
+    add("old-model", 1, dim=16, value=0.9)
+    add("old-data", 2, dataset="b", value=0.9)
+    add("defended-old-model", 3, "lorec", dim=16, value=0.9)
+    add("first", 10, value=0.1)
+    add("second", 11, value=0.3)
+    add("other-strength", 12, "lorec", value=0.9, model={"reweighter": {"weight": 1, "seed": 4}})
+    add("defended", 13, "lorec", value=0.05, model={"reweighter": {"weight": 2, "seed": 5}})
+    with pytest.warns(UserWarning, match="is left out") as said:
+        write_report(tmp_path, [7])
+    left_out = {"old-model", "old-data", "defended-old-model", "other-strength"}
+    assert {Path(str(each.message).split()[0]).stem for each in said} == left_out
+    undefended, defended = (tmp_path / "robustness.md").read_text().splitlines()[-2:]
+    assert undefended.startswith("| Random | 1.0% | none | 2 | 0.2000 ±")
+    assert defended.startswith("| Random | 1.0% | lorec | 1 | 0.0500 |")
 
 
 def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_trains_nothing(shop, reported):
@@ -301,6 +328,7 @@ def test_a_defence_that_no_clean_run_has_is_named_in_the_picture(tmp_path):
     metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
     for attack, budget, defence in (("clean", 0.0, "none"), ("Random", 0.01, "forest")):
         result = {"attack": attack, "budget": budget, "defence": defence, "targets": [7], "metrics": metrics}
+        result |= {"passport": {"dataset": "a"}, "config": {"model": {"init_args": {"recommender": {"dim": 8}}}}}
         write(tmp_path / "results" / f"{attack}.json", json.dumps({**result, "detection": {}}))
     write_report(tmp_path, [7])
     assert "<!-- forest -->" in (tmp_path / "robustness.svg").read_text()

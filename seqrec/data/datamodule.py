@@ -118,6 +118,11 @@ class SequenceDataModule(LightningDataModule):
         return self.log.catalog.with_counts(self.split.train.item_counts(self.log))
 
     @cached_property
+    def trained_on(self) -> str:
+        """Which events of which log are there to learn from, as a hash."""
+        return self.split.train.digest(self.log)
+
+    @cached_property
     def negatives(self) -> Negatives | None:
         """What draws items that did not follow."""
         return None if self._negatives is None else self._negatives(self.log, self.catalog)

@@ -34,6 +34,13 @@ class Part:
     def lengths(self) -> Int[np.ndarray, "R"]:
         return self.ends - self.starts
 
+    def digest(self, log: Log) -> str:
+        """SHA-256 of which events of which log these are."""
+        found = hashlib.sha256(str(log.manifest.get("fingerprint")).encode())
+        for bounds in (self.users, self.starts, self.ends):
+            found.update(bounds.astype("<i8").tobytes())
+        return found.hexdigest()
+
     def item_counts(self, log: Log) -> Int[np.ndarray, "N"]:
         """How often each item of the catalog occurs in the slices, which must not overlap; fakes are not counted."""
         genuine = ~log.is_fake[self.users]

@@ -51,10 +51,23 @@ class RankingTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["catalog"] = self.catalog_fingerprint
+        checkpoint["trained_on"] = self._trained_on()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of other items: rows would mean something else without anyone noticing."""
+        """Refuse weights of other items, whose rows would mean something else without anyone noticing, and weights that
+        learned from other events, which may be those that are asked for now."""
         check_catalog(checkpoint, self.catalog_fingerprint)
+        before, now = checkpoint.get("trained_on"), self._trained_on()
+        if before and now and before != now:
+            raise ValueError(
+                "The checkpoint learned from other events than this data and protocol leave for training, so it may "
+                "know what it is asked; use the data and the protocol of its config.yaml, or train again."
+            )
+
+    def _trained_on(self) -> str | None:
+        """What there is to learn from; None outside a trainer."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return getattr(datamodule, "trained_on", None)
 
     def on_validation_epoch_start(self) -> None:
         self.meter = self._new_meter()

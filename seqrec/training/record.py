@@ -62,8 +62,12 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
         if trainer.is_global_zero:
-            for stale in ("fit.json", "result.json", "ranks.parquet"):  # of the model that was here before
-                (_folder(trainer) / stale).unlink(missing_ok=True)
+            stale = ["fit.json", "result.json", "ranks.parquet"]  # of the model that was here before
+            goes_on = trainer.ckpt_path is not None and Path(trainer.ckpt_path).is_relative_to(_folder(trainer))
+            if not goes_on:
+                stale += ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
+            for name in stale:
+                (_folder(trainer) / name).unlink(missing_ok=True)
             write(_folder(trainer) / "config.yaml", self.config_text)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
