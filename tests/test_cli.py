@@ -232,7 +232,18 @@ def test_a_baseline_counts_once_and_is_measured_alike(shop, baseline):
     stack = [f"--config={shop / 'data.yaml'}", f"--config=configs/model/{baseline}.yaml", f"--run={shop / baseline}"]
     assert main(["fit", *stack, *quiet]) == 0
     assert main(["test", f"--run={shop / baseline}", "--verbose=false"]) == 0
-    assert json.loads((shop / baseline / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+    result = json.loads((shop / baseline / "result.json").read_text())
+    assert result["metrics"]["ndcg@10"] > 0
+    assert result["validation"].keys() == {"val/ndcg@10", "epoch"}  # what a search goes by
+
+
+def test_what_happened_lately_is_not_counted_without_a_clock(shop, capsys):
+    shutil.copytree(shop / "shop", shop / "no-clock")
+    manifest = json.loads((shop / "no-clock" / "manifest.json").read_text())
+    (shop / "no-clock" / "manifest.json").write_text(json.dumps(manifest | {"unit_of_times": "position"}))
+    fit = ["fit", f"--data.prepared={shop / 'no-clock'}", f"--run={shop / 'no-week'}"]
+    assert main([*fit, "--config=configs/model/recent_popularity.yaml"]) == 2
+    assert "the times of this data set are positions in the histories; choose Popularity" in capsys.readouterr().err
 
 
 def test_a_model_that_fills_gaps_goes_the_whole_way(shop, capsys):

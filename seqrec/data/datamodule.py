@@ -176,7 +176,7 @@ class SequenceDataModule(LightningDataModule):
     @property
     def passport(self) -> dict[str, Any]:
         """How the data were split and read; what must be equal for two results to be compared is part of it."""
-        return {**self.split.passport, "max_length": self.max_length}
+        return {**self.split.passport, "max_length": self.max_length, "has_clock": self.has_clock}
 
     @cached_property
     def training(self) -> TrainingBatches:

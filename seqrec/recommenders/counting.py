@@ -21,7 +21,12 @@ class CountingRecommender(Recommender):
 
     What was learnt is in buffers, so checkpoints carry it. Every event of the training part should be counted once:
     one epoch with ``EveryEvent`` supervision and no limit of length.
+
+    Attributes:
+        counts_by_clock: whether it counts by when events happened, so that the times of the data must be real ones.
     """
+
+    counts_by_clock: bool = False
 
     @abstractmethod
     def count(self, batch: Batch) -> None:

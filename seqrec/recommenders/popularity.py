@@ -41,6 +41,7 @@ class RecentPopularity(SameForEveryone):
         ValueError: (from ``count``) the batch does not say when its predictions were asked.
     """
 
+    counts_by_clock = True
     recent: Tensor
 
     def __init__(self, catalog: Catalog, days: float = 7.0) -> None:

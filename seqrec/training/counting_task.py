@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -38,6 +39,12 @@ class CountingTask(RankingTask):
         if self.trainer.max_epochs != 1:
             raise ValueError(
                 f"Counting takes one epoch, {self.trainer.max_epochs} were asked for; set trainer.max_epochs to 1."
+            )
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.recommender.counts_by_clock and not data.has_clock:
+            raise ValueError(
+                f"{type(self.recommender).__name__} counts what happened lately, but the times of this data set are "
+                "positions in the histories; choose Popularity, or a data set with real times."
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:

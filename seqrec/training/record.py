@@ -198,8 +198,11 @@ def _folder(trainer: Trainer) -> Path:
 def _best_validation(trainer: Trainer) -> dict[str, float] | None:
     """The figure by which the best checkpoint was chosen, and its epoch, counted from 0."""
     best: Any = trainer.checkpoint_callback
-    if best is None or not best.best_model_path:
+    if best is None:
         return None
+    if not best.best_model_path:  # nothing was chosen: who counts does so in one epoch
+        only = trainer.callback_metrics.get(best.monitor or "")
+        return None if only is None else {best.monitor: round(float(only), 6), "epoch": 0}
     kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True, mmap=True)
     return {best.monitor: round(float(best.best_model_score), 6), "epoch": kept["epoch"]}
 

@@ -199,6 +199,15 @@ def test_a_table_without_the_mandatory_rows_says_so_on_top_and_row_by_row(tmp_pa
     assert page.index("Incomplete") < page.index("| row | model |")
 
 
+def test_a_log_without_a_clock_needs_no_row_of_the_last_week(tmp_path: Path):
+    for name, has_clock in (("with", True), ("without", False)):
+        a_measured_run(tmp_path / name, "run", [1, 2, 3], passport={"has_clock": has_clock})
+        leaderboard(tmp_path / name, tmp_path / f"{name}-page")
+        page = (tmp_path / f"{name}-page.md").read_text()
+        assert ("| 7-day popularity | not run |" in page) is has_clock
+        assert "| popularity | not run |" in page
+
+
 def test_the_baseline_is_a_plain_sasrec_chosen_by_validation(tmp_path: Path):
     """Rows that are better on the test are passed over: another loss, texts, a term more, a worse validation."""
     sasrec = sequential("seqrec.backbones.sasrec.SASRec")

