@@ -85,7 +85,8 @@ class HostedEncoder(TextEncoder):
         )
 
     def _question(self, texts: list[str]) -> Question:
-        return Question(texts, "".join(texts), parts=len(texts))
+        beside = f" or {len(texts) - 1} texts beside it" if len(texts) > 1 else ""
+        return Question(texts, "".join(texts), parts=len(texts), name=f"'{''.join(texts[:1])[:60]}'{beside}")
 
     def _ask(self, client: Any, texts: list[str]) -> Answer:
         more = {} if self.dimensions is None else {"dimensions": self.dimensions}

@@ -13,6 +13,8 @@ from typing import Any
 
 _BYTES_PER_TOKEN = 4  # of English prose, for what is told before anything is paid
 _PER_MILLION = 1e6
+# So many questions without an answer, before any or more than had one, are taken for a fault of the service.
+_FEW, _MANY = 3, 10
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,14 @@ class Question:
         text: all that is read, to tell what it will cost.
         most_out: most tokens that are written in answer.
         parts: how many texts that is.
+        name: what it is about, to be named where it gets no answer.
     """
 
     content: Any
     text: str
     most_out: int = 0
     parts: int = 1
+    name: str = ""
 
     @property
     def likely_in(self) -> int:
@@ -159,8 +163,12 @@ class Asking:
 
         Raises:
             ValueError: the budget does not suffice for the next question, or a question got no answer after all
-                retries. What is under way is waited for first, and given out.
+                retries. Where the fault lies with the question, all others are asked first; otherwise what is under way
+                is waited for. All of that is given out.
         """
+        refused: dict[int, Exception] = {}
+        answered = 0
+        of_one_question = (Senseless, self._openai.BadRequestError, self._openai.UnprocessableEntityError)
         waiting = list(range(len(questions)))[::-1]
         under_way: dict[Future[Answer], int] = {}
         failures = Counter[int]()
@@ -180,16 +188,23 @@ class Asking:
                 for future in done:
                     place = under_way.pop(future)
                     try:
-                        yield place, future.result()
-                    except Senseless as error:
+                        answer = future.result()
+                        answered += 1
+                        yield place, answer
+                    except of_one_question as error:
                         failures[place] += 1
-                        waiting.append(place)
-                        if failures[place] > self.service.retries:
+                        if isinstance(error, Senseless) and failures[place] <= self.service.retries:
+                            waiting.append(place)
+                            continue
+                        refused[place] = error
+                        if len(refused) >= (_MANY if answered else _FEW) and len(refused) > answered:
                             stopped = stopped or self._failed(error)
                     except self._openai.OpenAIError as error:
                         stopped = stopped or self._failed(error)
         if stopped is not None:
             raise stopped
+        if refused:
+            raise self._failed(next(iter(refused.values())), [questions[place].name for place in sorted(refused)])
 
     def _reserve(self, question: Question) -> bool:
         """Set aside the most that a question can cost, if the budget has it."""
@@ -227,13 +242,16 @@ class Asking:
             "what was answered is stored. Run the same command again to go on, with a budget of its own."
         )
 
-    def _failed(self, error: Exception) -> ValueError:
+    def _failed(self, error: Exception, names: Sequence[str] = ()) -> ValueError:
         cause = getattr(error, "body", None) or error
         said = " ".join(str(cause).split())[:200]
         where = self.service.base_url or "its usual address"
+        some = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
+        kept = "All else was answered and" if names else "What was answered"
         return ValueError(
-            f"The service at {where} gave no usable answer for the model {self.service.model}: {said}. What was "
-            "answered is stored. Put that right, then run the same command again to go on."
+            f"The service at {where} gave no usable answer for the model {self.service.model}"
+            f"{f' about {some}' if names else ''}: {said}. {kept} is stored. Put that right, then run the same command "
+            "again to go on."
         )
 
 

@@ -140,7 +140,8 @@ class ChatWriter(Writer):
 
     def _question(self, subjects: Subjects, prompt: Prompt, row: int) -> Question:
         messages = prompt.messages(subjects.facts(row))
-        return Question(messages, "".join(message["content"] for message in messages), self.max_tokens)
+        text = "".join(message["content"] for message in messages)
+        return Question(messages, text, self.max_tokens, name=" ".join(map(str, subjects.ids.row(row))))
 
     def _ask(self, client: Any, messages: list[dict[str, str]]) -> Answer:
         reply = client.chat.completions.create(

@@ -79,22 +79,34 @@ def test_a_slow_answer_counts_as_lost(service, tmp_path):
     assert len(service.asked) == N + 1
 
 
-def test_a_request_that_is_refused_stops_and_what_was_answered_is_kept(service, tmp_path):
-    service.troubles = [""] * 5 + ["400"]
-    with pytest.raises(ValueError, match=r"no usable answer for the model small: .*trouble 400.*run the same command"):
+@pytest.mark.parametrize(("trouble", "tries"), [("400", 1), ("422", 1), ("empty", 4)])
+def test_what_is_refused_by_itself_is_named_once_all_else_is_answered(service, tmp_path, trouble, tries):
+    service.troubles = [""] * 5 + [trouble] * tries
+    with pytest.raises(ValueError, match=r"for the model small about 5: .*All else was answered and is stored.*again"):
         written(service, tmp_path, concurrency=1)
-    assert len(service.asked) == 6
+    assert len(service.asked) == N - 1 + tries
     texts, _ = written(service, tmp_path)
     assert len(set(texts)) == N
-    assert len(service.asked) == N + 1
+    assert len(service.asked) == N + tries
 
 
-@pytest.mark.parametrize("trouble", ["nonsense", "429"])
-def test_trouble_without_end_ends_the_run(service, tmp_path, trouble):
+@pytest.mark.parametrize(
+    ("trouble", "asked"),
+    [("nonsense", 2 * 3), ("400", 3), ("429", 2), ("401", 1), ("404", 1)],
+)
+def test_trouble_without_end_ends_the_run(service, tmp_path, trouble, asked):
+    """What may lie with a question is tried with two more."""
     service.troubles = [trouble] * 99
-    with pytest.raises(ValueError, match="gave no usable answer"):
+    with pytest.raises(ValueError, match=r"gave no usable answer for the model small: .*What was answered is stored"):
         written(service, tmp_path, retries=1, concurrency=1)
-    assert len(service.asked) == 2
+    assert len(service.asked) == asked
+
+
+def test_a_service_that_refuses_most_is_left_alone(service, tmp_path):
+    service.troubles = [""] * 2 + ["400"] * 99
+    with pytest.raises(ValueError, match="What was answered is stored"):
+        written(service, tmp_path, concurrency=1)
+    assert len(service.asked) == N
 
 
 def test_a_service_that_is_not_there_is_named(tmp_path):
