@@ -90,7 +90,8 @@ def cold_keys(recommender: KeyedRecommender, vectors: Path, ids: pl.Series) -> T
     """
     texts = torch.from_numpy(np.array(vectors_of(Path(vectors), ids)))
     try:
-        return recommender.scorer.keys(recommender.embedding.vectors_of(texts.float()))
+        made = (recommender.output or recommender.embedding).vectors_of(texts.float())
+        return recommender.scorer.keys(made)
     except TypeError as refusal:
         raise InputError(str(refusal)) from refusal
 

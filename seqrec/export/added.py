@@ -28,7 +28,14 @@ def extend(recommender: KeyedRecommender, catalog: Catalog, vectors: Float[Tenso
         recommender: knows the first items of the catalog; it is changed.
         catalog: those items and the added ones behind them.
         vectors: what the embedding would say of each added item.
+
+    Raises:
+        InputError: items are scored by something else than what they are read as.
     """
+    if recommender.output is not None:
+        raise InputError(
+            "The model scores items by a table of their own (output), which says nothing of new ones; train it anew."
+        )
     recommender.embedding = ExtendedEmbedding(recommender.embedding, len(recommender.catalog), vectors)
     recommender.catalog = catalog
     recommender.counts = torch.tensor(catalog.counts, dtype=torch.long)

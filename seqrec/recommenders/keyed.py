@@ -38,13 +38,14 @@ class KeyedRecommender(Recommender):
 
     Args:
         catalog: the items to choose from, with their training counts.
-        embedding: builds the item embedding from the catalog; inputs and keys share it (tied weights).
+        embedding: builds the item embedding from the catalog; keys share it unless ``output`` is given.
         backbone: turns event vectors into states.
         scorer: turns states into queries and item vectors into keys; the inner product by default.
         position: adds to each event what its place means; None adds nothing.
         dropout: share of the event vectors' entries dropped before the backbone, in [0, 1).
         scales_input: whether item vectors are multiplied by sqrt(D) when read as events (never when scored).
         normalises_input: whether events are normalised once they know their position, as in BERT.
+        output: builds the embedding that items are scored by; None scores them by what they are read as (tied weights).
         start: ``own``: each part begins as it says itself; ``xavier_normal``: all weights of two and more dimensions,
             the tables of items and positions among them, begin as Xavier's normal distribution says of their shape.
     """
@@ -59,6 +60,7 @@ class KeyedRecommender(Recommender):
         dropout: float = 0.0,
         scales_input: bool = False,
         normalises_input: bool = False,
+        output: Callable[[Catalog], ItemEmbedding] | None = None,
         start: Start = Start.own,
     ) -> None:
         super().__init__(catalog)
@@ -68,6 +70,7 @@ class KeyedRecommender(Recommender):
                 f"The embedding makes vectors of width {self.embedding.dim}, the backbone reads {backbone.dim}. "
                 f"Give both the same dim."
             )
+        self.output = None if output is None else output(catalog)
         self.backbone = backbone
         self.scorer = scorer or Dot()
         self.position = position
@@ -96,7 +99,7 @@ class KeyedRecommender(Recommender):
 
     def item_keys(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows K"]:
         """What the scorer compares queries with: keys of these items, or of the whole catalog."""
-        return self.scorer.keys(self.embedding(rows))
+        return self.scorer.keys((self.output or self.embedding)(rows))
 
     def queries(self, history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M K"]:
         """Queries for what follows the events at these places, in float32 whatever the precision of training."""

@@ -7,7 +7,7 @@ from seqrec.batch import Batch
 from seqrec.objectives.binary import GBCE, BinaryCrossEntropy
 from seqrec.objectives.info_nce import InfoNCE
 from seqrec.objectives.negatives import InBatch, Mixed, Popularity, Uniform
-from seqrec.objectives.sampled import IndependentSampledSoftmax, SampledSoftmax
+from seqrec.objectives.sampled import HistorySampledSoftmax, IndependentSampledSoftmax, SampledSoftmax
 from seqrec.objectives.scored import ScoredSoftmax
 from seqrec.objectives.softmax import FullSoftmax
 from seqrec.recommenders.base import Encoded
@@ -31,6 +31,8 @@ CASES = [
         {"negatives": Popularity(), "n_negatives": 8, "masks_accidental_hits": False},
         id="IndependentSampledSoftmax",
     ),
+    pytest.param(HistorySampledSoftmax, {"n_negatives": 5}, id="HistorySampledSoftmax"),
+    pytest.param(HistorySampledSoftmax, {"n_negatives": 99}, id="HistorySampledSoftmax-all"),
     pytest.param(BinaryCrossEntropy, {"n_negatives": 2}, id="BinaryCrossEntropy"),
     pytest.param(GBCE, {"n_negatives": 8}, id="GBCE"),
     pytest.param(InfoNCE, {}, id="InfoNCE"),

@@ -46,6 +46,11 @@ CASES = [
     ),
     pytest.param(
         SequentialRecommender,
+        lambda: {"embedding": ids, "backbone": GRU4Rec(DIM), "output": ids},
+        id="SequentialRecommender, keys of their own",
+    ),
+    pytest.param(
+        SequentialRecommender,
         lambda: {"embedding": ids, "backbone": BERT4Rec(DIM, init_std=0.3)},
         id="SequentialRecommender, not causal",
     ),

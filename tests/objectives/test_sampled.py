@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from seqrec.batch import Batch
 from seqrec.objectives.negatives import InBatch, NegativeSampler, Popularity, Uniform
-from seqrec.objectives.sampled import IndependentSampledSoftmax, SampledSoftmax
+from seqrec.objectives.sampled import HistorySampledSoftmax, IndependentSampledSoftmax, SampledSoftmax
 from seqrec.recommenders.base import Encoded
 from seqrec.sequences import Sequences
 
@@ -143,3 +143,36 @@ def test_in_batch_negatives_cannot_be_items_that_nobody_reached():
 def test_settings_out_of_range_are_refused(kind, arguments, words):
     with pytest.raises(ValueError, match=words):
         kind(Uniform(), **arguments)
+
+
+def test_predictions_of_a_history_share_negatives_that_it_neither_holds_nor_predicts():
+    torch.manual_seed(0)
+    items, targets = [[0, 1, 2], [3], list(range(4, 18)), [0]], [1, 2, 19, 7, *range(5, 18), 19]
+    history = Sequences.pack(items)
+    batch = Batch(torch.arange(4), history, torch.arange(len(targets) - 1), torch.tensor(targets[:-1]))
+    table, queries = torch.randn(20, 4), torch.randn(len(targets) - 1, 4)
+    encoded = Encoded(
+        batch, queries, queries, lambda rows: table if rows is None else table[rows], torch.ones(20).long()
+    )
+    objective = HistorySampledSoftmax(n_negatives=6)
+    seen, draws = [{0, 1, 2, 19}, {3, 7}, set(range(4, 18))], set()
+    for _ in range(300):
+        rows = objective._draw(encoded)
+        for each, places in enumerate(([0, 1, 2], [3], range(4, 17))):
+            pools = {tuple(rows[place].tolist()) for place in places}
+            if each == 2:  # six unseen items are left, so all of them are drawn
+                pools = {tuple(sorted(pool)) for pool in pools}
+                assert pools == {(0, 1, 2, 3, 18, 19)}
+            assert len(pools) == 1
+            (pool,) = pools
+            assert len(set(pool)) == 6
+            assert not set(pool) & seen[each]
+            draws |= {(each, item) for item in pool}
+    assert {item for each, item in draws if each == 1} == set(range(20)) - seen[1]
+    many = HistorySampledSoftmax(n_negatives=50)
+    unseen = [set(range(20)) - seen[0], set(range(20)) - seen[1], set(range(20)) - seen[2]]
+    losses = many(encoded)
+    for place, each in ((0, 0), (3, 1), (9, 2)):
+        candidates = [targets[place], *unseen[each]]
+        expected = F.cross_entropy(queries[place] @ table[candidates].T, torch.tensor(0))
+        torch.testing.assert_close(losses[place], expected)

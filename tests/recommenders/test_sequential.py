@@ -9,7 +9,10 @@ from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
+from seqrec.data.errors import InputError
 from seqrec.embeddings.ids import IdEmbedding
+from seqrec.export.added import extend
+from seqrec.objectives.softmax import FullSoftmax
 from seqrec.positions.learned import LearnedPosition
 from seqrec.recommenders.keyed import Start
 from seqrec.recommenders.sequential import SequentialRecommender
@@ -78,6 +81,21 @@ def test_a_feed_forward_network_drops_inside_as_its_layout_does(norm, drops_insi
     backbone(torch.randn(200, 64), Sequences.pack([[0] * 200]))
     share = (read[0] == 0).double().mean().item()
     assert share == pytest.approx(0.5 if drops_inside else 0.0, abs=0.02)
+
+
+def test_keys_may_be_a_table_of_their_own():
+    tied, own = _recommender(), _recommender(output=lambda catalog: IdEmbedding(catalog, 8, init_std=1.0))
+    torch.testing.assert_close(tied.item_keys(), tied.embedding())
+    torch.testing.assert_close(own.item_keys(), own.output())
+    assert not torch.equal(own.output(), own.embedding())
+    encoded = own.encode(_batch())
+    FullSoftmax()(encoded).sum().backward()
+    unread = torch.ones(40, dtype=torch.bool).index_fill(0, _batch().history.items, False)
+    assert (own.embedding.table.weight.grad[unread] == 0).all()
+    assert (own.output.table.weight.grad != 0).any(1).all()
+    grown = Catalog(pl.concat([own.catalog.table, pl.DataFrame({"item_id": ["new"], "count": [0]})]))
+    with pytest.raises(InputError, match="a table of their own"):
+        extend(own, grown, torch.randn(1, 8))
 
 
 def test_all_weights_begin_as_xavier_has_them_where_asked():
