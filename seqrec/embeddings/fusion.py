@@ -25,6 +25,7 @@ class _Fusion(ItemEmbedding):
         dim: width D.
         text: builds what makes vectors of texts from the catalog and the width.
         init_std: standard deviation of the normal distribution that the free vectors start from, above 0.
+        ids: builds the free vectors instead, from the catalog and the width, say ``TextInitialised``.
     """
 
     def __init__(
@@ -33,14 +34,14 @@ class _Fusion(ItemEmbedding):
         dim: int,
         text: Callable[[Catalog, int], ItemEmbedding],
         init_std: float = 0.02,
+        ids: Callable[[Catalog, int], ItemEmbedding] | None = None,
     ) -> None:
         super().__init__(dim)
-        self.ids = IdEmbedding(catalog, dim, init_std)
+        self.ids = IdEmbedding(catalog, dim, init_std) if ids is None else ids(catalog, dim)
         self.text = text(catalog, dim)
-        if self.text.dim != dim:
-            raise ValueError(
-                f"The text part makes vectors of width {self.text.dim}, the table of {dim}; give both one."
-            )
+        widths = self.ids.dim, self.text.dim
+        if widths != (dim, dim):
+            raise ValueError(f"The free vectors and those of texts have widths {widths}; give both {dim}.")
 
     @abstractmethod
     def _fused(
@@ -70,6 +71,7 @@ class SumEmbedding(_Fusion):
         dim: width D.
         text: builds what makes vectors of texts from the catalog and the width.
         init_std: standard deviation of the normal distribution that the free vectors start from, above 0.
+        ids: builds the free vectors instead, from the catalog and the width, say ``TextInitialised``.
     """
 
     def _fused(
@@ -86,6 +88,7 @@ class ConcatEmbedding(_Fusion):
         dim: width D.
         text: builds what makes vectors of texts from the catalog and the width.
         init_std: standard deviation of the normal distribution that the free vectors start from, above 0.
+        ids: builds the free vectors instead, from the catalog and the width, say ``TextInitialised``.
         gelu: whether a GELU follows, as in the aligned expert of PAD (Wang et al., SIGIR 2025). Differs from it:
             nothing is dropped before the map, which begins as torch has it, and texts go the way of ``text``.
     """
@@ -96,9 +99,10 @@ class ConcatEmbedding(_Fusion):
         dim: int,
         text: Callable[[Catalog, int], ItemEmbedding],
         init_std: float = 0.02,
+        ids: Callable[[Catalog, int], ItemEmbedding] | None = None,
         gelu: bool = False,
     ) -> None:
-        super().__init__(catalog, dim, text, init_std)
+        super().__init__(catalog, dim, text, init_std, ids)
         self.join = nn.Linear(2 * dim, dim)
         self.bend = nn.GELU() if gelu else nn.Identity()
 
@@ -116,6 +120,7 @@ class GatedEmbedding(_Fusion):
         dim: width D.
         text: builds what makes vectors of texts from the catalog and the width.
         init_std: standard deviation of the normal distribution that the free vectors start from, above 0.
+        ids: builds the free vectors instead, from the catalog and the width, say ``TextInitialised``.
     """
 
     def __init__(
@@ -124,8 +129,9 @@ class GatedEmbedding(_Fusion):
         dim: int,
         text: Callable[[Catalog, int], ItemEmbedding],
         init_std: float = 0.02,
+        ids: Callable[[Catalog, int], ItemEmbedding] | None = None,
     ) -> None:
-        super().__init__(catalog, dim, text, init_std)
+        super().__init__(catalog, dim, text, init_std, ids)
         self.gate = nn.Linear(2 * dim, dim)
 
     def _fused(
@@ -152,6 +158,7 @@ class FadingEmbedding(_Fusion):
         dim: width D.
         text: builds what makes vectors of texts from the catalog and the width.
         init_std: standard deviation of the normal distribution that the free vectors start from, above 0.
+        ids: builds the free vectors instead, from the catalog and the width, say ``TextInitialised``.
         n_bins: bins of items that training knows, at least 2.
         spread: the gates begin at the sigmoids of numbers spaced evenly from minus this to this, at least 0.
     """
@@ -165,10 +172,11 @@ class FadingEmbedding(_Fusion):
         dim: int,
         text: Callable[[Catalog, int], ItemEmbedding],
         init_std: float = 0.02,
+        ids: Callable[[Catalog, int], ItemEmbedding] | None = None,
         n_bins: int = 10,
         spread: float = 2.0,
     ) -> None:
-        super().__init__(catalog, dim, text, init_std)
+        super().__init__(catalog, dim, text, init_std, ids)
         if n_bins < 2 or spread < 0:
             raise ValueError(
                 f"n_bins is {n_bins} and spread is {spread}; text fades over at least 2 bins, with a spread of 0 or "

@@ -82,6 +82,14 @@ def test_bins_of_frequency_hold_about_as_many_interactions_each(file):
 
 
 @pytest.mark.parametrize("kind", [SumEmbedding, ConcatEmbedding, GatedEmbedding, FadingEmbedding])
+def test_free_vectors_may_begin_as_texts(file, kind):
+    both = made(kind, file, ids=lambda catalog, dim: TextInitialised(catalog, dim, file))
+    alone = TextInitialised(CATALOG, DIM, file)
+    torch.testing.assert_close(both.ids(), alone())
+    assert sum(weight.shape == (10, DIM) for weight in both.parameters()) == 1
+
+
+@pytest.mark.parametrize("kind", [SumEmbedding, ConcatEmbedding, GatedEmbedding, FadingEmbedding])
 def test_a_new_item_is_one_of_the_catalog_whose_free_vector_says_nothing(file, kind):
     both = made(kind, file)
     with torch.no_grad():
@@ -140,7 +148,7 @@ def test_a_frozen_table_is_bit_for_bit_the_same_after_training(file):
 
 
 def test_a_text_part_of_another_width_is_refused(file):
-    with pytest.raises(ValueError, match="vectors of width 5, the table of 4"):
+    with pytest.raises(ValueError, match=r"have widths \(4, 5\); give both 4"):
         SumEmbedding(CATALOG, DIM, lambda catalog, dim: TextTower(catalog, dim + 1, file))
 
 
