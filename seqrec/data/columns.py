@@ -14,6 +14,7 @@ from seqrec.data.errors import InputError, nearest
 
 _DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 _LONG_DATE_FORMAT = "%a %b %d %H:%M:%S %z %Y"
+_BILLION = 10**9
 _REMEDIES = {
     "user_id": "give every row a user id",
     "item_id": "give every row an item id",
@@ -51,6 +52,10 @@ def log_columns(
         lines: where the rows stand; ``None`` skips the look at every cell (typed files).
         ticks_per_second: 1,000 where the file is known to count milliseconds.
 
+    Returns:
+        the mapped columns and, unless times are whole numbers by their type, fraction (Int32): the billionths that are
+        cut off each timestamp.
+
     Raises:
         InputError: a column is missing, or a cell cannot be used.
     """
@@ -62,12 +67,16 @@ def log_columns(
                 f"{path} has more than one value per cell in column '{column}' ({schema[column]}); "
                 "write one row per interaction, with a text or a number in every cell."
             )
-    columns = {
-        "user_id": pl.col(mapping["user_id"]).cast(pl.String),
-        "item_id": pl.col(mapping["item_id"]).cast(pl.String),
-        "timestamp": _seconds(table, mapping["timestamp"], path, lines) // ticks_per_second,
-    }
-    needed = {name: column.fill_null("") != "" for name, column in columns.items() if name != "timestamp"}
+    columns: dict[str, pl.Expr] = {}
+    for name in ("user_id", "item_id"):
+        raw_id = pl.col(mapping[name])
+        columns[name] = (raw_id.fill_nan(None) if schema[mapping[name]].is_float() else raw_id).cast(pl.String)
+    needed = {name: column.fill_null("") != "" for name, column in columns.items()}
+    columns["timestamp"], fraction = _clock(table, mapping["timestamp"], path, lines)
+    if ticks_per_second > 1:
+        rest = columns["timestamp"] % ticks_per_second * _BILLION
+        fraction = (rest if fraction is None else rest + fraction) // ticks_per_second
+        columns["timestamp"] //= ticks_per_second
     needed["timestamp"] = columns["timestamp"].is_not_null()
     if "rating" in mapping:
         rating = pl.col(mapping["rating"])
@@ -76,40 +85,46 @@ def log_columns(
         needed["rating"] = columns["rating"].is_not_null() | (rating.cast(pl.String).fill_null("") == "")
     if lines is not None:
         _refuse_unusable_cells(table, path, mapping, needed, lines)
+    if fraction is not None:
+        columns["fraction"] = fraction.cast(pl.Int32)
     return table.select(**columns)
 
 
-def require_columns(wanted: Iterable[str], present: list[str], path: Path) -> None:
-    """Raise ``InputError`` for the first wanted column that the table does not have."""
+def require_columns(wanted: Iterable[str], present: list[str], path: Path, option: str = "--item_column") -> None:
+    """Raise ``InputError`` for the first wanted column that the table does not have; ``option`` names such a column."""
     wanted = list(wanted)
     for name in wanted:
         if name not in present:
             free = [column for column in present if column not in wanted]
             raise InputError(
                 f"{path} has no column '{name}' ({nearest(name, free or present)}); name the right one with an option "
-                "such as --item_column, or in the card."
+                f"such as {option}, or in the card."
             )
 
 
-def _seconds(table: pl.LazyFrame, column: str, path: Path, lines: Lines | None) -> pl.Expr:
+def _clock(table: pl.LazyFrame, column: str, path: Path, lines: Lines | None) -> tuple[pl.Expr, pl.Expr | None]:
+    """Readings of the clock (dates in seconds), rounded down, and the billionths cut off them, if there can be any."""
     kind, time = table.collect_schema()[column], pl.col(column)
     if kind.is_temporal():
-        return time.cast(pl.Datetime("us")).dt.epoch("s")
+        date = time if kind == pl.Datetime else time.cast(pl.Datetime("us"))
+        return date.cast(pl.Datetime("us")).dt.epoch("s"), date.dt.nanosecond()
+    whole, real = time.cast(pl.Int64, strict=False), time.cast(pl.Float64, strict=False)
+    if kind.is_integer():
+        return whole, None
+    below = ((real - real.floor()) * _BILLION).cast(pl.Int32, strict=False).fill_null(0)
     if kind != pl.String:
-        return time.cast(pl.Int64, strict=False)
-    numbers = time.cast(pl.Int64, strict=False)
+        return real.floor().cast(pl.Int64, strict=False), below
     with _refusing_broken_rows(path, lines):
-        sample = table.select(time).filter(time.fill_null("") != "").head(1)
-        sample = sample.select(numbers.alias("number"), time.cast(pl.Float64, strict=False).alias("real")).collect()
-    if sample["number"].null_count() == 0:
-        return pl.coalesce(numbers, time.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))
-    if sample["real"].null_count() == 0:
-        return time.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+        sample = table.filter(time.fill_null("") != "").head(1).select(real).collect()
+    if sample[column].null_count() == 0:
+        below = pl.when(whole.is_null()).then(below).otherwise(0)
+        return pl.coalesce(whole, real.floor().cast(pl.Int64, strict=False)), below
     text = time.str.strip_chars().str.replace(r"(\d)T(\d)", "$1 $2")
-    return pl.coalesce(
+    seconds = pl.coalesce(
         *(_epoch(text, form) for form in _DATE_FORMATS),
         _epoch(time, _LONG_DATE_FORMAT),
     )
+    return seconds, time.str.extract(r"\.(\d{1,9})").str.pad_end(9, "0").cast(pl.Int32).fill_null(0)
 
 
 def _epoch(text: pl.Expr, form: str) -> pl.Expr:

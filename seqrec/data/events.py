@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ _UNITS = {
     "microsecond": (10**14, 10**6),
     "nanosecond": (10**17, 10**9),
 }
+_LOG = ("user_id", "item_id", "timestamp")
 # A log that ends before March 1973 counts events, not seconds.
 _FIRST_CLOCK = 10**8
 
@@ -30,9 +31,10 @@ class Events:
     Attributes:
         users: place of the event's user in ``user_ids``.
         items: place of the event's item in ``item_ids``.
-        times: clock readings in the unit of the source.
+        times: clock readings in the unit of the source, or in parts of it where its clock is finer.
         user_ids: raw ids (String), ascending, so that numbers do not depend on the order of rows or of threads.
         item_ids: raw ids (String), ascending.
+        parts: how many of ``times`` make one unit of the source.
     """
 
     users: Int[np.ndarray, "E"]
@@ -40,19 +42,25 @@ class Events:
     times: Int[np.ndarray, "E"]
     user_ids: pl.Series
     item_ids: pl.Series
+    parts: int = 1
 
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def readings(self) -> Int[np.ndarray, "E"]:
+        """Clock readings in the unit of the source, rounded down."""
+        return self.times if self.parts == 1 else self.times // self.parts
+
     def at(self, chosen: Int[np.ndarray, "n"] | Bool[np.ndarray, "E"]) -> Events:
         """The chosen events, by place or by mask."""
-        return Events(self.users[chosen], self.items[chosen], self.times[chosen], self.user_ids, self.item_ids)
+        return replace(self, users=self.users[chosen], items=self.items[chosen], times=self.times[chosen])
 
     def compact(self) -> Events:
         """The same events without the ids that none of them uses."""
         users, user_ids = _renumber(self.users, self.user_ids)
         items, item_ids = _renumber(self.items, self.item_ids)
-        return Events(users, items, self.times, user_ids, item_ids)
+        return replace(self, users=users, items=items, user_ids=user_ids, item_ids=item_ids)
 
 
 def read_events(source: Source, min_rating: float | None = None) -> Events:
@@ -67,16 +75,19 @@ def read_events(source: Source, min_rating: float | None = None) -> Events:
     Raises:
         InputError: a column is missing, an id or a time is empty, a numeric id is negative, or no row is left.
     """
-    rows = source.read()
+    rows = source.read_finely()
     try:
         columns = rows.collect_schema().names()
-        for column in ("user_id", "item_id", "timestamp"):
+        for column in _LOG:
             _need_column(column, columns, source)
         coded = rows.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical), pl.col("timestamp").cast(pl.Int64))
         if min_rating is not None:
             _need_column("rating", columns, source)
-            coded = coded.filter(pl.col("rating") >= min_rating)
-        table = coded.select("user_id", "item_id", "timestamp").collect(engine="streaming")
+            # To polars NaN is larger than any number.
+            is_rated = pl.col("rating").cast(pl.Float64).is_not_nan()
+            coded = coded.filter(is_rated & (pl.col("rating") >= min_rating))
+        cut_off = [name for name in columns if name == "fraction"]
+        table = coded.select(*_LOG, *cut_off).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(
@@ -85,12 +96,14 @@ def read_events(source: Source, min_rating: float | None = None) -> Events:
     if table.is_empty():
         reason = "there are none" if min_rating is None else f"none is rated {min_rating} or higher"
         raise InputError(f"{source.name} has no interactions: {reason}. Check the file, or lower --min_rating.")
-    for column in table.columns:
+    for column in _LOG:
         _refuse_empty(table[column], source)
-    times = table["timestamp"].to_numpy()
+    times, parts = table["timestamp"].to_numpy(), 1
+    if cut_off:
+        times, parts = _in_parts(times, table["fraction"].to_numpy())
     users, user_ids = _encode(table["user_id"], source)
     items, item_ids = _encode(table["item_id"], source)
-    return Events(users, items, times, user_ids, item_ids)
+    return Events(users, items, times, user_ids, item_ids, parts)
 
 
 def unit_of(times: Int[np.ndarray, "E"], source: Source) -> str:
@@ -137,6 +150,14 @@ def refuse_future(times: Int[np.ndarray, "E"], unit: str, latest: int, source: S
             f"{source.name} has {int((times >= end).sum())} of {len(times)} times in the future, the first in row "
             f"{first}, the latest on {day}. Drop those rows, or check the unit of the column and this machine's clock."
         )
+
+
+def _in_parts(times: Int[np.ndarray, "E"], billionths: Int[np.ndarray, "E"]) -> tuple[Int[np.ndarray, "E"], int]:
+    """Readings with what was cut off them, in the fewest parts of a unit that tell them apart, and how many parts."""
+    parts = next((parts for parts in (1, 10**3, 10**6) if not (billionths % (10**9 // parts)).any()), 10**9)
+    while max(-int(times.min()), int(times.max()) + 1) * parts >= 2**63:
+        parts //= 10**3  # the finest that 64 bits can hold
+    return (times, 1) if parts <= 1 else (times * parts + billionths // (10**9 // parts), parts)
 
 
 def _first_row(source: Source, wrong: pl.Expr) -> int:

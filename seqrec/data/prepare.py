@@ -74,7 +74,7 @@ def prepare(
         item_column: column of your own file with item ids; by default item_id.
         time_column: column of your own file with times (a Unix clock in any unit, or dates); by default timestamp.
         rating_column: column of your own file with ratings, needed for min_rating.
-        items_file: your own table of the items, with a column item_id.
+        items_file: your own table of the items, with a column item_id, or item_column where it has none.
         title_column: its column of titles.
         text_column: its column of descriptions.
         categories_column: its column of categories.
@@ -180,9 +180,9 @@ def prepare_log(
         return Log.open(folder)
     events = read_events(source, min_rating)
     read = _sizes(events)
-    unit = unit_of(events.times, source)
+    unit = unit_of(events.readings, source)
     if latest is not None:
-        refuse_future(events.times, unit, latest, source)
+        refuse_future(events.readings, unit, latest, source)
     # Sorted by the source's own clock: two readings of one second may still differ by milliseconds.
     events = filters.by_user_and_time(events)
     events = filters.without_repeats(events, duplicates)
@@ -190,7 +190,7 @@ def prepare_log(
     events = filters.long_enough(events, min_length).compact()
     _refuse_too_little(events, parameters)
     tied_events, tied_users = filters.ties(events)
-    events = replace(events, times=to_seconds(events.times, unit))
+    events = replace(events, times=to_seconds(events.readings, unit), parts=1)
     manifest = {
         "parameters": parameters,
         "origin": origin,
@@ -202,6 +202,19 @@ def prepare_log(
     }
     store.write(events, _catalog(events, source.items()), folder, manifest)
     return Log.open(folder)
+
+
+def refuse_other_data(data: Path, out: Path, kind: str, command: str) -> None:
+    """Raises ``InputError`` if ``command``, whose data say ``kind`` in their manifest, would replace other data."""
+    if out.resolve() == data.resolve():
+        raise InputError(f"{out} is the data set that `{command}` reads. Choose another folder with --out.")
+    made = store.manifest_of(out)
+    # Data with fakes among them may say that items were withheld before.
+    if made and (kind not in made or (kind != "poison" and "poison" in made)):
+        raise InputError(
+            f"{out} holds a prepared data set that `{command}` did not write, and it would be lost. "
+            "Choose another folder with --out, or delete that one first."
+        )
 
 
 def _sizes(events: Events) -> dict[str, int]:
@@ -268,7 +281,14 @@ def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
     for table in described:
         if not table.exists():
             raise InputError(f"{table} does not exist. Give --items_file the path of your table of items.")
-    return Table(path, **columns), _origin(named, [path, *described])
+    source = Table(path, **columns)
+    about = [f"--{name}_column" for name in ("title", "text", "categories") if name in columns]
+    if about and source.items_file is None:
+        raise InputError(
+            f"{path} has no table of its items beside it, where alone {' and '.join(about)} would be read. "
+            "Name that table with --items_file, or leave the columns out."
+        )
+    return source, _origin(named, [path, *described])
 
 
 def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:

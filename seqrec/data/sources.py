@@ -12,6 +12,7 @@ from seqrec.data import columns, raw
 from seqrec.data.columns import Lines
 from seqrec.data.errors import InputError, nearest
 
+_JSON = (".json", ".jsonl", ".ndjson")
 _CHECK_IN_COLUMNS = {
     5: ["user", "time", "latitude", "longitude", "place"],
     8: ["user", "place", "category id", "category", "latitude", "longitude", "minutes from UTC", "time"],
@@ -38,6 +39,10 @@ class Source(ABC):
             InputError: the files are missing, broken or lack a column.
         """
 
+    def read_finely(self) -> pl.LazyFrame:
+        """As ``read``; where the clock may be finer, fraction (Int32) holds the billionths cut off each timestamp."""
+        return self.read()
+
     @abstractmethod
     def items(self) -> pl.LazyFrame | None:
         """What is known of the items: item_id (String) and any of title, text (String), categories (List(String)).
@@ -46,7 +51,17 @@ class Source(ABC):
         """
 
 
-class Table(Source):
+class FileSource(Source):
+    """A source whose files may hold a clock that is finer than seconds."""
+
+    @abstractmethod
+    def read_finely(self) -> pl.LazyFrame: ...
+
+    def read(self) -> pl.LazyFrame:
+        return self.read_finely().drop("fraction", strict=False)
+
+
+class Table(FileSource):
     """Your own table: CSV, TSV, Parquet or JSON lines; text may be gzipped, and folders may hold several Parquet files.
 
     Args:
@@ -57,7 +72,7 @@ class Table(Source):
         time: column of times: numbers (any unit), ISO dates, or dates of Parquet.
         rating: column of ratings, if any.
         items: table of the items; in a folder ``items.parquet`` (or .csv, …) is found by itself.
-        item_id: its column of item ids.
+        item_id: its column of item ids; by default item_id or, where it has none, the one that is called as in the log.
         title: its column of titles.
         text: its column of descriptions or reviews.
         categories: its column of categories: a list, or a string divided by ``category_separator``.
@@ -73,7 +88,7 @@ class Table(Source):
         time: str = "timestamp",
         rating: str | None = None,
         items: str | Path | None = None,
-        item_id: str = "item_id",
+        item_id: str | None = None,
         title: str | None = None,
         text: str | None = None,
         categories: str | None = None,
@@ -87,35 +102,51 @@ class Table(Source):
         if rating is not None:
             self.mapping["rating"] = rating
         self.items_path = Path(items) if items is not None else None
-        self.item_mapping = {"item_id": item_id}
-        for name, column in (("title", title), ("text", text), ("categories", categories)):
-            if column is not None:
-                self.item_mapping[name] = column
+        described = {"item_id": item_id, "title": title, "text": text, "categories": categories}
+        self.item_mapping = {name: column for name, column in described.items() if column is not None}
         self.separator = separator
         self.category_separator = category_separator
 
-    def read(self) -> pl.LazyFrame:
+    def read_finely(self) -> pl.LazyFrame:
         path = _within(self.path, "interactions")
         if path is None:
             raise InputError(f"{self.path} has no interactions.parquet, .csv, .tsv or .jsonl; name the file itself.")
         table, lines = scan(path, list(self.mapping.values()), self.separator)
         return columns.log_columns(table, path, self.mapping, lines)
 
+    @property
+    def items_file(self) -> Path | None:
+        """The table of the items, named or found in the folder."""
+        return self.items_path or (_within(self.path, "items") if self.path.is_dir() else None)
+
     def items(self) -> pl.LazyFrame | None:
-        path = self.items_path or (_within(self.path, "items") if self.path.is_dir() else None)
+        path = self.items_file
         if path is None:
             return None
-        table, _ = scan(path, list(self.item_mapping.values()), self.separator)
+        present = _names(path, ["item_id", *self.item_mapping.values()], self.separator)
+        mapping = {"item_id": self.item_mapping.get("item_id") or self._id_among(present, path)} | self.item_mapping
+        columns.require_columns(mapping.values(), present, path, "--title_column")
+        table, _ = scan(path, list(mapping.values()), self.separator)
         schema = table.collect_schema()
-        columns.require_columns(self.item_mapping.values(), schema.names(), path)
-        chosen = {name: pl.col(column) for name, column in self.item_mapping.items()}
-        if "categories" in chosen and schema[self.item_mapping["categories"]] == pl.String:
+        chosen = {name: pl.col(column) for name, column in mapping.items()}
+        if "categories" in chosen and schema[mapping["categories"]] == pl.String:
             chosen["categories"] = split_list(chosen["categories"], self.category_separator)
         types = {name: pl.List(pl.String) if name == "categories" else pl.String for name in chosen}
         return table.select(**{name: column.cast(types[name]) for name, column in chosen.items()})
 
+    def _id_among(self, present: list[str], path: Path) -> str:
+        """The column of item ids in the table of the items, where none was named."""
+        for name in ("item_id", self.mapping["item_id"]):
+            if name in present:
+                return name
+        free = [name for name in present if name not in self.item_mapping.values()]
+        raise InputError(
+            f"{path} has no column 'item_id' ({nearest('item_id', free or present)}), and a table of items needs their "
+            "ids; rename the column that holds them to item_id."
+        )
 
-class CheckIns(Source):
+
+class CheckIns(FileSource):
     """Visits of places: Gowalla's ``Gowalla_totalCheckins.txt`` or Foursquare's ``dataset_TSMC2014_*.txt``.
 
     Source: Cho, Myers, Leskovec, KDD 2011 (Gowalla); Yang, Zhang, Zheng, Yu, IEEE TSMC 2015 (Foursquare).
@@ -129,7 +160,7 @@ class CheckIns(Source):
         self.path = Path(path)
         self.patterns = [f"dataset_TSMC2014_{city}.txt*", "*otal*heckins.txt*", "*.txt*"]
 
-    def read(self) -> pl.LazyFrame:
+    def read_finely(self) -> pl.LazyFrame:
         mapping = {"user_id": "user", "item_id": "place", "timestamp": "time"}
         table, lines = self._scan()
         return columns.log_columns(table, self.path, mapping, lines)
@@ -153,7 +184,7 @@ class CheckIns(Source):
         return scan_bare(path, "\t", _CHECK_IN_COLUMNS[width])
 
 
-class RetailRocket(Source):
+class RetailRocket(FileSource):
     """The shop events of RetailRocket (``events.csv``), times turned from milliseconds to seconds.
 
     Source: RetailRocket recommender system dataset, Kaggle, 2016.
@@ -171,7 +202,7 @@ class RetailRocket(Source):
         self.path = Path(path)
         self.events = list(events)
 
-    def read(self) -> pl.LazyFrame:
+    def read_finely(self) -> pl.LazyFrame:
         text = raw.text_file(self.path, ["events.csv*"])
         table, lines = scan_text(text, self.path, ["visitorid", "itemid", "timestamp", "event"])
         mapping = {"user_id": "visitorid", "item_id": "itemid", "timestamp": "timestamp"}
@@ -206,21 +237,11 @@ def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[p
 
 def scan_text(text: Path, path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, Lines]:
     """Lazily open a ``text`` that ``raw.text_file`` made of ``path``, which the messages name; see ``scan``."""
-    if text.suffix in (".json", ".jsonl", ".ndjson"):
+    if text.suffix in _JSON:
         columns.require_columns(wanted, raw.fields(text, path), path)
         return pl.scan_ndjson(text, schema=dict.fromkeys(wanted, pl.String)), Lines(text, 1)
-    if separator is None:
-        separator = "\t" if text.suffix in (".tsv", ".tab") else ","
-    present = raw.header(text, separator, path)
-    if len(present) == 1 and len(wanted) > 1:
-        other = next((mark for mark in ";\t|," if mark in present[0]), None)
-        if other is not None:
-            shown = "$'\\t'" if other == "\t" else f"'{other}'"
-            raise InputError(
-                f"{path} has one column, '{present[0]}', when divided at {separator!r}; "
-                f"give --separator {shown}, or in a card the separator of its source."
-            )
-    columns.require_columns(wanted, present, path)
+    separator = separator or _separator(text)
+    columns.require_columns(wanted, _header(text, path, wanted, separator), path)
     return pl.scan_csv(text, separator=separator, infer_schema=False), Lines(text, 2, separator)
 
 
@@ -235,6 +256,34 @@ def split_list(text: pl.Expr, separator: str) -> pl.Expr:
     """The trimmed parts of a string; none for an empty one."""
     parts = text.fill_null("").str.split(separator).list.eval(pl.element().str.strip_chars())
     return parts.list.eval(pl.element().filter(pl.element() != ""))
+
+
+def _names(path: Path, wanted: list[str], separator: str | None) -> list[str]:
+    """The columns of a table that ``scan`` opens."""
+    if path.suffix == ".parquet" or path.is_dir():
+        return scan(path, [])[0].collect_schema().names()
+    text = raw.text_file(path, [path.name])
+    if text.suffix in _JSON:
+        return raw.fields(text, path)
+    return _header(text, path, wanted, separator or _separator(text))
+
+
+def _header(text: Path, path: Path, wanted: list[str], separator: str) -> list[str]:
+    """The columns of delimited text, unless it has but one where more are wanted."""
+    present = raw.header(text, separator, path)
+    if len(present) == 1 and len(wanted) > 1:
+        other = next((mark for mark in ";\t|," if mark in present[0]), None)
+        if other is not None:
+            shown = "$'\\t'" if other == "\t" else f"'{other}'"
+            raise InputError(
+                f"{path} has one column, '{present[0]}', when divided at {separator!r}; "
+                f"give --separator {shown}, or in a card the separator of its source."
+            )
+    return present
+
+
+def _separator(text: Path) -> str:
+    return "\t" if text.suffix in (".tsv", ".tab") else ","
 
 
 def _within(path: Path, stem: str) -> Path | None:

@@ -11,7 +11,7 @@ import polars as pl
 from seqrec.data import columns, raw
 from seqrec.data.columns import Lines
 from seqrec.data.errors import InputError
-from seqrec.data.sources import Source, scan_bare, scan_text, split_list
+from seqrec.data.sources import FileSource, scan_bare, scan_text, split_list
 
 _ITEM_SCHEMA = {"item_id": pl.String, "title": pl.String, "text": pl.String, "categories": pl.List(pl.String)}
 _RATING = ["user_id", "item_id", "rating", "timestamp"]
@@ -21,7 +21,7 @@ _GENRES_OF_100K = (
 )
 
 
-class MovieLens(Source):
+class MovieLens(FileSource):
     """A MovieLens release in its original files: 100K, 1M, or any with CSV (latest, 20M, 25M, 32M).
 
     Source: Harper, Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 2015.
@@ -33,7 +33,7 @@ class MovieLens(Source):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def read(self) -> pl.LazyFrame:
+    def read_finely(self) -> pl.LazyFrame:
         name = raw.find(self.path, ["ratings.csv", "ratings.csv.gz", "ratings.dat", "u.data"])
         ending = Path((name or "").removesuffix(".gz")).suffix
         if name is None or ending not in (".csv", ".dat", ".data"):
@@ -67,7 +67,7 @@ class MovieLens(Source):
         return None
 
 
-class AmazonReviews(Source):
+class AmazonReviews(FileSource):
     """Reviews of one category of the Amazon data of 2014, 2018 (JSON lines) or 2023 (CSV or JSON lines).
 
     Source: He, McAuley, WWW 2016 (2014); Ni, Li, McAuley, EMNLP 2019 (2018); Hou et al., 2024 (2023). An item of 2023
@@ -82,7 +82,7 @@ class AmazonReviews(Source):
         self.path = Path(path)
         self.meta = Path(meta) if meta is not None else self.path if self.path.is_dir() else None
 
-    def read(self) -> pl.LazyFrame:
+    def read_finely(self) -> pl.LazyFrame:
         text = raw.text_file(self.path, [f"[!m]*.{end}*" for end in ("json", "jsonl", "csv")])
         present = raw.header(text, ",", self.path) if text.suffix == ".csv" else raw.fields(text, self.path)
         if "reviewerID" in present:
@@ -101,7 +101,7 @@ class AmazonReviews(Source):
         return rows.filter(pl.col("item_id") != "").unique("item_id", keep="first", maintain_order=True)
 
 
-class Yelp(Source):
+class Yelp(FileSource):
     """Reviews of the Yelp Open Dataset, in JSON lines.
 
     Source: https://business.yelp.com/data/resources/open-dataset/
@@ -114,7 +114,7 @@ class Yelp(Source):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def read(self) -> pl.LazyFrame:
+    def read_finely(self) -> pl.LazyFrame:
         path = raw.text_file(self.path, ["*review.json*"])
         mapping = {"user_id": "user_id", "item_id": "business_id", "timestamp": "date", "rating": "stars"}
         table, lines = scan_text(path, self.path, list(mapping.values()))

@@ -13,6 +13,7 @@ from seqrec.data import store
 from seqrec.data.errors import InputError
 from seqrec.data.events import Events
 from seqrec.data.log import Log
+from seqrec.data.prepare import refuse_other_data
 
 ITEMS, TARGETS = "withheld_items", "withheld_targets"
 
@@ -34,13 +35,14 @@ def withhold(data: Path, out: Path, share: float = 0.1, seed: int = 0) -> None:
         seed: which ones, at least 0.
 
     Raises:
-        InputError: share or seed is out of range, the data have fake users, or nothing is left to learn from or to ask
-            for.
+        InputError: share or seed is out of range, the data have fake users, ``out`` holds other data, or nothing is
+            left to learn from or to ask for.
     """
     data, out = Path(data), Path(out)
     if not 0 < share < 1 or seed < 0:
         raise InputError(f"share is {share} and seed is {seed}. Withhold between 0 and 1 of the items, e.g. 0.1.")
     log = Log.open(data)
+    refuse_other_data(data, out, "withheld", "seqrec withhold")
     if log.is_fake.any():
         raise InputError(
             f"{data} has {int(log.is_fake.sum()):,} fake users, who would be asked for withheld items; withhold items "

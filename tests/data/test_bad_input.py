@@ -126,6 +126,33 @@ def test_empty_texts_are_no_ids(refusal):
     assert "line 3" in refusal(GOOD.replace("u1,i2", "u1,"))
 
 
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_numbers_that_are_none_are_no_ids(refusal, column):
+    message = refusal(table(**{column: [1.0, float("nan"), 2.0]}))
+    assert f"1 empty ids in column {column}, the first in row 2" in message
+
+
+def test_a_table_of_items_without_their_ids_is_told_how_to_name_them(folder, refusal):
+    (folder / "items-of-log.csv").write_text("ean,title\ni1,One\n")
+    options = {"items_file": folder / "items-of-log.csv", "title_column": "title"}
+    message = refusal(GOOD.replace("item_id", "sku"), item_column="sku", **options)
+    assert "has no column 'item_id' (there are 'ean')" in message
+    assert message.endswith("rename the column that holds them to item_id.")
+    (folder / "items-of-log.csv").write_text("item_id;title\ni1;One\n")
+    assert "--separator ';'" in refusal(GOOD, **options)
+
+
+def test_columns_of_items_without_a_table_of_items_are_refused(folder, refusal):
+    message = refusal(GOOD, title_column="timestamp", text_column="words")
+    assert "no table of its items beside it, where alone --title_column and --text_column would be read" in message
+    assert "--items_file" in message
+    (folder / "shop").mkdir()
+    (folder / "shop" / "interactions.csv").write_text(GOOD)
+    (folder / "shop" / "items.csv").write_text("item_id,name\ni1,One\n")
+    prepare("shop", title_column="name")
+    assert Log.open("data/prepared/shop").catalog.titles.to_list() == ["One", "i2"]
+
+
 def test_files_that_are_broken_as_a_whole_are_refused(refusal):
     assert "2 columns named 'item_id'" in refusal(GOOD.replace("timestamp", "item_id"))
     assert "cut short" in refusal(gzip.compress(GOOD.encode() * 100)[:-20])

@@ -16,7 +16,8 @@ from seqrec.data.events import to_seconds, unit_of
 from seqrec.data.filters import Duplicates, stable_order
 from seqrec.data.log import Log
 from seqrec.data.prepare import prepare, prepare_log
-from seqrec.data.sources import Source, Table
+from seqrec.data.sources import RetailRocket, Source, Table
+from seqrec.data.sources_reviews import AmazonReviews
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4), st.integers(1, 5)), min_size=2, max_size=60
@@ -116,6 +117,13 @@ def test_low_ratings_and_short_histories_are_left_out(tmp_path):
     assert log.manifest["counts"]["kept"] == {"users": 2, "items": 3, "interactions": 4}
 
 
+def test_a_rating_that_is_no_number_is_none(tmp_path):
+    rows = [(1, 1, 0, 5), (1, 2, 1, float("nan")), (2, 1, 0, 4)]
+    log = prepare_log(Rows(rows), tmp_path / "log", min_rating=4.0)
+    assert histories(log) == {"u1": [("i1", 0)], "u2": [("i1", 0)]}
+    assert len(prepare_log(Rows(rows), tmp_path / "all").items) == 3
+
+
 def test_same_rows_in_another_chunking_give_the_same_bytes(tmp_path):
     random = np.random.default_rng(0)
     rows = [tuple(row) for row in random.integers(0, 50, (500, 3)).tolist()]
@@ -179,6 +187,63 @@ def test_milliseconds_order_events_of_the_same_second(tmp_path):
     rows = [(1, 1, 1_700_000_000_900), (1, 2, 1_700_000_000_100), (2, 1, 1_700_000_000_000)]
     log = prepare_log(Rows(rows), tmp_path / "log")
     assert histories(log)["u1"] == [("i2", 1_700_000_000), ("i1", 1_700_000_000)]
+    assert log.manifest["share_of_tied_events"] == 0
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pl.Series([3.0, 3.75, 3.25]),
+        pl.Series([1e9, 1e9 + 0.75, 1e9 + 0.25]),
+        pl.Series([1e9, -1.25, -1.75]),
+        pl.Series([f"2018-07-07T22:09:11{end}" for end in ("Z", ".75Z", ".249999999Z")]),
+        pl.Series(["1000000000", "1000000000.75", "1000000000.25"]),
+        pl.Series(["1e9", "1000000000.75", "1000000000"]),
+        pl.Series([2 * 10**9, 750, 250]).cast(pl.Datetime("ms")),
+        pl.Series([10**9, 10**9 + 2, 10**9 + 1]).cast(pl.Datetime("ns")),
+        pl.Series([10**15, -1, -(10**6)]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+        pl.Series([1_588_687_728_000.0, 1_588_687_728_923.75, 1_588_687_728_923.25]),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_every_clock_orders_events_by_its_finest_reading_and_is_stored_in_seconds(tmp_path, times, ending):
+    path = tmp_path / f"log.{ending}"
+    table = pl.DataFrame({"user_id": ["u2", "u1", "u1"], "item_id": ["i1", "i1", "i2"], "timestamp": times})
+    {"csv": table.write_csv, "parquet": table.write_parquet, "jsonl": table.write_ndjson}[ending](path)
+    log = prepare_log(Table(path), tmp_path / "log")
+    assert [item for item, _ in histories(log)["u1"]] == ["i2", "i1"]
+    assert log.manifest["share_of_tied_events"] == 0
+    whole = Table(path).read().collect()["timestamp"].to_list()
+    assert log.times.tolist() == to_seconds(np.array(whole)[::-1], log.manifest["unit_of_times"]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("times", "stored", "unit"),
+    [
+        ([0.5, 1.25], [0, 1], "position"),
+        ([0.5, 1_000_000_000.25], [0, 1_000_000_000], "second"),
+        ([1_588_687_728_923.5, 1_588_687_728_924.0], [1_588_687_728] * 2, "millisecond"),
+        ([1_588_687_728_923, 1_588_687_728_924], [1_588_687_728] * 2, "millisecond"),
+        (pl.Series([1, 10**15 + 1]).cast(pl.Datetime("us")), [0, 10**9], "second"),
+        (pl.Series([-1, 10**15 + 1]).cast(pl.Datetime("us")), [-1, 10**9], "second"),
+        ([1e18, 1e18 + 4096], [10**9] * 2, "nanosecond"),
+    ],
+)
+def test_the_unit_of_a_clock_does_not_depend_on_what_is_below_it(tmp_path, times, stored, unit):
+    table = pl.DataFrame({"user_id": ["u1", "u2"], "item_id": "i", "timestamp": times})
+    table.write_parquet(tmp_path / "log.parquet")
+    log = prepare_log(Table(tmp_path / "log.parquet"), tmp_path / "log")
+    assert (log.times.tolist(), log.manifest["unit_of_times"]) == (stored, unit)
+
+
+@pytest.mark.parametrize("source", [RetailRocket, AmazonReviews])
+def test_sources_that_count_milliseconds_order_events_by_them(tmp_path, source):
+    header = "timestamp,visitorid,event,itemid,transactionid,user_id,parent_asin,rating\n"
+    rows = [("1433221332900", "1", "1"), ("1433221332100", "1", "2"), ("1433221332000", "2", "1")]
+    text = header + "".join(f"{time},{user},view,{item},,{user},{item},5\n" for time, user, item in rows)
+    (tmp_path / "events.csv").write_text(text)
+    log = prepare_log(source(tmp_path / "events.csv"), tmp_path / "log")
+    assert histories(log) == {"1": [("2", 1433221332), ("1", 1433221332)], "2": [("1", 1433221332)]}
     assert log.manifest["share_of_tied_events"] == 0
 
 
@@ -255,6 +320,25 @@ def test_the_simulated_shop_is_prepared_by_its_card_alone(tmp_path, monkeypatch,
     stamp = (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns
     prepare("simulated-shop")
     assert (tmp_path / "data/prepared/simulated-shop/manifest.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_items_are_known_by_the_name_of_their_ids_in_the_log_where_they_have_no_item_id(tmp_path, monkeypatch, ending):
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(VISITS.replace("item_id", "sku"))
+    items = pl.DataFrame({"sku": ["b", "a"], "item_id": ["a", "b"], "name": ["one", "two"]})
+    options = {
+        "user_column": "who",
+        "item_column": "sku",
+        "items_file": Path(f"items.{ending}"),
+        "title_column": "name",
+    }
+    for table, titles in ((items, ["one", "two"]), (items.drop("item_id"), ["two", "one"])):
+        {"csv": table.write_csv, "jsonl": table.write_ndjson, "parquet": table.write_parquet}[ending](f"items.{ending}")
+        prepare("log.csv", **options)
+        assert Log.open("data/prepared/log").catalog.titles.to_list() == titles
+    with pytest.raises(InputError, match=r"items\.\w+ has no column 'label' .* such as --title_column"):
+        prepare("log.csv", **{**options, "title_column": "label"}, force=True)
 
 
 OWN_CARD = """

@@ -31,6 +31,7 @@ from seqrec.data.poisoning.heuristic import Bandwagon, ProfileCopy, Random
 from seqrec.data.poisoning.loki import LokiLike
 from seqrec.data.poisoning.rev import Rev
 from seqrec.data.poisoning.targets import Bucket
+from seqrec.data.prepare import refuse_other_data
 from seqrec.data.protocol import LeaveOneOut
 
 __all__ = ["DP", "Bandwagon", "LokiLike", "ProfileCopy", "Random", "Rev", "poison"]
@@ -68,7 +69,7 @@ def poison(
         force: make the fakes anew even if nothing changed.
 
     Raises:
-        InputError: the data cannot be poisoned like this; the message says what to change.
+        InputError: the data cannot be poisoned like this, or ``out`` holds other data; the message says what to change.
     """
     log = poisoned(data, out, attack, budget, targets, n_targets, seed, force)
     made = log.manifest["poison"]
@@ -90,6 +91,7 @@ def poisoned(
 ) -> Log:
     """The data set that ``poison`` writes, opened. Arguments and errors are those of ``poison``."""
     clean = Log.open(data)
+    refuse_other_data(data, out, "poison", "seqrec poison")
     if clean.is_fake.any():
         raise InputError(f"{data} holds fake users already; give --data the clean data set that it was made from.")
     if not FEWEST <= budget <= MOST:

@@ -15,6 +15,7 @@ from seqrec.data.poisoning.targets import Bucket
 from seqrec.data.prepare import prepare_log
 from seqrec.data.protocol import GlobalTimeSplit, LeaveOneOut, RatioByUser
 from seqrec.data.simulated import SimulatedShop
+from seqrec.data.withhold import withhold
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,29 @@ def test_the_same_command_again_does_nothing_and_another_seed_makes_other_fakes(
     assert (out / "manifest.json").stat().st_mtime_ns == made
     assert poisoned(shop, out, Bandwagon(), seed=2).manifest["fingerprint"] != first
     assert poisoned(shop, out, Bandwagon(), seed=1, force=True).manifest["fingerprint"] == first
+
+
+def test_other_data_are_never_replaced(shop, attacked):
+    attacked_folder, other, cold = (shop.parent / name for name in ("attacked", "other", "cold"))
+    before = (shop / "manifest.json").read_text()
+    for out in (shop, shop.parent / "attacked" / ".." / "shop"):
+        with pytest.raises(InputError, match=r"is the data set that `seqrec poison` reads\. .* --out"):
+            poisoned(shop, out, Random(), force=True)
+        with pytest.raises(InputError, match=r"is the data set that `seqrec withhold` reads\. .* --out"):
+            withhold(shop, out)
+    assert (shop / "manifest.json").read_text() == before
+    prepare_log(SimulatedShop(users=60, items=50, mean_events=15.0), other)
+    withhold(shop, cold)
+    for out in (other, cold):
+        with pytest.raises(InputError, match=r"holds a prepared data set that `seqrec poison` did not write"):
+            poisoned(shop, out, Random(), force=True)
+    poisoned(cold, shop.parent / "both", Random())
+    for out in (other, attacked_folder, shop.parent / "both"):
+        with pytest.raises(InputError, match=r"holds a prepared data set that `seqrec withhold` did not write"):
+            withhold(shop, out)
+    assert len(Log.open(other).users) == 60
+    withhold(shop, cold, seed=1)
+    assert Log.open(cold).manifest["withheld"]["seed"] == 1
 
 
 @pytest.mark.parametrize("bucket", list(Bucket), ids=lambda bucket: bucket.name)
