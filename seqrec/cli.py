@@ -126,6 +126,13 @@ def run(arguments: list[str]) -> None:
             raise SystemExit(128 + signal.SIGTERM) from stopped
         except MisconfigurationException as refusal:
             raise ValueError(str(refusal)) from refusal
+        except RuntimeError as refusal:
+            if not str(refusal).startswith("Early stopping conditioned on"):
+                raise
+            raise ValueError(
+                "Training ended before its first validation, so nobody knows how good it is; train for an epoch at "
+                "least, or set trainer.val_check_interval."
+            ) from refusal
     elif name in COMMANDS:
         from jsonargparse import auto_cli
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ def export(
         recipe=opened.recipe,
         config=opened.config,
         max_length=data.max_length,
-        metrics=tested.get("metrics"),
+        metrics=_metrics(tested, opened.checkpoint) if tested else None,
         users=_remembered(recommender, data) if users else None,
         index=index,
         formats=formats,
@@ -62,6 +63,19 @@ def export(
         about=_about(recommender, data, tested),
     )
     print(f"{out}: {len(data.catalog):,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
+
+
+def _metrics(tested: Mapping[str, Any], exported: str) -> Mapping[str, float] | None:
+    """What the test said, where it was of the weights that are exported."""
+    name = tested.get("checkpoint", "checkpoints/best.ckpt") or "other weights"  # earlier versions did not say
+    if name == exported:
+        return tested.get("metrics")
+    warnings.warn(
+        f"result.json is of {name}, but {exported} is exported, so the bundle gets no metrics; run `seqrec test "
+        f"--ckpt_path {Path(exported).stem}` and export again.",
+        stacklevel=3,
+    )
+    return None
 
 
 def _formats(words: str) -> tuple[Format, ...]:
@@ -90,9 +104,9 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> User
     if not isinstance(recommender, SequentialRecommender):
         raise InputError(f"{type(recommender).__name__} remembers nothing; export without --users.")
     log, batch = data.log, 256
-    longest = len(log.items) if data.max_length is None else data.max_length - recommender.leaves_room
 
     def batches() -> Iterator[tuple[list[str], Sequences, Sequences]]:
+        longest = len(log.items) if data.max_length is None else data.max_length - recommender.leaves_room
         for first in track(range(0, len(log.users), batch), "remembering users", console=Console(stderr=True)):
             some = range(first, min(first + batch, len(log.users)))
             events = [slice(int(log.offsets[user]), int(log.offsets[user + 1])) for user in some]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError
 from seqrec.export.bundle import build_recommender
 from seqrec.recommenders.keyed import KeyedRecommender
+from seqrec.suggestions import sentence
 from seqrec.training.ranking_task import check_catalog
 
 
@@ -29,13 +32,16 @@ class Run:
         config: all that was set.
         recipe: what of it builds the recommender.
         data: its data, as they were read in training.
-        recommender: with the weights of the best checkpoint, or of the last where there is no best.
+        checkpoint: the file of the weights, relative to the folder: the best checkpoint, or the last where there is no
+            best.
+        recommender: with these weights.
     """
 
     folder: Path
     config: dict[str, Any]
     recipe: dict[str, Any]
     data: SequenceDataModule
+    checkpoint: str
     recommender: KeyedRecommender
 
 
@@ -43,16 +49,41 @@ def open_run(folder: Path) -> Run:
     """Build what a run trained, in evaluation mode.
 
     Raises:
-        InputError: the folder is not that of a run, or its recommender has no queries and keys.
+        InputError: the folder is not that of a run, a file of it is broken, or its recommender has no queries and keys.
         ValueError: the data hold other items now.
     """
     config = _config(folder)
     recipe = config["model"]["init_args"]["recommender"]
-    data = _from_config(SequenceDataModule, config["data"])
-    weights = _weights(folder, data.catalog)
-    recommender = build_recommender(recipe, data.catalog)
-    recommender.load_state_dict(weights)
-    return Run(folder, config, recipe, data, recommender.eval())
+    with _building(folder / "config.yaml"):
+        data = _from_config(SequenceDataModule, config["data"])
+    checkpoint = _checkpoint(folder)
+    weights = _weights(checkpoint, data.catalog)
+    with _building(folder / "config.yaml"):
+        recommender = build_recommender(recipe, data.catalog)
+    try:
+        recommender.load_state_dict(weights)
+    except RuntimeError as error:
+        why = " ".join(str(error).partition(":")[2].split())[:200]
+        raise InputError(
+            f"{checkpoint} holds weights of another model than {folder / 'config.yaml'} describes ({why} …); put back "
+            "the config of its training, or run `seqrec fit` again."
+        ) from error
+    return Run(folder, config, recipe, data, checkpoint.relative_to(folder).as_posix(), recommender.eval())
+
+
+@contextmanager
+def _building(path: Path) -> Iterator[None]:
+    """What a config says wrongly is told with its name."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise _broken(path, sentence(error, ["fit", f"--config={path}"])) from error
+
+
+def _broken(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path} does not describe a run ({why.rstrip('.')}); put it back as `seqrec fit` wrote it, or run that again."
+    )
 
 
 def _from_config(kind: type[SequenceDataModule], arguments: Mapping[str, Any]) -> SequenceDataModule:
@@ -65,15 +96,34 @@ def _config(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
         raise InputError(f"{path} does not exist, so {run} is not the folder of a run. Run `seqrec fit` first.")
-    return yaml.safe_load(path.read_text())
+    try:
+        config = yaml.safe_load(path.read_text())
+        parts = config["model"]["init_args"]["recommender"], config["data"]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _broken(path, f"it is no YAML: {' '.join(str(error).split())[:200]}") from error
+    except (KeyError, TypeError):
+        parts = (None,)
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise _broken(path, "it needs the keys data and model.init_args.recommender, each with keys of its own")
+    return config
 
 
-def _weights(run: Path, catalog: Catalog) -> dict[str, Tensor]:
+def _checkpoint(run: Path) -> Path:
     checkpoints = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     found = next((path for path in checkpoints if path.is_file()), None)
     if found is None:
         raise InputError(f"{checkpoints[0]} does not exist. Run `seqrec fit --run {run}` first.")
-    checkpoint = torch.load(found, map_location="cpu", weights_only=True)
+    return found
+
+
+def _weights(path: Path, catalog: Catalog) -> dict[str, Tensor]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoint["state_dict"]
+    except Exception as error:  # torch raises whatever the bytes lead it to
+        raise InputError(
+            f"{path} is cut short or no checkpoint of seqrec; put back a whole copy, or run `seqrec fit` again."
+        ) from error
     check_catalog(checkpoint, catalog.fingerprint)
-    prefix, state = "recommender.", checkpoint["state_dict"]
+    prefix = "recommender."
     return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}

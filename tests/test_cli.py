@@ -142,6 +142,11 @@ def test_a_model_is_not_tested_on_what_it_may_have_learned_from(shop, straight, 
     assert "learned from other events" in capsys.readouterr().err
 
 
+def test_training_that_ends_before_its_first_validation_is_refused(shop, capsys):
+    assert main(command(shop, "fit", "never", "--trainer.max_steps=1")) == 2
+    assert "Training ended before its first validation" in capsys.readouterr().err
+
+
 def test_who_stops_a_run_is_not_told_that_it_is_done(shop):
     program = started(*command(shop, "fit", "stopped", "--trainer.max_epochs=2000"))
     while not (shop / "stopped" / "checkpoints" / "last.ckpt").exists():

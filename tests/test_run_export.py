@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from seqrec.cli import main
 from seqrec.data.log import Log
@@ -24,6 +25,14 @@ def fit(folder: Path, **others: str) -> None:
     rest = ["--model.objective=seqrec.objectives.softmax.FullSoftmax", "--trainer.max_epochs=1", *QUIET]
     data, run = f"--data.prepared={folder / 'shop'}", f"--run={folder / 'run'}"
     assert main(["fit", data, run, model, *parts, *widths, *rest]) == 0
+
+
+@pytest.fixture(scope="module")
+def once_trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    prepare_log(SimulatedShop(users=60, items=60, mean_events=12.0), folder / "shop")
+    fit(folder)
+    return folder
 
 
 @pytest.fixture
@@ -120,6 +129,103 @@ def test_users_of_a_model_that_remembers_every_event_are_refused(tmp_path, capsy
     fit(tmp_path, backbone="seqrec.backbones.sasrec.SASRec")
     assert main(["export", f"--run={tmp_path / 'run'}", f"--out={tmp_path / 'bundle'}", "--users"]) == 2
     assert "Attention remembers every event" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_users_of_a_model_that_cannot_go_on_are_refused(tmp_path, capsys):
+    prepare_log(SimulatedShop(users=60, items=60, mean_events=12.0), tmp_path / "shop")
+    run, config = tmp_path / "run", CONFIGS / "model" / "sasrec.yaml"
+    fitted = [f"--config={config}", f"--run={run}", "--trainer.max_epochs=1", "--data.max_length=10", *QUIET]
+    assert main(["fit", *fitted, f"--data.prepared={tmp_path / 'shop'}"]) == 0
+    assert main(["export", f"--run={run}", f"--out={tmp_path / 'bundle'}", "--users"]) == 2
+    said = capsys.readouterr().err
+    assert "InversePosition means something else" in said
+    assert "Or export without --users." in said
+
+
+def metrics_of(bundle: Path) -> dict[str, float]:
+    return json.loads((bundle / "manifest.json").read_text())["metrics"]
+
+
+def test_a_bundle_has_the_metrics_of_its_own_weights_alone(trained, capsys):
+    pytest.importorskip("faiss")
+    run, export = trained / "run", ["export", f"--run={trained / 'run'}", f"--out={trained / 'bundle'}"]
+    result, test = run / "result.json", ["test", f"--run={run}", "--verbose=false"]
+    shutil.copy(run / "checkpoints" / "last.ckpt", trained / "elsewhere.ckpt")
+    for checkpoint, name in (
+        ("last", "checkpoints/last.ckpt"),
+        (f"{trained / 'elsewhere.ckpt'}", f"{trained / 'elsewhere.ckpt'}"),
+    ):
+        assert main([*test, f"--ckpt_path={checkpoint}"]) == 0
+        assert json.loads(result.read_text())["checkpoint"] == name
+        assert main(export) == 0
+        assert f"result.json is of {name}, but checkpoints/best.ckpt is exported" in capsys.readouterr().err
+        assert metrics_of(trained / "bundle") == {}
+    assert main(test) == 0
+    tested = json.loads(result.read_text())
+    assert tested.pop("checkpoint") == "checkpoints/best.ckpt"
+    assert main(export) == 0
+    assert metrics_of(trained / "bundle") == tested["metrics"]
+    result.write_text(json.dumps(tested))  # as earlier versions wrote it
+    assert main(export) == 0
+    assert metrics_of(trained / "bundle") == tested["metrics"]
+    assert "warning" not in capsys.readouterr().err
+
+
+def cut_short(run: Path) -> None:
+    path = run / "checkpoints" / "best.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def empty(run: Path) -> None:
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"")
+
+
+def garble(run: Path) -> None:
+    (run / "config.yaml").write_text("model: [\n")
+
+
+def halve(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "model": None}))
+
+
+def misspell(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("prepared:", "prepard:"))
+
+
+def widen(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("dim: 8", "dim: 16"))
+
+
+def rename(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("gru4rec.GRU4Rec", "gru4rec.GRU4Rce"))
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "complaint"),
+    [
+        (cut_short, "best.ckpt", "cut short or no checkpoint of seqrec; put back a whole copy"),
+        (empty, "best.ckpt", "cut short or no checkpoint of seqrec; put back a whole copy"),
+        (widen, "best.ckpt", "holds weights of another model"),
+        (garble, "config.yaml", "it is no YAML"),
+        (halve, "config.yaml", "it needs the keys data and model.init_args.recommender"),
+        (misspell, "config.yaml", "Did you mean 'prepared'?"),
+        (rename, "config.yaml", "Did you mean seqrec.backbones.gru4rec.GRU4Rec?"),
+    ],
+)
+def test_a_broken_file_of_a_run_is_named(once_trained, tmp_path, capsys, change, file, complaint):
+    run = tmp_path / "run"
+    shutil.copytree(once_trained / "run", run)
+    change(run)
+    assert main(["export", f"--run={run}", f"--out={tmp_path / 'bundle'}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert file in said
+    assert complaint in said
+    assert "`seqrec fit`" in said
     assert not (tmp_path / "bundle").exists()
 
 

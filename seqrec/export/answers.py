@@ -45,7 +45,7 @@ def recommend(
             that column exists and by line where it does not; or one line per user with a list in item_id.
         out: Parquet file for the answers to histories: user_id, rank (0 is best), item_id, title, score.
         times: when each item of the history happened, in seconds since 1970, with commas between them; only some
-            models read it. In a file of histories it is the column timestamp, in the same unit.
+            models read it. In a file of histories it is the column timestamp, in the same unit or as dates.
         asked_at: the moment for which is recommended, in seconds since 1970; only some models read it.
         user: raw id of a user whom the bundle remembers (`seqrec export --users true`); the history is then what they
             did since, and may be left out.
@@ -53,7 +53,13 @@ def recommend(
         deny: raw ids of items to leave out, with commas between them.
         categories: only items of at least one of these categories are recommended, with commas between them.
     """
-    if user is None and (history is None) == (histories is None):
+    alone = {"--user": user, "--history": history, "--times": times}
+    named = [name for name, value in alone.items() if value is not None]
+    if histories is not None and named:
+        raise InputError(
+            f"--histories is a file of many users and {named[0]} speaks of one; give either of them, not both."
+        )
+    if user is None and history is None and histories is None:
         raise InputError("Give either --history ID,ID,… or --histories FILE.parquet with --out FILE.parquet.")
     if (histories is None) != (out is None):
         raise InputError("--histories and --out belong together: give both, or --history alone.")

@@ -42,7 +42,7 @@ def add_items(bundle: Path, items: Path) -> None:
     Args:
         bundle: folder that `seqrec export` wrote; it is replaced when all is done.
         items: Parquet file with the columns item_id and vector (a list of numbers), and where known title and
-            categories (a list of words).
+            categories (a list of words, or words with | between them).
     """
     bundle = Path(bundle)
     with _turn(bundle):
@@ -186,8 +186,22 @@ def _new_items(path: Path, opened: Bundle) -> tuple[pl.DataFrame, Float[Tensor, 
     if twice.height or table["item_id"].null_count() or not table.height:
         found = f"'{twice['item_id'][0]}' twice" if twice.height else "an item without id, or none at all"
         raise InputError(f"{path} has {found}; give one line for each new item.")
-    lines = table.select("item_id", *(name for name in ("title", "categories") if name in table.columns))
+    lines = table.select("item_id", *_described(path, table))
     return lines.with_columns(count=pl.lit(0, dtype=pl.Int64)), _vectors(path, table["vector"])
+
+
+def _described(path: Path, table: pl.DataFrame) -> Iterator[pl.Expr]:
+    """Titles and categories, as far as the file has them, of the types that a catalog has."""
+    wanted = {"title": (pl.String(), "a text"), "categories": (pl.List(pl.String), "a list of words")}
+    types = table.schema
+    for name, (kind, words) in wanted.items():
+        if name == "categories" and types.get(name) == pl.String:  # divided as `seqrec prepare` does
+            parts = pl.col(name).str.split("|").list.eval(pl.element().str.strip_chars().replace("", None))
+            yield parts.list.drop_nulls()
+        elif name in types:
+            if types[name] not in (kind, pl.Null):
+                raise InputError(f"{path} must have {words} in the column {name}; found {types[name]}.")
+            yield pl.col(name).cast(kind)
 
 
 def _vectors(path: Path, column: pl.Series) -> Float[Tensor, "n T"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 
+import polars as pl
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -80,5 +81,11 @@ class Filters:
     def _rows_of_category(self) -> dict[str, list[int]]:
         if "categories" not in self.catalog.table.columns:
             return {}
+        kind = self.catalog.table.schema["categories"]
+        if not isinstance(kind, pl.List):
+            raise InputError(
+                f"The categories of this bundle are {kind}, not lists of words; run `seqrec export` again, then "
+                "`seqrec add-items` with what was added."
+            )
         named = self.catalog.table.select("categories").with_row_index("row").explode("categories").drop_nulls()
         return dict(named.group_by("categories").agg("row").iter_rows())

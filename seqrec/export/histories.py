@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -27,19 +28,21 @@ class HistoryFile:
     Args:
         path: Parquet file with the columns ``user_id`` and ``item_id``; ``item_id`` is a list, or there is one line per
             event, ordered by ``timestamp`` where that column exists (ties in file order) and by line where not.
-        with_times: whether the tables have a third column ``timestamp`` (List of Int64), which the file must then have.
+        with_times: whether the tables have a third column ``timestamp`` (List of Int64, seconds since 1970), which the
+            file must then have, as whole seconds or as dates.
 
     Attributes:
         nobody: an empty series of user ids, of the type that the file has.
         n_users: how many users the file has.
 
     Raises:
-        InputError: the file is missing, is no Parquet, or lacks a column.
+        InputError: the file is missing, is no Parquet, or lacks a column; or (when iterated) an event lacks its time.
     """
 
     def __init__(self, path: Path, with_times: bool = False) -> None:
         if not path.is_file():
             raise InputError(f"{path} does not exist; give a Parquet file with the columns user_id and item_id.")
+        self._path = path
         try:
             self._table = pl.scan_parquet(path)
             self._types = self._table.collect_schema()
@@ -49,6 +52,16 @@ class HistoryFile:
         for column in ("user_id", *self._columns):
             if column not in self._types:
                 raise InputError(f"{path} has no column {column}, {nearest(column, self._types.names())}; rename it.")
+        if with_times:
+            kind: Any = self._types["timestamp"]
+            if self._one_line_per_user:
+                kind = kind.inner if isinstance(kind, pl.List) else pl.Null()
+            self._dated = isinstance(kind, (pl.Date, pl.Datetime))
+            if not (self._dated or kind.is_integer()):
+                raise InputError(
+                    f"{path} has the type {self._types['timestamp']} in the column timestamp; give whole seconds since "
+                    "1970 or dates, in a list where item_id is one."
+                )
         self.nobody = pl.Series("user_id", [], dtype=self._types["user_id"])
         users = pl.len() if self._one_line_per_user else pl.col("user_id").n_unique()
         self._n_lines, self.n_users = self._table.select(pl.len().alias("lines"), users.alias("users")).collect().row(0)
@@ -59,17 +72,32 @@ class HistoryFile:
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         for histories in self._slices() if self._one_line_per_user else self._groups():
+            if "timestamp" in histories and histories["timestamp"].list.eval(pl.element().is_null()).list.any().any():
+                raise InputError(
+                    f"{self._path} has an event without a time; give every one its timestamp, or leave it out."
+                )
             yield from histories.iter_slices(_USERS_PER_PART)
 
     @property
     def _one_line_per_user(self) -> bool:
         return isinstance(self._types["item_id"], pl.List)
 
+    def _seconds(self, times: pl.Expr) -> pl.Expr:
+        return times.dt.epoch("s") if self._dated else times.cast(pl.Int64)
+
     def _slices(self) -> Iterator[pl.DataFrame]:
-        lists = [pl.col("item_id").fill_null([]).cast(pl.List(pl.String)).list.drop_nulls()]
-        lists += [pl.col(column).fill_null([]).cast(pl.List(pl.Int64)) for column in self._columns[1:]]
+        kept = pl.col("item_id").list.eval(pl.element().is_not_null().arg_true())
+        lists = [pl.col("item_id").cast(pl.List(pl.String)).list.gather(kept)]
+        lists += [pl.col(each).list.eval(self._seconds(pl.element())).list.gather(kept) for each in self._columns[1:]]
         for start in range(0, self._n_lines, _USERS_PER_PART):
-            yield self._table.slice(start, _USERS_PER_PART).select("user_id", *lists).collect(engine="streaming")
+            part = self._table.slice(start, _USERS_PER_PART).select("user_id", pl.col(self._columns).fill_null([]))
+            part = part.collect(engine="streaming")
+            uneven = part.filter(pl.col("item_id").list.len() != pl.col(self._columns[-1]).list.len())
+            for user, items, times in uneven.iter_rows():
+                raise InputError(
+                    f"{self._path} has {len(items)} items and {len(times)} times for '{user}'; give one time for each."
+                )
+            yield part.select("user_id", *lists)
 
     def _groups(self) -> Iterator[pl.DataFrame]:
         n_passes = -(-self._n_lines // _EVENTS_PER_PASS)
@@ -78,7 +106,7 @@ class HistoryFile:
             chosen = events.filter(pl.col("user_id").hash(0) % n_passes == share)
             if "timestamp" in self._types:
                 chosen = chosen.sort("timestamp", maintain_order=True)
-            lists = [pl.col("item_id").cast(pl.String), *(pl.col(each).cast(pl.Int64) for each in self._columns[1:])]
+            lists = [pl.col("item_id").cast(pl.String), *(self._seconds(pl.col(each)) for each in self._columns[1:])]
             yield chosen.group_by("user_id", maintain_order=True).agg(lists).collect()
 
 

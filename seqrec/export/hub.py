@@ -56,7 +56,8 @@ def pull(repo: str, out: Path, revision: str | None = None, endpoint: str | None
     out = Path(out)
     with turn(out), whole_folder(out, mark=MANIFEST) as fresh:
         with _asking(repo) as hub:
-            hub.snapshot_download(repo, revision=revision, local_dir=fresh, endpoint=endpoint)
+            # A bundle has no folders; what lies in some is of others.
+            hub.snapshot_download(repo, revision=revision, local_dir=fresh, endpoint=endpoint, ignore_patterns="*/*")
         shutil.rmtree(fresh / ".cache", ignore_errors=True)  # the client's own notes
         fields = read_manifest(fresh)
         for stranger in {each.name for each in fresh.iterdir()} - {MANIFEST, *fields["files"]}:
@@ -79,10 +80,14 @@ def _asking(repo: str) -> Iterator[Any]:
         raise ModuleNotFoundError(
             "A model hub is reached through huggingface_hub, which is not installed. Run `pip install 'seqrec[hub]'`."
         ) from error
+    # What the client's own client raises when nobody answers: of requests, httpx or another, by the version.
+    transport = [
+        kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind.__module__ != "builtins"
+    ][-1]
     try:
         yield hub
-    except (HfHubHTTPError, HFValidationError, hub.errors.LocalEntryNotFoundError, ConnectionError) as refusal:
-        first = str(refusal).strip().splitlines()[0].rstrip(".")
+    except (transport, HFValidationError, hub.errors.LocalEntryNotFoundError, ConnectionError) as refusal:
+        first = (str(refusal).strip() or type(refusal).__name__).splitlines()[0].rstrip(".")
         raise InputError(
             f"The hub did not answer for '{repo}' ({first}); see that the name is right, that you may use it, and that "
             "it can be reached."

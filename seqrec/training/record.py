@@ -121,6 +121,7 @@ class RunRecord(Callback):
             "run": folder.name,
             "model": _model_name(task),
             "data": Path(str(self.config.get("data", {}).get("prepared", ""))).name,
+            "checkpoint": _tested(trainer),
             "metrics": task.metrics,
             "validation": fitted.get("validation"),
             "passport": data.passport,
@@ -193,6 +194,14 @@ def peak_memory(device: torch.device) -> int:
 
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
+
+
+def _tested(trainer: Trainer) -> str | None:
+    """The file of the weights that were tested, relative to the run where it lies inside."""
+    if trainer.ckpt_path is None:
+        return None
+    path, folder = Path(trainer.ckpt_path).resolve(), _folder(trainer).resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(trainer.ckpt_path)
 
 
 def _best_validation(trainer: Trainer) -> dict[str, float] | None:

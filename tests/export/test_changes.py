@@ -126,6 +126,13 @@ def test_items_are_added_again_and_memories_and_programs_go_on(tmp_path):
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_categories_in_one_string_are_divided_as_in_preparation(bundle, tmp_path):
+    add_items(bundle, new_items(tmp_path / "new.parquet", categories=["fresh | old|", "", None]))
+    retriever = Retriever.load(bundle)
+    assert retriever.catalog.table["categories"][-3:].to_list() == [["fresh", "old"], [], None]
+    assert ids_of(retriever.recommend(["001"], 5, categories=["fresh"])) == ["new 0"]
+
+
 def test_a_quick_index_takes_new_items_too(tmp_path, bundle):
     opened = Retriever.load(bundle)
     described = recipe(
@@ -164,6 +171,9 @@ def test_files_of_new_items_that_cannot_be_used_are_refused(bundle, tmp_path):
         ({"item_id": ["x"], "vector": ["text"]}, "list of numbers"),
         ({"item_id": ["x", "y"], "vector": [[0.0] * TEXT, None]}, "for every item"),
         ({"item_id": ["x"], "vector": [[float("nan")] * TEXT]}, "finite"),
+        ({"item_id": ["x"], "vector": [[0.0] * TEXT], "title": [7]}, "a text in the column title; found Int64"),
+        ({"item_id": ["x"], "vector": [[0.0] * TEXT], "categories": [[7]]}, "a list of words in the column categories"),
+        ({"item_id": ["x"], "vector": [[0.0] * TEXT], "categories": [7]}, "a list of words in the column categories"),
     ):
         pl.DataFrame(table).write_parquet(path)
         with pytest.raises(InputError, match=complaint):

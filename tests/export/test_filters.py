@@ -159,6 +159,12 @@ def test_a_catalog_without_categories_says_so(tmp_path):
         Retriever.load(tmp_path / "bundle").recommend(["a"], categories=["x"])
 
 
+def test_categories_that_are_no_lists_are_named():
+    catalog = Catalog(pl.DataFrame({"item_id": ["a"], "count": [1], "categories": ["x"]}))
+    with pytest.raises(InputError, match="categories of this bundle are String, not lists of words"):
+        Filters(catalog).admitted(None, (), ["x"])
+
+
 def test_an_unknown_category_among_very_many_is_answered_briefly():
     kinds = [[f"kind {row:05d}"] for row in range(10_000)]
     catalog = Catalog(

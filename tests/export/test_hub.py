@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -184,6 +185,24 @@ def test_a_second_push_leaves_nothing_of_the_first(hub, tmp_path):
     assert "users.safetensors" not in hub.repositories["someone/shop"]
     assert main(["pull", "--repo=someone/shop", f"--out={tmp_path / 'theirs'}", there]) == 0
     assert len(Retriever.load(tmp_path / "theirs").catalog) == 25
+
+
+def test_folders_that_others_put_there_stay_there(hub, tmp_path):
+    mine, there = bundle(tmp_path / "mine"), f"--endpoint={hub.address}"
+    assert main(["push", f"--bundle={mine}", "--repo=someone/shop", there]) == 0
+    hub.repositories["someone/shop"]["pictures/more/shop.png"] = b"a picture"
+    assert main(["pull", "--repo=someone/shop", f"--out={tmp_path / 'theirs'}", there]) == 0
+    assert content_of(tmp_path / "theirs") == content_of(mine)
+
+
+def test_a_hub_that_cannot_be_reached_is_named(hub, tmp_path, capsys):
+    mine = bundle(tmp_path / "mine")
+    with socket.socket() as nobody:  # a port that nobody listens at
+        nobody.bind(("127.0.0.1", 0))
+        there = f"--endpoint=http://127.0.0.1:{nobody.getsockname()[1]}"
+        for command in (["push", f"--bundle={mine}"], ["pull", f"--out={tmp_path / 'theirs'}"]):
+            assert main([*command, "--repo=someone/shop", there]) == 2
+            assert "The hub did not answer for 'someone/shop'" in capsys.readouterr().err
 
 
 def test_what_was_changed_on_the_way_does_not_arrive(hub, tmp_path, capsys):

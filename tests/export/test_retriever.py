@@ -168,6 +168,9 @@ def test_bad_questions_are_answered_with_a_sentence(tmp_path, shop):
     (tmp_path / "text.parquet").write_text("user_id,item_id")
     with pytest.raises(InputError, match="Give either --history"):
         recommend(tmp_path / "bundle")
+    for name, value in (("user", "ann"), ("history", "007"), ("times", "1")):
+        with pytest.raises(InputError, match=f"many users and --{name} speaks of one; give either"):
+            recommend(tmp_path, histories=tmp_path / "wrong.parquet", out=tmp_path / "out.parquet", **{name: value})
     with pytest.raises(InputError, match="belong together"):
         recommend(tmp_path / "bundle", histories=tmp_path / "wrong.parquet")
     for name, complaint in (("wrong", "no column user_id"), ("text", "not a Parquet"), ("none", "does not exist")):
