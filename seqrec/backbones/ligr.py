@@ -7,14 +7,22 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed, restored, stored
+from seqrec.nn.attention import (
+    AttentionLayer,
+    AttentionMemory,
+    PositionFactory,
+    SelfAttention,
+    condensed,
+    restored,
+    stored,
+)
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import SwiGLU
-from seqrec.nn.layers import MixingLayer, through, through_to
+from seqrec.nn.layers import through, through_to
 from seqrec.sequences import Sequences
 
 
-class Block(MixingLayer[AttentionMemory]):
+class Block(AttentionLayer):
     """``h += σ(G1 h) ⊙ drop(attention(LN h)); h += σ(G2 h) ⊙ drop(swiglu(LN h))``."""
 
     def __init__(self, attention: SelfAttention, feed_forward: SwiGLU, dim: int, dropout: float) -> None:
@@ -24,12 +32,9 @@ class Block(MixingLayer[AttentionMemory]):
         self.attention_gate, self.feed_forward_gate = (nn.Linear(dim, dim) for _ in range(2))
         self.dropout = Dropout(dropout)
 
-    def mix(
-        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
+    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
         q = self.attention_norm(h)
-        mixed, newest = self.attention(q, q, history, memory)
-        return h, mixed, newest
+        return h, q, q
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         h = kept + torch.sigmoid(self.attention_gate(kept)) * self.dropout(mixed)

@@ -8,10 +8,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.attention import AttentionMemory, PositionFactory, SelfAttention, condensed, restored, stored
+from seqrec.nn.attention import (
+    AttentionLayer,
+    AttentionMemory,
+    PositionFactory,
+    SelfAttention,
+    condensed,
+    restored,
+    stored,
+)
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
-from seqrec.nn.layers import MixingLayer, through, through_to
+from seqrec.nn.layers import through, through_to
 from seqrec.sequences import Sequences
 
 
@@ -22,7 +30,7 @@ class Activation(Enum):
     gelu = nn.GELU
 
 
-class Block(MixingLayer[AttentionMemory]):
+class Block(AttentionLayer):
     """One layer in the original layout: only queries are normalised, and residuals start from normalised vectors.
 
     ``q = LN(h); u = q + attention(q, h); z = LN(u); h = z + ffn(z)``. No dropout on the attention's output.
@@ -34,12 +42,9 @@ class Block(MixingLayer[AttentionMemory]):
         self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=1e-8) for _ in range(2))
         self.dropout = Dropout(dropout)
 
-    def mix(
-        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
+    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
         q = self.attention_norm(h)
-        mixed, newest = self.attention(q, h, history, memory)
-        return q, mixed, newest
+        return q, q, h
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         z = self.feed_forward_norm(kept + mixed)
@@ -49,12 +54,9 @@ class Block(MixingLayer[AttentionMemory]):
 class PreNormBlock(Block):
     """``h = h + attention(LN(h)); h = h + ffn(LN(h))``: residuals carry un-normalised vectors."""
 
-    def mix(
-        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
+    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
         q = self.attention_norm(h)
-        mixed, newest = self.attention(q, q, history, memory)
-        return h, mixed, newest
+        return h, q, q
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         h = kept + self.dropout(mixed)
@@ -64,11 +66,8 @@ class PreNormBlock(Block):
 class PostNormBlock(Block):
     """``h = LN(h + attention(h)); h = LN(h + ffn(h))``, as in BERT."""
 
-    def mix(
-        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
-        mixed, newest = self.attention(h, h, history, memory)
-        return h, mixed, newest
+    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
+        return h, h, h
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         h = self.attention_norm(kept + self.dropout(mixed))

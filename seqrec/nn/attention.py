@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seqrec.nn.layers import MixingLayer
 from seqrec.ops.adjusted_attention import Stand, Weigh, adjusted_attention, head_scale, softmax
 from seqrec.ops.attention import bidirectional_attention, causal_attention, joiner, resumed_attention
 from seqrec.positions.base import AttentionPosition, TurningPosition
@@ -129,13 +131,15 @@ class CausalAttention(nn.Module):
 
     def forward(
         self,
-        q: Float[Tensor, "T H C"],
+        q: Float[Tensor, "M H C"],
         k: Float[Tensor, "T H C"],
         v: Float[Tensor, "T H V"],
         history: Sequences,
         memory: AttentionMemory | None,
-    ) -> tuple[Float[Tensor, "T H V"], AttentionMemory]:
+    ) -> tuple[Float[Tensor, "M H V"], AttentionMemory]:
         """What these events, which follow the remembered ones, take from the past and from each other.
+
+        Either all of them ask or, without a memory, the newest of each history, of which none is empty then.
 
         Raises:
             ValueError: the position reads times that the histories do not carry.
@@ -150,22 +154,25 @@ class CausalAttention(nn.Module):
             raise ValueError(
                 f"{type(position).__name__} reads when a prediction is asked for, but nobody said; give asked_at."
             )
-        q, k = position.turn(q, places), position.turn(k, places)
+        offsets, asking = history.offsets, Stand(places, history.asked_at if position.reads_asked_at else None)
+        if len(q) < len(k):
+            offsets, asking = torch.arange(len(history) + 1, device=q.device), asking.at(history.newest)
+        q, k = position.turn(q, asking.places), position.turn(k, places)
         whole = new = AttentionMemory(k, v, history.offsets, places, history.times)
         if memory is not None:
             whole = memory.followed_by(new)
         dropout = self.dropout if self.training else 0.0
         if not position.changes_logits and self.weigh is softmax and self.scale is None:
-            if memory is None:
+            if memory is None and offsets is history.offsets:
                 return causal_attention(q, k, v, history.offsets, dropout), whole
-            return resumed_attention(q, whole.keys, whole.values, history.offsets, whole.offsets, dropout), whole
+            return resumed_attention(q, whole.keys, whole.values, offsets, whole.offsets, dropout), whole
         mixed = adjusted_attention(
             q,
             whole.keys,
             whole.values,
-            history.offsets,
+            offsets,
             whole.offsets,
-            Stand(places, history.asked_at if position.reads_asked_at else None),
+            asking,
             Stand(whole.places, whole.times if position.reads_clock else None),
             position.adjust,
             self.weigh,
@@ -186,7 +193,7 @@ class _Heads(nn.Module):
         self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
         self.output = nn.Linear(dim, dim) if projects_output else nn.Identity()
 
-    def _split(self, asking: Float[Tensor, "T D"], asked: Float[Tensor, "T D"]) -> list[Float[Tensor, "T H C"]]:
+    def _split(self, asking: Float[Tensor, "M D"], asked: Float[Tensor, "T D"]) -> list[Float[Tensor, "_ H C"]]:
         """Queries, keys and values, head by head."""
         maps = ((self.query, asking), (self.key, asked), (self.value, asked))
         return [map_(x).unflatten(-1, (self.n_heads, -1)) for map_, x in maps]
@@ -231,6 +238,42 @@ class SelfAttention(_Heads):
         """
         mixed, newest = self.attention(*self._split(asking, asked), history, memory)
         return self.output(mixed.flatten(-2)), newest
+
+    def newest(
+        self, asking: Float[Tensor, "B D"], asked: Float[Tensor, "T D"], history: Sequences
+    ) -> Float[Tensor, "B D"]:
+        """What the newest event of each history takes from the past and from itself, where no other event asks."""
+        mixed, _ = self.attention(*self._split(asking, asked), history, None)
+        return self.output(mixed.flatten(-2))
+
+
+class AttentionLayer(MixingLayer[AttentionMemory]):
+    """A layer that mixes by causal attention, its part ``attention``."""
+
+    attention: SelfAttention
+
+    @abstractmethod
+    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
+        """What goes past the mixing, what asks, and what is asked."""
+
+    def mix(
+        self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
+        kept, asking, asked = self.reads(h)
+        mixed, newest = self.attention(asking, asked, history, memory)
+        return kept, mixed, newest
+
+    def mix_at(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
+        if torch.compiler.is_compiling() or not _newest_of_each(history, at):
+            return super().mix_at(h, history, at)
+        kept, asking, asked = self.reads(h)
+        return kept[at], self.attention.newest(asking[at], asked, history)
+
+
+def _newest_of_each(history: Sequences, at: Int[Tensor, "M"]) -> bool:
+    return len(at) == len(history) and bool((history.lengths > 0).all()) and torch.equal(at, history.newest)
 
 
 class BidirectionalSelfAttention(_Heads):

@@ -27,6 +27,13 @@ class MixingLayer(nn.Module, ABC, Generic[Memory]):
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         """What the layer makes of each event; the same whatever stands beside it."""
 
+    def mix_at(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
+        """What goes past the mixing, and what was mixed, at these places alone; nothing came before the histories."""
+        kept, mixed, _ = self.mix(h, history, None)
+        return kept[at], mixed[at]
+
     def forward(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: Memory | None
     ) -> tuple[Float[Tensor, "T D"], Memory]:
@@ -60,5 +67,4 @@ def through_to(
     assert isinstance(last, MixingLayer), "only such a layer can be left half done"
     for layer in before:
         events, _ = layer(events, history, None)
-    kept, mixed, _ = last.mix(events, history, None)
-    return last.refine(kept[at], mixed[at])
+    return last.refine(*last.mix_at(events, history, at))

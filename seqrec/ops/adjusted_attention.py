@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -33,6 +34,10 @@ class Stand:
 
     places: Int[Tensor, "*n"]
     times: Int[Tensor, "*n"] | None = None
+
+    def at(self, index: Any) -> Stand:
+        """That of some events, indexed as tensors are."""
+        return Stand(self.places[index], None if self.times is None else self.times[index])
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def adjusted_attention(
     out = [torch.zeros_like(v[:0])]
     for (start, end), (first, last) in zip(*(pairwise(o.tolist()) for o in (offsets, key_offsets)), strict=True):
         if end > start:
-            asks, keys = _part(asking, (None, slice(start, end))), _part(asked, (None, slice(first, last)))
+            asks, keys = asking.at((None, slice(start, end))), asked.at((None, slice(first, last)))
             n_visible = torch.arange(last - first - (end - start), last - first, device=q.device)[None] + 1
             wants, has, told = (x.transpose(0, 1)[None] for x in (q[start:end], k[first:last], v[first:last]))
             pairs = Pairs(wants, asks, keys, n_visible, last - first - n_visible)
@@ -135,7 +140,7 @@ def _exported(
 ) -> Tensor:
     n_visible = torch.arange(1, q.shape[0] + 1, device=q.device)[None]
     wants, has, told = (x.transpose(0, 1)[None] for x in (q, k, v))
-    pairs = Pairs(wants, _part(asking, None), _part(asked, None), n_visible, q.shape[0] - n_visible)
+    pairs = Pairs(wants, asking.at(None), asked.at(None), n_visible, q.shape[0] - n_visible)
     return _attend(wants, has, told, pairs, adjust, weigh, scale, dropout)[0].transpose(0, 1)
 
 
@@ -167,7 +172,7 @@ def _grouped(
         members = (group == each).nonzero().squeeze(1)
         queries = events_of(offsets[:-1][members], lengths[members])
         keys = events_of(key_offsets[:-1][members], key_lengths[members])
-        parts = (pick(q, queries), pick(k, keys), pick(v, keys), _part(asking, queries), _part(asked, keys))
+        parts = (pick(q, queries), pick(k, keys), pick(v, keys), asking.at(queries), asked.at(keys))
         states = _rectangle(*parts, lengths[members], key_lengths[members], adjust, weigh, scale, dropout)
         out = states if len(groups) == 1 and len(states) == len(q) else out.index_copy(0, queries, states.to(out.dtype))
     return out
@@ -214,8 +219,8 @@ def _rectangle(
             sees = int(n_visible[some, asks].max().clamp(max=longest))
             pairs = Pairs(
                 heads[0][some, :, asks],
-                _part(stands[0], (_some(stands[0], some), asks)),
-                _part(stands[1], (_some(stands[1], some), slice(sees))),
+                stands[0].at((_some(stands[0], some), asks)),
+                stands[1].at((_some(stands[1], some), slice(sees))),
                 n_visible[some, asks],
                 n_later[some, asks],
             )
@@ -244,10 +249,6 @@ def _wide_stand(stand: Stand, cells: Tensor, n_histories: int, width: int) -> St
         return x.new_zeros(n_histories * width).index_copy(0, cells, x).view(n_histories, width)
 
     return Stand(wide(stand.places), None if stand.times is None else wide(stand.times))
-
-
-def _part(stand: Stand, at: object) -> Stand:
-    return Stand(stand.places[at], None if stand.times is None else stand.times[at])  # type: ignore[index]
 
 
 def _some(stand: Stand, some: slice) -> slice:

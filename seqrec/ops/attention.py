@@ -7,13 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from seqrec.ops.dispatch import Op
 from seqrec.ops.dropout import drop
-from seqrec.ops.rows import pick, spread
+from seqrec.ops.rectangles import Rectangles
+
+_MANY = 128  # histories
 
 
 @Op
@@ -142,18 +144,21 @@ def _bidirectional_in_groups(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, d
 def _in_groups(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, dropout: float, is_causal: bool) -> Tensor:
     """Histories of like length are computed together."""
     lengths = offsets.diff()
-    group = octave(lengths)
-    groups = group.unique().tolist() if len(lengths) else []
-    if len(groups) == 1:
-        return _rectangle(q, k, v, lengths, dropout, is_causal)
-    out = torch.zeros_like(v)
-    for each in groups:
-        members = (group == each).nonzero().squeeze(1)
-        events = events_of(offsets[:-1][members], lengths[members])
-        asking, asked, told = (pick(x, events) for x in (q, k, v))
-        states = _rectangle(asking, asked, told, lengths[members], dropout, is_causal)
-        out = out.index_copy(0, events, states.to(out.dtype))
-    return out
+    if not len(q):
+        return torch.zeros_like(v)
+    attend = _attend(q, dropout)
+    if len(lengths) == 1:
+        heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
+        return attend(*heads, dropout_p=dropout, is_causal=is_causal)[0].transpose(0, 1)
+    groups = _alike(octave(lengths, _shortest(lengths)).where(lengths > 0, -1))
+    rectangles = Rectangles(offsets, groups, q.shape[1], len(q))
+    states = []
+    for members, *heads in zip(groups, *(rectangles.lay(x) for x in (q, k, v)), strict=True):
+        visible, longest = None, heads[1].shape[2]
+        if not is_causal:
+            visible = torch.arange(longest, device=q.device) < lengths[members][:, None, None, None]
+        states.append(attend(*heads, attn_mask=visible, dropout_p=dropout, is_causal=is_causal))
+    return rectangles.gather(states).to(v.dtype)
 
 
 @resumed_attention.implementation("grouped", refuses=_never)
@@ -162,26 +167,44 @@ def _resumed_in_groups(
 ) -> Tensor:
     """Histories that ask with a like number of events, of a like number, are computed together."""
     lengths, key_lengths = offsets.diff(), key_offsets.diff()
-    if len(lengths) == 1 and len(q):
-        return _resumed_rectangle(q, k, v, lengths, key_lengths, dropout)
-    group = torch.where(lengths > 0, 64 * octave(key_lengths) + octave(lengths), -1)
-    groups = group.unique().tolist()
-    if len(groups) == 1 and groups[0] >= 0:
-        return _resumed_rectangle(q, k, v, lengths, key_lengths, dropout)
-    out = torch.zeros_like(q)
-    for each in (each for each in groups if each >= 0):
-        members = (group == each).nonzero().squeeze(1)
-        asking = events_of(offsets[:-1][members], lengths[members])
-        asked = events_of(key_offsets[:-1][members], key_lengths[members])
-        wants, keys, told = (pick(x, events) for x, events in ((q, asking), (k, asked), (v, asked)))
-        states = _resumed_rectangle(wants, keys, told, lengths[members], key_lengths[members], dropout)
-        out = out.index_copy(0, asking, states.to(out.dtype))
-    return out
+    if not len(q):
+        return torch.zeros_like(q)
+    attend = _attend(q, dropout)
+    if len(lengths) == 1:
+        heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
+        visible = _newest_see(lengths, key_lengths, len(q), len(k)) if len(q) > 1 else None
+        return attend(*heads, attn_mask=visible, dropout_p=dropout)[0].transpose(0, 1)
+    shortest = _shortest(key_lengths)
+    like = 64 * octave(key_lengths, shortest) + octave(lengths, shortest)
+    groups = _alike(like.where(lengths > 0, -1))
+    asking = Rectangles(offsets, groups, q.shape[1], len(q))
+    asked = Rectangles(key_offsets, groups, k.shape[1], len(k))
+    states = []
+    for members, *heads in zip(groups, asking.lay(q), asked.lay(k), asked.lay(v), strict=True):
+        visible = _newest_see(lengths[members], key_lengths[members], heads[0].shape[2], heads[1].shape[2])
+        states.append(attend(*heads, attn_mask=visible, dropout_p=dropout))
+    return asking.gather(states).to(q.dtype)
 
 
-def octave(lengths: Tensor) -> Tensor:
-    """Half-octaves of length: at most three tenths of a rectangle is filling. Up to 16 events, one group is cheaper."""
-    return (lengths.clamp(min=16).to(torch.float32).log2() * 2).floor()
+def _alike(group: Int[Tensor, "B"]) -> list[Tensor]:
+    """The histories of each group but those of the group -1."""
+    return [(group == each).nonzero().squeeze(1) for each in group.unique().tolist() if each >= 0]
+
+
+def _newest_see(lengths: Tensor, key_lengths: Tensor, most: int, longest: int) -> Bool[Tensor, "b 1 i j"]:
+    """What each of the newest ``lengths`` of ``key_lengths`` events sees: itself and what came before."""
+    newest_key = (key_lengths - lengths)[:, None] + torch.arange(most, device=lengths.device)
+    return (torch.arange(longest, device=lengths.device) <= newest_key[:, :, None])[:, None]
+
+
+def _shortest(lengths: Tensor) -> int:
+    """Up to how many events histories share a group: on a CPU, fewer where so many are short that a group pays."""
+    return 4 if lengths.device.type == "cpu" and len(lengths) >= _MANY else 16
+
+
+def octave(lengths: Int[Tensor, "B"], shortest: int = 16) -> Int[Tensor, "B"]:
+    """Half-octaves of length: at most three tenths of a rectangle is filling. Shorter ones than that are one group."""
+    return (lengths.clamp(min=shortest).to(torch.float32).log2() * 2).long()
 
 
 def events_of(starts: Tensor, lengths: Tensor) -> Tensor:
@@ -191,60 +214,18 @@ def events_of(starts: Tensor, lengths: Tensor) -> Tensor:
     return firsts + torch.arange(total, device=starts.device)
 
 
-def _rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, dropout: float, is_causal: bool) -> Tensor:
-    """Attention of histories that lie end to end, as one [B, H, L, C] product each."""
-    n_histories, longest = len(lengths), int(lengths.max())
-    events, heads, channels = q.shape
-    filled = events == n_histories * longest
-    corner = torch.arange(n_histories, device=q.device) * longest
-    cells = corner if filled else events_of(corner, lengths)
-
-    def rectangle(x: Tensor) -> Tensor:
-        wide = x if filled else spread(x, cells, n_histories * longest)
-        return wide.view(n_histories, longest, heads, channels).transpose(1, 2)
-
-    visible = None
-    if not (is_causal or filled):
-        # A history without events sees one zero, so that no softmax is over nothing.
-        visible = torch.arange(longest, device=q.device) < lengths.clamp(min=1)[:, None, None, None]
-    rectangles = (rectangle(q), rectangle(k), rectangle(v))
-    attend = _with_dropout if dropout and q.device.type == "cpu" else F.scaled_dot_product_attention
-    out = attend(*rectangles, attn_mask=visible, dropout_p=dropout, is_causal=is_causal)
-    flat = out.transpose(1, 2).reshape(n_histories * longest, heads, channels)
-    return flat if filled else pick(flat, cells)
+def _attend(q: Tensor, dropout: float) -> Callable[..., Tensor]:
+    return _with_dropout if dropout and q.device.type == "cpu" else F.scaled_dot_product_attention
 
 
 def _with_dropout(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool
+    q: Tensor, k: Tensor, v: Tensor, dropout_p: float, attn_mask: Tensor | None = None, is_causal: bool = False
 ) -> Tensor:
     """The same plain products that torch falls back to on a CPU, with our dropout, which is several times faster."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if is_causal:
-        scores = scores + scores.new_full(scores.shape[-2:], -torch.inf).triu(1)
+    n_queries, n_keys = q.shape[-2], k.shape[-2]
+    unseen = q.new_full((n_queries, n_keys), -torch.inf).triu(1) if is_causal else q.new_zeros(())
+    products = torch.baddbmm(unseen, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=q.shape[-1] ** -0.5)
+    scores = products.view(*q.shape[:2], n_queries, n_keys)
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf)
     return drop(scores.softmax(-1), dropout_p) @ v
-
-
-def _resumed_rectangle(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, key_lengths: Tensor, dropout: float) -> Tensor:
-    """The same where only the newest ``lengths`` of ``key_lengths`` events ask: [B, H, L, S] products."""
-    n_histories, most, longest = len(lengths), int(lengths.max()), int(key_lengths.max())
-    history = torch.arange(n_histories, device=q.device)
-    asking, asked = (
-        None if len(rows) == n_histories * length else events_of(history * length, own)
-        for rows, own, length in ((q, lengths, most), (k, key_lengths, longest))
-    )
-
-    def rectangle(x: Tensor, cells: Tensor | None, length: int) -> Tensor:
-        wide = x if cells is None else spread(x, cells, n_histories * length)
-        return wide.view(n_histories, length, *x.shape[1:]).transpose(1, 2)
-
-    visible = None
-    if most > 1 or asked is not None:
-        newest_key = (key_lengths - lengths)[:, None] + torch.arange(most, device=q.device)
-        visible = (torch.arange(longest, device=q.device) <= newest_key[:, :, None])[:, None]
-    heads = (rectangle(q, asking, most), rectangle(k, asked, longest), rectangle(v, asked, longest))
-    attend = _with_dropout if dropout and q.device.type == "cpu" else F.scaled_dot_product_attention
-    out = attend(*heads, attn_mask=visible, dropout_p=dropout, is_causal=False)
-    flat = out.transpose(1, 2).reshape(n_histories * most, *q.shape[1:])
-    return flat if asking is None else pick(flat, asking)

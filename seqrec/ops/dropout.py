@@ -31,4 +31,4 @@ def _four_of_64_bits(x: Tensor, share: float) -> Tensor:
     below = min(round(share * 2**16), 2**16 - 1)
     draws = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 3) // 4,))
     kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= below - 2**15
-    return x * kept * (2**16 / (2**16 - below))
+    return (x * kept).mul_(2**16 / (2**16 - below))

@@ -93,10 +93,12 @@ def test_a_history_never_sees_its_neighbours(build, arguments):
 
 
 @each_backbone
-def test_states_at_some_places_are_those_of_all_places_with_the_same_gradients(build, arguments):
+@pytest.mark.parametrize("newest_alone", [False, True], ids=["places at will", "the newest of each"])
+def test_states_at_some_places_are_those_of_all_places_with_the_same_gradients(build, arguments, newest_alone):
     backbone, vectors = ready(build, arguments)
-    packed = Sequences.pack(HISTORIES, times=[[60 * place for place in range(len(each))] for each in HISTORIES])
-    at = torch.cat([packed.newest[packed.lengths > 0], torch.tensor([0, 5, 5])])
+    histories = [each for each in HISTORIES if each] if newest_alone else HISTORIES
+    packed = Sequences.pack(histories, times=[[60 * place for place in range(len(each))] for each in histories])
+    at = packed.newest if newest_alone else torch.cat([packed.newest[packed.lengths > 0], torch.tensor([0, 5, 5])])
     whole, some = (vectors[packed.items].requires_grad_() for _ in range(2))
     of_whole, of_some = backbone(whole, packed)[at], backbone.states_at(some, packed, at)
     torch.testing.assert_close(of_some, of_whole)

@@ -14,6 +14,7 @@ LENGTHS = {
     "far apart": [2, 63, 17, 200, 1, 33],
     "very long": [700, 1],
     "an empty history": [3, 0, 2],
+    "so many that short ones share no group with longer ones": [1, 2, 9, 0, 4, 20, 6, 12, 3] * 20,
 }
 
 
@@ -79,6 +80,10 @@ RESUMED = {
     "some have no past, some nothing new, one neither": ([5, 0, 3, 0, 90], [2, 4, 0, 0, 33]),
     "all alike": ([6, 6], [2, 2]),
     "a long past and a long present": ([300, 2, 300], [1, 400, 400]),
+    "so many that short ones share no group with longer ones": (
+        [0, 1, 8, 3, 19, 2, 11] * 25,
+        [1, 3, 1, 0, 1, 9, 1] * 25,
+    ),
 }
 
 
@@ -103,6 +108,19 @@ def test_resumed_attention_is_the_newest_part_of_causal_attention(past, new, imp
         found = run(lambda: resumed_attention(q[newest], k, v, offsets, whole))
     torch.testing.assert_close(by_reference, expected)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-9], ids=["no dropout", "dropout that drops nothing"])
+@pytest.mark.parametrize("attention", [causal_attention, bidirectional_attention], ids=["causal", "bidirectional"])
+def test_a_broken_history_breaks_no_other(attention, dropout):
+    q, k, v = torch.randn(3, 9, 2, 4)
+    offsets = torch.tensor([0, 2, 5, 9])
+    whole = attention(q, k, v, offsets, dropout=dropout)
+    for broken in (q, k, v):
+        broken[2:5] = torch.nan
+    found = attention(q, k, v, offsets, dropout=dropout)
+    assert found[2:5].isnan().all()
+    torch.testing.assert_close(found[[0, 1, 5, 6, 7, 8]], whole[[0, 1, 5, 6, 7, 8]])
 
 
 def test_resumed_attention_weighs_as_computed_by_hand():
