@@ -31,7 +31,8 @@ class Compressed(ContinuingBackbone[Any]):
     attention count tokens, too; neither the tokens nor the event before them know when what follows is asked for;
     the state of the last token speaks for the item that follows it and takes the place of the state of the event
     before the tokens (``tokens_predict``), where the released loss leaves the last token out and has that event
-    predict the first token. HSTU's divisor is the same with and without a remembered past.
+    predict the first token; train with ``EveryEventWithinSegments`` to leave both out. HSTU's divisor is the same with
+    and without a remembered past.
 
     Args:
         inner: the causal backbone; attention backbones forget the older events, others go on.

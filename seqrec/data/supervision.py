@@ -49,6 +49,29 @@ class EveryEvent(Supervision):
         return torch.arange(history.items.numel(), device=history.items.device)
 
 
+class EveryEventWithinSegments(EveryEvent):
+    """As ``EveryEvent``, but the first of the newest events of a window is predicted by nobody.
+
+    For ``Compressed`` of as many recent events: what its older part ends with then predicts nothing.
+
+    Source: the loss of Zhang et al., "Efficient Sequential Recommendation for Long Term User Interest Via
+    Personalization", 2026 (arXiv 2601.03479), after its released code, whose last token predicts nothing. Differs from
+    it: there the event before the tokens has the first token for a target, which is no item; here it has none.
+
+    Args:
+        n_recent: how many of the newest input events of a window are recent, at least 1.
+    """
+
+    def __init__(self, n_recent: int = 50) -> None:
+        if n_recent < 1:
+            raise ValueError(f"n_recent is {n_recent}; it must be at least 1, as that of the backbone.")
+        self.n_recent = n_recent
+
+    def predict_at(self, history: Sequences, generator: torch.Generator | None = None) -> Int[Tensor, "M"]:
+        last_older = history.lengths[history.owners] - self.n_recent - 1
+        return (history.places != last_older).nonzero().squeeze(1)
+
+
 class EveryPrefix(Supervision):
     """Each prefix of a slice is its own row with its own window, and only its newest event predicts."""
 

@@ -11,6 +11,7 @@ from seqrec.backbones.hstu import HSTU
 from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.mamba4rec import Mamba4Rec
 from seqrec.backbones.sasrec import SASRec
+from seqrec.data.supervision import EveryEvent, EveryEventWithinSegments
 from seqrec.positions.contextual import CAPE
 from seqrec.positions.relative import RelativeBias
 from seqrec.positions.rotary import RotaryPosition
@@ -152,6 +153,14 @@ def test_the_state_before_the_tokens_is_that_of_the_last_token_or_its_own():
     read = speaks.inner(stream, Sequences.pack([[0] * len(stream)]))
     torch.testing.assert_close(by_token[12 - RECENT - 1], read[-1])
     torch.testing.assert_close(by_event[12 - RECENT - 1], read[-1 - TOKENS])
+
+
+@pytest.mark.parametrize(("predicts", "is_asked"), [(EveryEvent(), True), (EveryEventWithinSegments(RECENT), False)])
+def test_the_last_token_speaks_unless_the_loss_keeps_within_segments(predicts, is_asked):
+    events, history = drawn([12, 3])
+    by_token, by_event = (ready(lambda: SASRec(DIM), tokens_predict=each)(events, history) for each in (True, False))
+    at = predicts.predict_at(history)
+    assert torch.equal(by_token[at], by_event[at]) is not is_asked
 
 
 @pytest.mark.parametrize("name", ["n_tokens", "n_recent", "n_segments"])

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from seqrec.batch import Batch
 from seqrec.data.batching import Arrays, Rows, TrainingBatches
 from seqrec.data.protocol import Part
-from seqrec.data.supervision import EveryEvent, EveryPrefix, MaskedEvents, NewestEvent
+from seqrec.data.supervision import EveryEvent, EveryEventWithinSegments, EveryPrefix, MaskedEvents, NewestEvent
 from seqrec.sequences import Sequences
 
 CASES = [
     pytest.param(EveryEvent, {}, id="EveryEvent"),
+    pytest.param(EveryEventWithinSegments, {"n_recent": 2}, id="EveryEventWithinSegments"),
     pytest.param(EveryPrefix, {}, id="EveryPrefix"),
     pytest.param(NewestEvent, {}, id="NewestEvent"),
     pytest.param(MaskedEvents, {}, id="MaskedEvents"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrec.data.protocol import Part
-from seqrec.data.supervision import EveryEvent, EveryPrefix, MaskedEvents, NewestEvent
+from seqrec.data.supervision import EveryEvent, EveryEventWithinSegments, EveryPrefix, MaskedEvents, NewestEvent
 from seqrec.sequences import Sequences
 
 parts = st.lists(st.integers(0, 9), min_size=1, max_size=6).map(
@@ -61,6 +61,19 @@ def test_every_event_of_the_newest_window_predicts(part, max_length):
 @given(part=parts)
 def test_all_events_and_all_prefixes_agree_where_the_window_is_unbounded(part):
     assert predictions(EveryEvent(), part, None) == predictions(EveryPrefix(), part, None)
+
+
+@given(part=parts, max_length=windows, n_recent=st.integers(1, 6))
+def test_the_first_recent_event_behind_older_ones_is_all_that_segments_leave_out(part, max_length, n_recent):
+    found = predictions(EveryEventWithinSegments(n_recent), part, max_length)
+    rows = EveryEvent().rows(part, max_length)
+    across = {int(end) - 1 - n_recent for end, n in zip(rows.ends, rows.lengths - 1, strict=True) if n > n_recent}
+    assert found == [each for each in predictions(EveryEvent(), part, max_length) if each[1] not in across]
+
+
+def test_no_recent_event_is_refused():
+    with pytest.raises(ValueError, match="n_recent is 0; it must be at least 1"):
+        EveryEventWithinSegments(0)
 
 
 def hidden(supervision, lengths, seed=0):
