@@ -72,12 +72,12 @@ def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):
     assert words in str(refusal.value)
 
 
-def test_there_are_the_six_studies_of_the_leaderboard_two_of_positions_and_one_of_times():
+def test_there_are_the_six_studies_of_the_leaderboard_and_those_of_positions_contrast_and_times():
     numbered, others = [], []
     for path in STUDIES:
-        (numbered if path.stem[:1] == "s" else others).append(path.stem)
+        (numbered if path.stem[1:2].isdigit() else others).append(path.stem)
     assert [stem.partition("-")[0] for stem in numbered] == ["s1", "s2", "s3", "s4", "s5", "s6"]
-    assert others == ["positions-ml-1m", "positions", "time-bias"]
+    assert others == ["positions-ml-1m", "positions", "sra-cl", "time-bias"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
