@@ -36,6 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="amazon-beauty", help="a prepared data set, by name")
     parser.add_argument("--model", default="sasrec", help="a recipe for it, as in configs/recipe/MODEL-DATA.yaml")
+    parser.add_argument(
+        "--with", dest="refined", type=Path, nargs="+", default=[], help="configs that refine the recipe, in order"
+    )
     parser.add_argument("--prepared", type=Path, help="where the data set lies; by default data/prepared/DATA")
     parser.add_argument("--vectors", type=Path, required=True, help="text vectors of its items")
     parser.add_argument("--attacks", nargs="+", default=ATTACKS)
@@ -45,7 +48,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/robustness"), help="folder for the runs themselves")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "robustness")
     options = parser.parse_args()
-    name = f"{options.data}-{options.model}"
+    name = "+".join([f"{options.data}-{options.model}", *(config.stem for config in options.refined)])
     out, kept = options.runs / name, options.results / name
     if (kept / "results").is_dir():  # done on this machine or on another
         shutil.copytree(kept / "results", out / "results", dirs_exist_ok=True)
@@ -54,7 +57,7 @@ def main() -> None:
         seqrec(
             "robustness",
             f"--data={options.prepared or Path('data/prepared') / options.data}",
-            f"--model=[{recipe}]",
+            f"--model={_list([recipe, *options.refined])}",
             f"--attacks={_list(options.attacks)}",
             f"--budgets={_list(options.budgets)}",
             f"--seeds={_list(options.seeds)}",

@@ -20,7 +20,7 @@ class Audience:
     Who among the users is fake is not said: nobody who trains may know.
 
     Attributes:
-        catalog: the items.
+        catalog: the items; their counts are those of the histories, fakes included.
         n_users: rows of users in the log, also of those who have no history here.
         users: row of the user behind each history.
         histories: what training reads of each user, the newest events at most; none is empty.

@@ -160,7 +160,8 @@ class SequenceDataModule(LightningDataModule):
         train = self.split.train
         histories = newest_events(Arrays.of(self.log), train, self.max_length)
         longest = len(self.log.items) if self.max_length is None else self.max_length
-        everyone = Audience(self.catalog, len(self.log.users), torch.from_numpy(train.users), histories, made)
+        catalog = self.log.catalog.with_counts(np.bincount(histories.items.numpy(), minlength=len(self.log.catalog)))
+        everyone = Audience(catalog, len(self.log.users), torch.from_numpy(train.users), histories, made)
         return everyone.newest(longest)
 
     @cached_property

@@ -37,14 +37,14 @@ class LoRec(UserReweighter):
     instead of twice the recommender's width and 128), which costs less, and see ``Calibrator``. A training slice
     of a user is read whole, its newest event included. ``sees="fit"`` is ours: a recommender with a free vector per
     item learns the fakes it trains on by heart, and not the known fraudsters, so states tell these from all users,
-    fakes included, while texts and counts say the same of both. In the paper item vectors are functions of texts, which
+    fakes included, while texts say the same of both. In the paper item vectors are functions of texts, which
     leaves less to learn by heart.
 
     Args:
         vectors: Parquet file of text vectors of the items, see ``read_vectors``; None leaves their branch out.
         sees: what the calibrator looks at: ``"states"``, as in the paper, the key of each event's item beside the state
-            after the event; or ``"fit"``, how the text of each event agrees with those of the others in its history,
-            and how common its item is. The latter needs ``vectors``.
+            after the event; or ``"fit"``, how the text of each event agrees with all others of its history and with
+            the nearest of them. The latter needs ``vectors``.
         active_from: epochs after which the weights count, at least 0.
         period: epochs between two updates of the standing until then, at least 1.
         late_period: epochs between two updates after that, at least 1.
@@ -134,8 +134,7 @@ class LoRec(UserReweighter):
             everyone, known = self.audience.histories, self.audience.fraudsters
             self._texts = knowledge.of_users(texts, everyone), knowledge.of_users(texts, known)
             if self.sees == "fit":
-                counts = torch.tensor(self.audience.catalog.counts)
-                self._fit = knowledge.fit(texts, counts, self._everyone)
+                self._fit = knowledge.fit(texts, self._everyone)
         self.trail.known = self.audience.fraudsters
         if self.standing is None:
             self.standing = torch.full((len(self.audience.histories),), standing.FIRST, dtype=torch.double)

@@ -197,8 +197,7 @@ def test_what_texts_say_of_a_user_is_their_mean_over_items_that_have_one(tmp_pat
 
 def test_how_a_text_fits_the_others_of_its_history_by_hand():
     vectors = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-    counts = torch.tensor([0, 1, 7, 3])
-    found = knowledge.fit(vectors, counts, Sequences.pack([[0, 1, 2], [0], [1, 3]]))
+    found = knowledge.fit(vectors, Sequences.pack([[0, 1, 2], [0], [1, 3]]))
     half = 0.5**0.5
     # (1, 0) and the sum of (0, 1) and (h, h), and so on; those of the other histories have nothing to be compared with.
     first = torch.nn.functional.cosine_similarity(
@@ -207,7 +206,22 @@ def test_how_a_text_fits_the_others_of_its_history_by_hand():
     )
     torch.testing.assert_close(found[:3, 0], first)
     torch.testing.assert_close(found[3:, 0], first.mean().expand(3))
-    torch.testing.assert_close(found[:, 1], counts[[0, 1, 2, 0, 1, 3]].float().log1p())
+    torch.testing.assert_close(found[:, 1], torch.full((6,), half))
+
+
+def test_what_fits_does_not_depend_on_the_histories_beside_it():
+    histories = [torch.randint(0, 50, (n,)).tolist() for n in (3, 40, 7, 12) * 200]
+    vectors = torch.randn(50, 5)
+    together = knowledge.fit(vectors, Sequences.pack(histories))
+    some = knowledge.fit(vectors, Sequences.pack(histories[600:]))
+    torch.testing.assert_close(together[-len(some) :], some)
+    own = torch.nn.functional.normalize(vectors, dim=1)[histories[600]]
+    cosines = (own @ own.T).fill_diagonal_(-2)
+    torch.testing.assert_close(some[: len(own), 1], cosines.amax(1))
+
+
+def test_nothing_to_compare_fits_as_zero():
+    assert knowledge.fit(torch.randn(3, 2), Sequences.pack([[0], [2]])).tolist() == [[0, 0], [0, 0]]
 
 
 def test_what_fits_is_seen_without_asking_the_recommender(tmp_path):
@@ -220,8 +234,8 @@ def test_what_fits_is_seen_without_asking_the_recommender(tmp_path):
         raise AssertionError("the recommender was asked")
 
     lorec.end_epoch(1, never)
-    texts, counts = knowledge.text_vectors(str(file), CATALOG), torch.tensor(CATALOG.counts)
-    parts = [knowledge.fit(texts, counts, part) for part in (audience().histories, audience().fraudsters)]
+    texts = knowledge.text_vectors(str(file), CATALOG)
+    parts = [knowledge.fit(texts, part) for part in (audience().histories, audience().fraudsters)]
     torch.testing.assert_close(lorec.look(never), torch.cat(parts))  # users first
 
 

@@ -10,6 +10,7 @@ from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError
 from seqrec.data.log import Log
 from seqrec.data.poisoning.heuristic import Bandwagon, Random
+from seqrec.data.poisoning.known import KnownFraudsters
 from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.poisoning.targets import Bucket
 from seqrec.data.prepare import prepare_log
@@ -78,6 +79,20 @@ def test_the_catalog_of_training_counts_genuine_events_alone(shop, attacked):
     clean, dirty = SequenceDataModule(str(shop)), SequenceDataModule(str(shop.parent / "attacked"))
     np.testing.assert_array_equal(clean.catalog.counts, dirty.catalog.counts)
     assert dirty.passport["fake_users"] == 20
+
+
+def test_whoever_looks_at_everyone_is_not_told_who_is_fake(shop, attacked, monkeypatch):
+    def told():
+        audience = SequenceDataModule(str(shop.parent / "attacked"), fraudsters=KnownFraudsters()).audience
+        parts = (audience.histories, audience.fraudsters)
+        return [audience.catalog.counts, audience.users, *(each.items for each in parts), *(x.offsets for x in parts)]
+
+    marked = told()
+    monkeypatch.setattr(Log, "is_fake", property(lambda log: np.zeros(len(log.users), dtype=bool)))
+    for one, other in zip(marked, told(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    pushed = attacked.manifest["poison"]["target_rows"]
+    assert (marked[0][pushed] >= SequenceDataModule(str(shop)).catalog.counts[pushed] + 10).all()
 
 
 def test_training_reads_the_targets_of_every_fake(attacked):
