@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.attention import AttentionMemory, CausalAttention, PositionFactory, condensed, restored, stored
 from seqrec.nn.dropout import Dropout
-from seqrec.nn.layers import through
+from seqrec.nn.layers import stacked, through
 from seqrec.sequences import Sequences
 
 _EPS = 1e-6
@@ -105,9 +105,7 @@ class HSTU(ContinuingBackbone[list[AttentionMemory]]):
         if max_length < 1:
             raise ValueError(f"max_length is {max_length}; it must be at least 1, as data.max_length.")
         width = dim // n_heads if head_dim is None else head_dim
-        self.units = nn.ModuleList(
-            Block(dim, n_heads, width, dropout, max_length, concatenates, position) for _ in range(n_layers)
-        )
+        self.units = stacked(n_layers, lambda: Block(dim, n_heads, width, dropout, max_length, concatenates, position))
 
     def proceed(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: list[AttentionMemory] | None

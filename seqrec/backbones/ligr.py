@@ -18,7 +18,7 @@ from seqrec.nn.attention import (
 )
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import SwiGLU
-from seqrec.nn.layers import through, through_to
+from seqrec.nn.layers import stacked, through, through_to
 from seqrec.sequences import Sequences
 
 
@@ -69,14 +69,14 @@ class LiGR(ContinuingBackbone[list[AttentionMemory]]):
         position: PositionFactory | None = None,
     ) -> None:
         super().__init__(dim)
-        self.blocks = nn.ModuleList(
-            Block(
+        self.blocks = stacked(
+            n_layers,
+            lambda: Block(
                 SelfAttention(dim, n_heads, dropout, position=position),
                 SwiGLU(dim, feed_forward_multiple, dropout),
                 dim,
                 dropout,
-            )
-            for _ in range(n_layers)
+            ),
         )
 
     def proceed(

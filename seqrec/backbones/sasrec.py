@@ -19,7 +19,7 @@ from seqrec.nn.attention import (
 )
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
-from seqrec.nn.layers import through, through_to
+from seqrec.nn.layers import stacked, through, through_to
 from seqrec.sequences import Sequences
 
 
@@ -121,14 +121,14 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
         position: PositionFactory | None = None,
     ) -> None:
         super().__init__(dim)
-        self.blocks = nn.ModuleList(
-            norm.value(
+        self.blocks = stacked(
+            n_layers,
+            lambda: norm.value(
                 SelfAttention(dim, n_heads, dropout, projects_output, position),
                 FeedForward(dim, feed_forward_multiple, dropout, activation.value(), norm is not Norm.post),
                 dim,
                 dropout,
-            )
-            for _ in range(n_layers)
+            ),
         )
         self.final_norm = nn.LayerNorm(dim, eps=1e-8) if final_norm else nn.Identity()
         if init_std is not None:

@@ -332,7 +332,9 @@ class LoggedSIGMA(Backbone):
     Source: Liu et al., "SIGMA: Selective Gated Mamba for Sequential Recommendation", 2024 (arXiv 2408.11451), after the
     operations and parameters that the logs of its repository count: no convolution before the recurrent cell, one gate
     instead of two, and no map of the mixture. They do not say which of its maps the gate reads and which direction it
-    gates; as here is a guess. ``SIGMA`` is the released file.
+    gates; as here is a guess. On MovieLens-1M the log counts 344,515 parameters and this has 328,003: as many are
+    missing as the convolution and the second gate have, which its operations show to be unused. ``SIGMA`` is the
+    released file.
 
     Args:
         dim: width D of an event and of a state.

@@ -75,11 +75,15 @@ def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
     if len(quick) == 1:
         return Answer(question, (quick[0].label + quick[0].caveat,), "the only row that trained that fast")
     places = [] if gains is None else [at for at, row in enumerate(gains.rows) if row in quick]
-    if gains is None or len(places) < len(quick):
+    if gains is None or len(places) < 2:
         why = f"of {len(quick)} rows that trained that fast, {len(places)} kept the ranks of their users"
         leader = quick[0]  # rows come best first
         return Answer(question, (), f"{why}; the highest mean is that of {leader.label}, without an interval")
-    return _best(question, gains, places, np.ones(gains.users.size, dtype=bool), f"{gains.users.size:,} targets")
+    found = _best(question, gains, places, np.ones(gains.users.size, dtype=bool), f"{gains.users.size:,} targets")
+    without = [row.label for row in quick if not row.is_complete]
+    if not without:
+        return found
+    return replace(found, why=f"{found.why}; left out, for lack of the ranks of a seed: {', '.join(without)}")
 
 
 def _best(question: str, gains: Gains, places: Sequence[int], chosen: np.ndarray, size: str) -> Answer:

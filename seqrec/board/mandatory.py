@@ -67,11 +67,12 @@ def keeps_clock(table: Table) -> bool:
 
 
 def baseline(table: Table, wanted: str | None) -> Row:
-    """The row that the others are held against: the one of this label where the table has it, a tuned SASRec, any
-    SASRec, transitions, popularity, or the best row, in this order; of several the best on validation."""
+    """The row that the others are held against: the one of this label where the table has it, SASRec, transitions,
+    popularity, or the best row, in this order; of several the best on validation, however it was tuned, first those
+    that kept their ranks."""
     by_label = table.row(wanted) if wanted else None
     if by_label is not None:
         return by_label
-    tests = [MANDATORY["SASRec with a record of its tuning"], is_sasrec]
-    tests += [MANDATORY["first-order Markov"], MANDATORY["popularity"]]
-    return next((row for fits in tests for row in table.by_validation if fits(row)), table.rows[0])
+    tests = [is_sasrec, MANDATORY["first-order Markov"], MANDATORY["popularity"]]
+    candidates = sorted(table.by_validation, key=lambda row: not row.is_complete)
+    return next((row for fits in tests for row in candidates if fits(row)), table.rows[0])

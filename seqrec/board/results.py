@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from seqrec.board.defaults import without_defaults
 from seqrec.data.errors import InputError
 
 # Where runs differ in one of these they answer different questions; the rest of a passport follows from them.
@@ -71,7 +72,8 @@ class Result:
         return self._config_without(PLACES)
 
     def _config_without(self, left_out: Set[str]) -> str:
-        return json.dumps([self.fields["model"], _without(self.fields["config"], left_out)], sort_keys=True)
+        told = without_defaults(_without(self.fields["config"], left_out))
+        return json.dumps([self.fields["model"], told], sort_keys=True)
 
     @property
     def study(self) -> str | None:
@@ -334,6 +336,8 @@ def _read(path: Path) -> Result:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); run `seqrec test` for that run again.") from None
     missing = [name for name in NEEDED if not isinstance(fields, dict) or name not in fields]
+    if not missing:
+        missing = [f"passport.{name}" for name in COMPARED if name not in fields["passport"]]
     if missing:
         raise InputError(f"{path} has no {' and no '.join(missing)}; run `seqrec test` for that run again.")
     return Result(path.parent, fields)

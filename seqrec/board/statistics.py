@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +42,25 @@ class Draws:
     Args:
         gains: what each prediction is worth, for every row.
         users: the user of each prediction.
+        by_seed: the gains of every seed of each row, whose means are ``gains``; None where there is one of each.
         repeats: how often users are drawn.
         seed: of the draw.
     """
 
     def __init__(
-        self, gains: Float[np.ndarray, "rows M"], users: Int[np.ndarray, "M"], repeats: int = 2000, seed: int = 0
+        self,
+        gains: Float[np.ndarray, "rows M"],
+        users: Int[np.ndarray, "M"],
+        by_seed: Sequence[Float[np.ndarray, "_ M"]] | None = None,
+        repeats: int = 2000,
+        seed: int = 0,
     ) -> None:
         _, at = np.unique(users, return_inverse=True)
         n_users = int(at.max()) + 1
         self.counts = np.bincount(at, minlength=n_users)
         self.sums = np.stack([np.bincount(at, row, minlength=n_users) for row in gains])
+        every = [row[None] for row in gains] if by_seed is None else by_seed
+        self.by_seed = [np.stack([np.bincount(at, each, minlength=n_users) for each in seeds]) for seeds in every]
         self.means = self.sums.sum(1) / self.counts.sum()
         generator = np.random.default_rng(seed)
         columns = np.vstack([self.sums, self.counts]).T
@@ -65,7 +74,9 @@ class Draws:
         """The first row against the second, with a percentile interval of its own."""
         tail = (1 - confidence) / 2
         low, high = np.quantile(self.drawn[:, first] - self.drawn[:, second], [tail, 1 - tail])
-        per_user = (self.sums[first] - self.sums[second]) / self.counts
+        # The mean of more seeds gains a little more often, and much more seldom, so both are means of as many.
+        n = min(len(self.by_seed[first]), len(self.by_seed[second]))
+        per_user = (self.by_seed[first][:n].mean(0) - self.by_seed[second][:n].mean(0)) / self.counts
         differing = np.abs(per_user) > 1e-12
         result: Any = stats.wilcoxon(per_user[differing]) if differing.any() else None
         p = 1.0 if result is None else float(result.pvalue)

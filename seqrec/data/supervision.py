@@ -50,9 +50,10 @@ class EveryEvent(Supervision):
 
 
 class EveryEventWithinSegments(EveryEvent):
-    """As ``EveryEvent``, but the first of the newest events of a window is predicted by nobody.
+    """As ``EveryEvent``, but the first event of every segment behind the oldest one is predicted by nobody.
 
-    For ``Compressed`` of as many recent events: what its older part ends with then predicts nothing.
+    For ``Compressed`` of as many recent events and segments: what a segment of its older part ends with, in whose place
+    the last token speaks, then predicts nothing.
 
     Source: the loss of Zhang et al., "Efficient Sequential Recommendation for Long Term User Interest Via
     Personalization", 2026 (arXiv 2601.03479), after its released code, whose last token predicts nothing. Differs from
@@ -60,16 +61,21 @@ class EveryEventWithinSegments(EveryEvent):
 
     Args:
         n_recent: how many of the newest input events of a window are recent, at least 1.
+        n_segments: parts that the older events are cut into, at least 1.
     """
 
-    def __init__(self, n_recent: int = 50) -> None:
-        if n_recent < 1:
-            raise ValueError(f"n_recent is {n_recent}; it must be at least 1, as that of the backbone.")
-        self.n_recent = n_recent
+    def __init__(self, n_recent: int = 50, n_segments: int = 1) -> None:
+        if n_recent < 1 or n_segments < 1:
+            raise ValueError(
+                f"n_recent is {n_recent} and n_segments {n_segments}; both must be at least 1, as in the backbone."
+            )
+        self.n_recent, self.n_segments = n_recent, n_segments
 
     def predict_at(self, history: Sequences, generator: torch.Generator | None = None) -> Int[Tensor, "M"]:
-        last_older = history.lengths[history.owners] - self.n_recent - 1
-        return (history.places != last_older).nonzero().squeeze(1)
+        n_older = (history.lengths - self.n_recent).clamp(min=0)
+        segments = torch.arange(1, self.n_segments + 1, device=n_older.device)
+        last = n_older[:, None] * segments // self.n_segments - 1
+        return (history.places[:, None] != last[history.owners]).all(1).nonzero().squeeze(1)
 
 
 class EveryPrefix(Supervision):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from jaxtyping import Float, Int
@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from seqrec.sequences import Sequences
 
 Memory = TypeVar("Memory")
+
+
+def stacked(n_layers: int, build: Callable[[], nn.Module]) -> nn.ModuleList:
+    """As many layers; at least one."""
+    if n_layers < 1:
+        raise ValueError(f"n_layers is {n_layers}; it must be at least 1.")
+    return nn.ModuleList(build() for _ in range(n_layers))
 
 
 class MixingLayer(nn.Module, ABC, Generic[Memory]):

@@ -25,6 +25,7 @@ def read_from_oldest_to_newest(
         memory: the hidden states to start from; None is zero.
     """
     before = events.new_zeros(len(history), cells.num_layers, cells.hidden_size) if memory is None else memory
+    before = before.to(events.dtype)  # what was remembered in half precision
     if torch.compiler.is_exporting():
         return _exported(cells, events, before)
     ((order, counts, longest),) = time_major(history.offsets)  # what torch calls a packed sequence

@@ -23,6 +23,8 @@ def causal_conv1d(
 ) -> Float[Tensor, "T I"]:
     """Each event's sum over itself (last weight) and the K - 1 events before it in the same history.
 
+    In the finer precision of inputs and filters, also under autocast.
+
     Args:
         x: inputs.
         weight: one filter per channel, oldest event first.
@@ -31,12 +33,14 @@ def causal_conv1d(
         initial: the K - 1 inputs before each history, oldest first; None is zero.
     """
     channels, width = weight.shape
+    x = x.to(torch.promote_types(x.dtype, weight.dtype))
     histories = []
     for history, (start, end) in enumerate(pairwise(offsets.tolist())):
         past = x.new_zeros(width - 1, channels) if initial is None else initial[history].to(x.dtype)
         if end > start:
             whole = torch.cat([past, x[start:end]]).T[None]
-            histories.append(F.conv1d(whole, weight[:, None, :], bias, groups=channels)[0].T)
+            with torch.autocast(x.device.type, enabled=False):
+                histories.append(F.conv1d(whole, weight[:, None, :], bias, groups=channels)[0].T)
     return torch.cat(histories) if histories else torch.zeros_like(x)
 
 

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seqrec.ops.attention import events_of
 from seqrec.ops.dispatch import Op, lacks
 from seqrec.ops.rows import in_rectangle, inverse, pick, spread
 
-_CHUNK = 64
+_CHUNK, _NARROW = 64, 8  # events of the widest chunk, and what is narrow enough for all shorter ones
 
 
 @Op
@@ -92,8 +93,28 @@ def _chunked(
         return torch.zeros_like(u), initial.to(kind)
     inputs, delta, decay, b, c = (x.to(kind) for x in (u, delta, decay, b, c))
     with torch.autocast(u.device.type, enabled=False):
-        y, newest = _by_chunks(inputs, delta, decay, b, c, offsets[:-1], lengths, initial.to(kind))
+        y, newest = _in_groups(inputs, delta, decay, b, c, offsets[:-1], lengths, initial.to(kind))
     return y.to(u.dtype), newest
+
+
+def _in_groups(
+    u: Tensor, delta: Tensor, decay: Tensor, b: Tensor, c: Tensor, starts: Tensor, lengths: Tensor, initial: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Histories of like length share chunks as wide as the longest of them, so that a long one makes no others wide."""
+    group = lengths.clamp(min=_NARROW, max=_CHUNK).sub(1).to(torch.float32).log2().floor()
+    groups = [(group == each).nonzero().squeeze(1) for each in group.unique().tolist()]
+    if len(groups) == 1:
+        return _by_chunks(u, delta, decay, b, c, starts, lengths, initial)
+    events = [events_of(starts[members], lengths[members]) for members in groups]
+    outs, newest = [], []
+    for members, own in zip(groups, events, strict=True):
+        parts = (pick(x, own) for x in (u, delta))
+        b_and_c = (pick(x, own) for x in (b, c))
+        firsts = lengths[members].cumsum(0) - lengths[members]
+        y, state = _by_chunks(*parts, decay, *b_and_c, firsts, lengths[members], initial[members])
+        outs.append(y)
+        newest.append(state)
+    return pick(torch.cat(outs), inverse(torch.cat(events))), pick(torch.cat(newest), inverse(torch.cat(groups)))
 
 
 def _by_chunks(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,9 +20,9 @@ class InputPosition(nn.Module, ABC):
         continues: whether what it gives an event stays the same when the history goes on.
     """
 
-    reads_clock: ClassVar[bool] = False
-    reads_asked_at: ClassVar[bool] = False
-    continues: ClassVar[bool] = True
+    reads_clock: bool = False
+    reads_asked_at: bool = False
+    continues: bool = True
 
     @abstractmethod
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]: ...

@@ -87,9 +87,9 @@ class NextItemTask(RankingTask):
             )
         if supervision.predicts_every_event and not self.recommender.causal:
             raise ValueError(
-                f"{type(self.recommender).__name__} sees later events (causal = False), but the data predicts every "
-                "event, so it would read its own answers; set data.supervision to "
-                "seqrec.data.supervision.NewestEvent."
+                f"{type(getattr(self.recommender, 'backbone', self.recommender)).__name__} sees later events (causal = "
+                "False), but the data predicts every event, so it would read its own answers; set data.supervision to "
+                "seqrec.data.supervision.EveryPrefix or NewestEvent, or take a causal form, as CausalSIGMA is of SIGMA."
             )
 
         if self.recommender.reads_clock and not self.trainer.datamodule.has_clock:  # type: ignore[attr-defined]

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from made_runs import PASSPORT, a_measured_run, a_run, a_study, sequential
 
-from seqrec.board.results import differences
+from seqrec.board.answers import answers
+from seqrec.board.gains import gains_of
+from seqrec.board.results import COMPARED, differences, read, tables_of
 from seqrec.data.errors import InputError
 from seqrec.leaderboard import compare, leaderboard
 
@@ -219,15 +221,50 @@ def test_the_baseline_is_a_plain_sasrec_chosen_by_validation(tmp_path: Path):
         "texts": {"recommender": with_texts},
         "three": {"recommender": sasrec | {"heads": 4}, "validation": {"val/ndcg@10": 0.03, "epoch": 1}},
     }
-    for ndcg, (name, fields) in enumerate(others.items(), 90):
-        a_run(tmp_path / "runs", name, ndcg / 100, tuning={"asked": 20}, study={"name": "x", "row": name},
-              passport={"dataset": "beauty", "target_hash": "beauty"}, **fields)  # fmt: skip
+    told: dict[str, Any] = {"tuning": {"asked": 20}, "passport": {"dataset": "beauty", "target_hash": "beauty"}}
+    for name, fields in others.items():
+        a_measured_run(
+            tmp_path / "runs", name, np.zeros(400, dtype=int), study={"name": "x", "row": name}, **told, **fields
+        )
+    best = {"validation": {"val/ndcg@10": 0.2, "epoch": 1}, "study": {"name": "x", "row": "four"}}
+    a_run(tmp_path / "runs", "four", 0.9, recommender=sasrec | {"heads": 8}, **told, **best)  # and kept no ranks
     leaderboard(tmp_path / "runs", tmp_path / "page")
     assert "NDCG@10 against two" in (tmp_path / "page.md").read_text()
-    for run in [tmp_path / "runs" / "two", tmp_path / "runs" / "three", *(tmp_path / "runs").glob("beauty/sasrec*")]:
+    for run in [
+        *(tmp_path / "runs" / name for name in ("two", "three", "four")),
+        *(tmp_path / "runs").glob("beauty/sasrec*"),
+    ]:
         shutil.rmtree(run)
     leaderboard(tmp_path / "runs", tmp_path / "page")
     assert "| SASRec with a record of its tuning | not run |" in (tmp_path / "page.md").read_text()
+
+
+def test_an_option_that_came_later_parts_no_older_run_from_a_newer_one(tmp_path: Path):
+    older, newer, other = (sequential("seqrec.backbones.sasrec.SASRec") for _ in range(3))
+    newer["init_args"] |= {"output": None, "start": "own", "dropout": 0.0}
+    other["init_args"] |= {"start": "xavier_normal"}
+    for seed, recommender in enumerate((older, newer, other)):
+        a_run(tmp_path, f"seed{seed}", recommender=recommender, seed=seed)
+    assert sorted(len(row.runs) for table in tables_of(read([tmp_path])) for row in table.rows) == [1, 2]
+
+
+@pytest.mark.parametrize("field", COMPARED)
+def test_a_passport_that_lacks_what_is_compared_is_refused(tmp_path: Path, field: str):
+    run = a_run(tmp_path, "one")
+    result = json.loads((run / "result.json").read_text())
+    del result["passport"][field]
+    (run / "result.json").write_text(json.dumps(result))
+    with pytest.raises(InputError, match=rf"has no passport\.{field}"):
+        read([tmp_path])
+
+
+def test_a_row_without_ranks_does_not_keep_the_budget_of_time_from_being_answered(tmp_path: Path):
+    a_study(tmp_path / "runs")
+    a_run(tmp_path / "runs", "unranked", passport={"dataset": "beauty", "target_hash": "beauty"}, wall_seconds=1.0)
+    (table,) = tables_of(read([tmp_path / "runs"]))
+    answer = answers(table, gains_of(table.rows), minutes=10.0)[-1]
+    assert answer.models
+    assert "left out, for lack of the ranks of a seed: SASRec" in answer.why
 
 
 def test_two_runs_are_compared_on_their_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -85,3 +85,15 @@ def test_mean_ranks_share_ties_and_friedman_agrees_with_scipy():
     assert found.p == pytest.approx(stats.friedmanchisquare(*scores.T).pvalue)
     with pytest.raises(ValueError, match="takes two of each"):
         critical_difference(scores[:1])
+
+
+def test_wins_are_counted_over_as_many_seeds_of_both():
+    """One seed of a model against three more of the same: the mean of three gains a little more often, never better."""
+    random = np.random.default_rng(0)
+    ease = random.random(2000) * 0.2
+    seeds = (random.random((4, 2000)) < ease).astype(float)
+    draws = Draws(np.stack([seeds[0], seeds[1:].mean(0)]), np.arange(2000), [seeds[:1], seeds[1:]])
+    paired = draws.paired(0, 1)
+    assert paired.difference == pytest.approx(seeds[0].mean() - seeds[1:].mean())
+    one_each = Draws(seeds[:2], np.arange(2000)).paired(0, 1)
+    assert (paired.wins, paired.losses, paired.p) == (one_each.wins, one_each.losses, one_each.p)

@@ -276,3 +276,21 @@ def test_some_users_of_a_stored_memory_go_on_without_the_others(build, arguments
     whole = Sequences.pack([[7, 8, 9, 10], [1, 2, 3, 11]])
     expected = backbone(vectors[whole.items], whole)[whole.newest]
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("build", "arguments"), CONTINUING)
+def test_what_was_remembered_in_half_precision_is_read_in_full(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    past, new = Sequences.pack([[3, 1, 4], [1]]), Sequences.pack([[5], [9, 2]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, memory = backbone.proceed(vectors[past.items], past, None)
+    states, _ = backbone.proceed(vectors[new.items], new, memory)
+    whole = Sequences.pack([[3, 1, 4, 5], [1, 9, 2]])
+    expected = backbone(vectors[whole.items], whole)[[3, 5, 6]]
+    torch.testing.assert_close(states, expected, rtol=0.1, atol=0.15)
+
+
+@pytest.mark.parametrize("build", [SASRec, LiGR, HSTU, Mamba4Rec, GRU4Rec])
+def test_no_layer_is_refused(build):
+    with pytest.raises(ValueError, match="_layers"):
+        build(DIM, n_layers=0)

@@ -5,8 +5,14 @@ import torch
 
 from seqrec.positions.learned import InversePosition, LearnedPosition
 from seqrec.positions.sinusoidal import SinusoidalPosition
+from seqrec.positions.stacked import StackedInput
 from seqrec.positions.time import Calendar, TimeGap
 from seqrec.sequences import Past, Sequences
+
+
+def place_and_calendar(dim):
+    return StackedInput([LearnedPosition(dim, 6, init_std=1.0), Calendar(dim, init_std=1.0)])
+
 
 CASES = [
     pytest.param(LearnedPosition, {"max_length": 6, "init_std": 1.0}, id="LearnedPosition"),
@@ -14,6 +20,7 @@ CASES = [
     pytest.param(SinusoidalPosition, {"scale": 1.0}, id="SinusoidalPosition"),
     pytest.param(TimeGap, {"init_std": 1.0}, id="TimeGap"),
     pytest.param(Calendar, {"init_std": 1.0}, id="Calendar"),
+    pytest.param(place_and_calendar, {}, id="StackedInput"),
 ]
 each_position = pytest.mark.parametrize(("build", "arguments"), CASES)
 
@@ -112,3 +119,16 @@ def test_what_reads_the_clock_says_so_and_asks_for_times(build, arguments):
             position(vectors[history.items], history)
     else:
         assert torch.equal(position(vectors[history.items], history), placed(position, vectors, *HISTORIES))
+
+
+def test_several_in_the_input_add_what_each_knows():
+    parts = LearnedPosition(DIM, 6), InversePosition(DIM, 6), Calendar(DIM)
+    for weight in (weight for part in parts for weight in part.parameters()):
+        torch.nn.init.normal_(weight)
+    history, events = timed([1, 2, 3], [4]), torch.randn(4, DIM)
+    both = StackedInput([parts[0], parts[2]])
+    torch.testing.assert_close(both(events, history), parts[0](events, history) + parts[2](events, history) - events)
+    assert both.reads_clock
+    assert both.continues
+    assert not StackedInput([parts[0]]).reads_clock
+    assert not StackedInput([parts[0], parts[1]]).continues

@@ -71,8 +71,14 @@ def test_the_first_recent_event_behind_older_ones_is_all_that_segments_leave_out
     assert found == [each for each in predictions(EveryEvent(), part, max_length) if each[1] not in across]
 
 
+def test_the_end_of_every_older_segment_predicts_nothing():
+    history = Sequences.pack([[0] * 17, [0] * 6, [0] * 5])
+    left_out = set(range(28)) - set(EveryEventWithinSegments(5, 3).predict_at(history).tolist())
+    assert left_out == {3, 7, 11, 17}  # 4, 4 and 4 older events of the first history, one of the second
+
+
 def test_no_recent_event_is_refused():
-    with pytest.raises(ValueError, match="n_recent is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="n_recent is 0 and n_segments 1; both must be at least 1"):
         EveryEventWithinSegments(0)
 
 

@@ -55,6 +55,18 @@ def test_lesser_precision_stays_close_to_float64(implementation, kind, tolerance
         assert (one.double() - other).norm() <= tolerance * other.norm()
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_inputs_in_half_precision_meet_filters_in_full_precision_alike_everywhere(autocast):
+    x, weight, bias, offsets = problem([3, 9, 1], 4, False, kind=torch.float32)
+    half = x.detach().bfloat16()
+    found = []
+    for name in ("reference", *(each.name for each in causal_conv1d.implementations if each.name == "shifted")):
+        with using(name), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found.append(causal_conv1d(half, weight, bias, offsets))
+    assert found[0].dtype == found[1].dtype == torch.float32
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_a_bias_may_be_missing():
     inputs = problem([3, 5], 4, starts=False, has_bias=False)
     torch.testing.assert_close(answers("shifted", inputs), answers("reference", inputs))

@@ -113,3 +113,21 @@ def test_what_reads_the_query_does_not_stand_beside_what_turns_it(kind):
     with pytest.raises(ValueError, match=f"RotaryPosition turns the queries that {kind.__name__} reads"):
         Stacked(8, [kind, RotaryPosition])
     assert Stacked(8, [kind, RelativeBias]).reads_queries
+
+
+@pytest.mark.parametrize("kind", [CAPE, CoPE])
+def test_what_reads_the_query_reads_no_bias_that_stands_beside_it(kind):
+    orders = [Stacked(4, parts) for parts in ([kind, RelativeBias], [RelativeBias, kind])]
+    for parts in (orders[0].parts, reversed(orders[1].parts)):
+        torch.manual_seed(0)
+        for weight in (weight for part in parts for weight in part.parameters()):
+            torch.nn.init.normal_(weight)
+    pairs, logits = pairs_of(), torch.randn(1, 2, KEYS, KEYS)
+    first, second = (order.adjust(logits, pairs) for order in orders)
+    visible = pairs.visible.expand_as(first)
+    torch.testing.assert_close(first[visible], second[visible])
+
+
+def test_two_that_change_what_the_other_reads_do_not_stand_together():
+    with pytest.raises(ValueError, match="CAPE changes the logits that CoPE reads"):
+        Stacked(8, [CAPE, CoPE])
