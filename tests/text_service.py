@@ -17,6 +17,8 @@ class TextService(ThreadingHTTPServer):
     Attributes:
         asked: the body of every request, in order of arrival, with its path and time.
         troubles: what goes wrong with the next requests, first come first served.
+        refuses: texts without a vector; a request with one of them is answered 400.
+        retry_after: what it says beside 429.
         delay: seconds until an answer.
         most_at_once: most requests that were under way together.
         model: the name that it answers under; None repeats the one that was asked for.
@@ -28,6 +30,8 @@ class TextService(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict] = []
         self.troubles: list[str] = []
+        self.refuses: set[str] = set()
+        self.retry_after = "0.3"
         self.delay = 0.0
         self.most_at_once = self.under_way = 0
         self.model: str | None = None
@@ -48,7 +52,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.most_at_once = max(self.server.most_at_once, self.server.under_way)
             self.server.asked.append({"path": self.path, "at": time.monotonic(), "key": self.headers["authorization"]})
             self.server.asked[-1]["body"] = body
-            trouble = self.server.troubles.pop(0) if self.server.troubles else ""
+            refused = "400" if self.server.refuses.intersection(body.get("input", [])) else ""
+            trouble = self.server.troubles.pop(0) if self.server.troubles else refused
         try:
             time.sleep(self.server.delay + (1.0 if trouble == "slow" else 0.0))
             self.answer(trouble, body)
@@ -59,6 +64,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.under_way -= 1
 
     def answer(self, trouble: str, body: dict) -> None:
+        if trouble == "gone":
+            self.close_connection = True
+            return
         reply = chat(body) if self.path.endswith("/chat/completions") else embeddings(body)
         reply["model"] = self.server.model or body["model"]
         if trouble == "empty":
@@ -69,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         content = {"nonsense": b'{"choices": [}', "shape": b'{"hello": 1}'}.get(trouble, content)
         self.send_response(int(trouble) if trouble.isdecimal() else 200)
         if trouble == "429":
-            self.send_header("retry-after", "0.3")
+            self.send_header("retry-after", self.server.retry_after)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
         self.end_headers()

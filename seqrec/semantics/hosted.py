@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,13 @@ class HostedEncoder(TextEncoder):
         return {"encoder": encoder, "pooling": "of the service"}
 
     def encode(self, texts: list[str]) -> Float[np.ndarray, "n S"]:
-        ((_, answer),) = Asking(self.service).each(self._ask, [self._question(texts)])
-        return answer.content
+        answers = Asking(self.service).each(self._ask, [self._question(texts)], self._halves)
+        vector_of = {
+            key: vector
+            for question, answer in answers
+            for key, vector in zip(question.keys, answer.content, strict=True)
+        }
+        return np.stack([vector_of[key_of(text)] for text in texts])
 
     def estimate(self, subjects: Subjects, texts: Read, work: Work) -> Estimate:
         words = texts()
@@ -62,12 +68,13 @@ class HostedEncoder(TextEncoder):
         if not todo:
             return
         advance, fresh = work.begin(len(todo)), []
-        batches = [todo[first : first + self.batch_size] for first in range(0, len(todo), self.batch_size)]
-        questions = [self._question([text for _, text in batch]) for batch in batches]
+        texts = [text for _, text in todo]
+        firsts = range(0, len(texts), self.batch_size)
+        questions = [self._question(texts[first : first + self.batch_size]) for first in firsts]
         try:
-            for place, answer in Asking(self.service).each(self._ask, questions):
-                fresh.append(([key for key, _ in batches[place]], answer))
-                advance(len(batches[place]))
+            for question, answer in Asking(self.service).each(self._ask, questions, self._halves):
+                fresh.append((question.keys, answer))
+                advance(question.parts)
                 if sum(len(keys) for keys, _ in fresh) >= self.keep_every:
                     self._flush(store, fresh)
                     fresh = []
@@ -75,7 +82,7 @@ class HostedEncoder(TextEncoder):
             if fresh:
                 self._flush(store, fresh)
 
-    def _flush(self, store: Store, fresh: list[tuple[list[str], Answer]]) -> None:
+    def _flush(self, store: Store, fresh: list[tuple[Sequence[str], Answer]]) -> None:
         self._keep(
             store,
             [key for keys, _ in fresh for key in keys],
@@ -86,7 +93,13 @@ class HostedEncoder(TextEncoder):
 
     def _question(self, texts: list[str]) -> Question:
         beside = f" or {len(texts) - 1} texts beside it" if len(texts) > 1 else ""
-        return Question(texts, "".join(texts), parts=len(texts), name=f"'{''.join(texts[:1])[:60]}'{beside}")
+        name = f"'{''.join(texts[:1])[:60]}'{beside}"
+        return Question(texts, "".join(texts), parts=len(texts), name=name, keys=[key_of(text) for text in texts])
+
+    def _halves(self, question: Question) -> list[Question]:
+        """Of a batch, one text of which may be what the service refuses."""
+        middle = len(question.content) // 2
+        return [self._question(question.content[:middle]), self._question(question.content[middle:])]
 
     def _ask(self, client: Any, texts: list[str]) -> Answer:
         more = {} if self.dimensions is None else {"dimensions": self.dimensions}

@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from urllib3.exceptions import InvalidHeader, MaxRetryError
+from urllib3.util.retry import Retry
 
 _BYTES_PER_TOKEN = 4  # of English prose, for what is told before anything is paid
 _PER_MILLION = 1e6
 # So many questions without an answer, before any or more than had one, are taken for a fault of the service.
 _FEW, _MANY = 3, 10
+_TRIED_AGAIN = (408, 409, 429, *range(500, 600))
+# Statuses of a gateway that asked for an answer and did not pass it on; it may have been paid for.
+_LOST_BEHIND = (502, 504, 520, 524)
+# What httpx raises before anything was sent, by name, for which httpx it is depends on the version of openai.
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
+_LONGEST = 120.0  # seconds that a service may ask to be left alone before the run ends instead
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,9 @@ class Service:
     """Where a model answers, how hard it may be asked, and what that may cost.
 
     The key is read from an environment variable and written nowhere. Lost answers, status 408, 409, 429 and 5xx, broken
-    connections and half answers are tried again by the client of openai, as late as the service says; answers that
-    make no sense are tried again here.
+    connections, half answers and answers that make no sense are tried again, as late as the service says, or up to 8
+    seconds later where it says nothing; one that asks for more than two minutes ends the run. Each attempt keeps to
+    the budget and the limits of a minute.
 
     Args:
         model: name of the model.
@@ -79,6 +89,7 @@ class Question:
         most_out: most tokens that are written in answer.
         parts: how many texts that is.
         name: what it is about, to be named where it gets no answer.
+        keys: what its answer is filed under.
     """
 
     content: Any
@@ -86,6 +97,7 @@ class Question:
     most_out: int = 0
     parts: int = 1
     name: str = ""
+    keys: Sequence[str] = ()
 
     @property
     def likely_in(self) -> int:
@@ -120,6 +132,22 @@ class Senseless(ValueError):
         self.took = took
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """A question in line.
+
+    Attributes:
+        place: where it stands among the questions; a part of one that was divided stands behind the place of the whole.
+        retry: how often it may still be tried, and how long to wait before.
+        not_before: when it may be asked, of the monotonic clock.
+    """
+
+    question: Question
+    place: tuple[int, ...]
+    retry: Retry
+    not_before: float = 0.0
+
+
 class Asking:
     """One run against a service, with the account of what it took.
 
@@ -142,9 +170,8 @@ class Asking:
                 "name a service of your own with base_url."
             )
         self._openai = openai
-        self._client = openai.OpenAI(
-            api_key=key, base_url=service.base_url, timeout=service.timeout, max_retries=service.retries
-        )
+        # Each attempt is one of ours, so that none escapes the budget and the pace.
+        self._client = openai.OpenAI(api_key=key, base_url=service.base_url, timeout=service.timeout, max_retries=0)
         self.service = service
         self.tokens_in = self.tokens_out = 0
         self._reserved = 0.0
@@ -154,57 +181,109 @@ class Asking:
     def spent(self) -> float:
         return self.service.price(self.tokens_in, self.tokens_out)
 
-    def each(self, ask: Callable[[Any, Any], Answer], questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
-        """The place and the answer of each question, as answers arrive.
+    def each(
+        self,
+        ask: Callable[[Any, Any], Answer],
+        questions: Sequence[Question],
+        divide: Callable[[Question], Sequence[Question]] | None = None,
+    ) -> Iterator[tuple[Question, Answer]]:
+        """Each question with its answer, as answers arrive.
 
         Args:
             ask: gets the client and the content of a question; raises ``Senseless`` where the answer is none.
             questions: what to ask.
+            divide: gives the parts of a question of several texts; if the service refuses the whole, they are asked.
 
         Raises:
             ValueError: the budget does not suffice for the next question, or a question got no answer after all
                 retries. Where the fault lies with the question, all others are asked first; otherwise what is under way
                 is waited for. All of that is given out.
         """
-        refused: dict[int, Exception] = {}
+        refused: dict[tuple[int, ...], tuple[Question, Exception]] = {}
         answered = 0
-        of_one_question = (Senseless, self._openai.BadRequestError, self._openai.UnprocessableEntityError)
-        waiting = list(range(len(questions)))[::-1]
-        under_way: dict[Future[Answer], int] = {}
-        failures = Counter[int]()
+        few = _FEW if divide is None else _MANY  # bad texts of one batch come after each other
+        retry = Retry(
+            self.service.retries,
+            allowed_methods=None,
+            status_forcelist=_TRIED_AGAIN,
+            backoff_factor=0.5,
+            backoff_max=8,
+        )
+        waiting = deque(_Turn(question, (place,), retry) for place, question in enumerate(questions))
+        again: deque[_Turn] = deque()  # keeps its share of what may be under way, soonest first
+        under_way: dict[Future[Answer], _Turn] = {}
         stopped: Exception | None = None
         pace = _Pace(self.service)
         with ThreadPoolExecutor(self.service.concurrency) as pool:
-            while under_way or (waiting and stopped is None):
-                while waiting and stopped is None and len(under_way) < self.service.concurrency:
-                    question = questions[waiting[-1]]
-                    if not self._reserve(question):
-                        stopped = None if under_way else self._out_of_budget()
+            while under_way or (stopped is None and (waiting or again)):
+                until: float | None = None  # when the next may be asked, if no answer is needed for that
+                while stopped is None:
+                    is_room = len(under_way) + len(again) < self.service.concurrency
+                    lines = [line for line in (again, waiting if is_room else None) if line]
+                    if not lines:
+                        until = None
                         break
-                    pace.wait(question.likely_in + question.most_out)
-                    place = waiting.pop()
-                    under_way[pool.submit(self._answer, ask, question, failures[place])] = place
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    place = under_way.pop(future)
+                    now = time.monotonic()
+                    soonest = max(now, pace.free_at)
+                    line = min(lines, key=lambda line: max(line[0].not_before, soonest))
+                    until = max(line[0].not_before, soonest)
+                    if until > now:
+                        break
+                    if not self._reserve(line[0].question):
+                        until = again[0].not_before if again and line is waiting else None
+                        if not under_way and until is None:
+                            stopped = self._out_of_budget()
+                        break
+                    turn = line.popleft()
+                    pace.take(turn.question.likely_in + turn.question.most_out)
+                    under_way[pool.submit(self._answer, ask, turn.question)] = turn
+                for future in _finished(under_way, until):
+                    turn = under_way.pop(future)
                     try:
                         answer = future.result()
-                        answered += 1
-                        yield place, answer
-                    except of_one_question as error:
-                        failures[place] += 1
-                        if isinstance(error, Senseless) and failures[place] <= self.service.retries:
-                            waiting.append(place)
-                            continue
-                        refused[place] = error
-                        if len(refused) >= (_MANY if answered else _FEW) and len(refused) > answered:
+                    except (Senseless, self._openai.OpenAIError) as error:
+                        later = self._later(turn, error)
+                        is_refused = isinstance(
+                            error, (self._openai.BadRequestError, self._openai.UnprocessableEntityError)
+                        )
+                        if later is not None:
+                            again = deque(sorted([*again, later], key=lambda turn: turn.not_before))
+                        elif is_refused and divide is not None and turn.question.parts > 1:
+                            parts = enumerate(divide(turn.question))
+                            turns = [_Turn(part, (*turn.place, number), retry) for number, part in parts]
+                            waiting.extendleft(turns[::-1])
+                        elif is_refused or isinstance(error, Senseless):
+                            refused[turn.place] = turn.question, error
+                            if len(refused) >= (_MANY if answered else few) and len(refused) > answered:
+                                stopped = stopped or self._failed(error)
+                        else:
                             stopped = stopped or self._failed(error)
-                    except self._openai.OpenAIError as error:
-                        stopped = stopped or self._failed(error)
+                    else:
+                        answered += turn.question.parts
+                        yield turn.question, answer
         if stopped is not None:
             raise stopped
         if refused:
-            raise self._failed(next(iter(refused.values())), [questions[place].name for place in sorted(refused)])
+            names = [refused[place][0].name for place in sorted(refused)]
+            raise self._failed(next(iter(refused.values()))[1], names)
+
+    def _later(self, turn: _Turn, error: Exception) -> _Turn | None:
+        """The turn of another attempt; None where there is none to be made."""
+        left_alone = 0.0
+        if isinstance(error, self._openai.APIStatusError):
+            headers = error.response.headers
+            left_alone = _left_alone(headers, turn.retry)
+            wish = headers.get("x-should-retry")  # the service may know better
+            may_help = wish == "true" or (wish != "false" and turn.retry.is_retry("POST", error.status_code))
+        else:
+            may_help = isinstance(error, (Senseless, self._openai.APIConnectionError))
+        if not may_help or left_alone > _LONGEST:
+            return None
+        try:
+            retry = turn.retry.increment("POST", error=error)
+        except MaxRetryError:
+            return None
+        return replace(turn, retry=retry, not_before=time.monotonic() + (left_alone or retry.get_backoff_time()))
 
     def _reserve(self, question: Question) -> bool:
         """Set aside the most that a question can cost, if the budget has it."""
@@ -215,24 +294,30 @@ class Asking:
             self._reserved += most
             return True
 
-    def _answer(self, ask: Callable[[Any, Any], Answer], question: Question, failures: int) -> Answer:
-        """One request, for which the most that it can cost is set aside; booked is what it took."""
-        took = 0, 0
+    def _answer(self, ask: Callable[[Any, Any], Answer], question: Question) -> Answer:
+        """One attempt, for which the most that it can cost is set aside; booked is what it took."""
+        most = question.most_in, question.most_out
+        took = most  # whatever got lost may have been paid for, though nobody says how much
         try:
-            time.sleep(min(0.125 * 2**failures, 8) if failures else 0)
             answer = ask(self._client, question.content)
             took = answer.tokens_in or question.likely_in, answer.tokens_out
             return answer
         except Senseless as error:
-            took = error.took or (question.most_in, question.most_out)
+            took = error.took or most
+            raise
+        except self._openai.APIResponseValidationError as error:
+            raise Senseless(str(error)) from error
+        except self._openai.APIStatusError as error:
+            took = most if error.status_code in _LOST_BEHIND else (0, 0)
+            raise
+        except self._openai.APIConnectionError as error:
+            took = (0, 0) if type(error.__cause__).__name__ in _NOT_SENT else most
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            # It was answered, so it was paid for, though nobody says how much.
-            took = question.most_in, question.most_out
             raise Senseless(str(error)) from error
         finally:
             with self._lock:
-                self._reserved -= self.service.price(question.most_in, question.most_out)
+                self._reserved -= self.service.price(*most)
                 self.tokens_in += took[0]
                 self.tokens_out += took[1]
 
@@ -256,14 +341,35 @@ class Asking:
 
 
 class _Pace:
-    """Holds requests back so that neither requests nor tokens exceed what a minute allows."""
+    """Says when the next request may begin, so that neither requests nor tokens exceed what a minute allows."""
 
     def __init__(self, service: Service) -> None:
         self.seconds_per_request = 60 / service.requests_per_minute if service.requests_per_minute else 0.0
         self.seconds_per_token = 60 / service.tokens_per_minute if service.tokens_per_minute else 0.0
-        self._next = time.monotonic()
+        self.free_at = time.monotonic()
 
-    def wait(self, tokens: int) -> None:
-        time.sleep(max(0.0, self._next - time.monotonic()))
-        pause = max(self.seconds_per_request, tokens * self.seconds_per_token)
-        self._next = max(self._next, time.monotonic()) + pause
+    def take(self, tokens: int) -> None:
+        """A request of so many tokens begins now."""
+        self.free_at = time.monotonic() + max(self.seconds_per_request, tokens * self.seconds_per_token)
+
+
+def _finished(under_way: dict[Future[Answer], _Turn], until: float | None) -> set[Future[Answer]]:
+    """What is answered, waited for until then."""
+    seconds = None if until is None else max(0.0, until - time.monotonic())
+    if under_way:
+        return wait(under_way, seconds, FIRST_COMPLETED).done
+    time.sleep(seconds or 0.0)
+    return set()
+
+
+def _left_alone(headers: Any, retry: Retry) -> float:
+    """Seconds for which the service wants to be left alone; 0 where it does not say so."""
+    for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            return max(0.0, float(headers.get(name, "")) / per_second)
+        except ValueError:
+            continue
+    try:
+        return retry.parse_retry_after(headers.get("retry-after", ""))
+    except InvalidHeader:
+        return 0.0

@@ -114,8 +114,8 @@ class ChatWriter(Writer):
             advance, fresh = work.begin(len(missing)), []
             questions = [self._question(subjects, prompt, row) for row in missing]
             try:
-                for place, answer in asking.each(self._ask, questions):
-                    fresh.append(_line(keys[missing[place]], answer))
+                for question, answer in asking.each(self._ask, questions):
+                    fresh.append(_line(question.keys[0], answer))
                     advance(1)
                     if len(fresh) >= self.keep_every:
                         store.append(pl.DataFrame(fresh))
@@ -139,9 +139,11 @@ class ChatWriter(Writer):
         return Store(work.store, {"made": "texts", "prompt": prompt.version, **self.service.identity, **how})
 
     def _question(self, subjects: Subjects, prompt: Prompt, row: int) -> Question:
-        messages = prompt.messages(subjects.facts(row))
+        facts = subjects.facts(row)
+        messages = prompt.messages(facts)
         text = "".join(message["content"] for message in messages)
-        return Question(messages, text, self.max_tokens, name=" ".join(map(str, subjects.ids.row(row))))
+        name = " ".join(map(str, subjects.ids.row(row)))
+        return Question(messages, text, self.max_tokens, name=name, keys=[prompt.key(facts)])
 
     def _ask(self, client: Any, messages: list[dict[str, str]]) -> Answer:
         reply = client.chat.completions.create(

@@ -1,6 +1,7 @@
 """Services are asked over real HTTP: what goes wrong on the way is tried again, and what is paid is counted."""
 
 import time
+from email.utils import formatdate
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ from text_service import vector_of
 from seqrec.catalog import Catalog
 from seqrec.semantics.hosted import HostedEncoder
 from seqrec.semantics.prompts import DEFAULTS, Prompt
-from seqrec.semantics.service import Service
+from seqrec.semantics.service import Asking, Question, Service
 from seqrec.semantics.subjects import Items
 from seqrec.semantics.writers import ChatWriter, Work
 
@@ -58,7 +59,7 @@ def test_every_item_is_asked_for_once_at_temperature_0(service, tmp_path, monkey
     assert record["spent_in_this_run"] == 0
 
 
-@pytest.mark.parametrize("trouble", ["429", "500", "503", "half", "nonsense", "shape", "empty"])
+@pytest.mark.parametrize("trouble", ["429", "500", "503", "half", "gone", "nonsense", "shape", "empty"])
 def test_trouble_on_the_way_is_tried_again(service, tmp_path, trouble):
     service.troubles = [trouble] * 2
     texts, _ = written(service, tmp_path)
@@ -70,6 +71,21 @@ def test_a_service_that_says_when_is_asked_no_sooner(service, tmp_path):
     service.troubles = ["429"]
     written(service, tmp_path, concurrency=1)
     assert service.asked[1]["at"] - service.asked[0]["at"] > 0.29
+
+
+def test_a_service_may_say_a_date(service, tmp_path):
+    moment = int(time.time()) + 3  # dates have whole seconds
+    due = time.monotonic() + moment - time.time()
+    service.troubles, service.retry_after = ["429"], formatdate(moment, usegmt=True)
+    written(service, tmp_path, concurrency=1)
+    assert service.asked[0]["at"] < due < service.asked[1]["at"] + 0.05
+
+
+def test_a_service_that_wants_to_be_left_alone_for_long_ends_the_run(service, tmp_path):
+    service.troubles, service.retry_after = ["429"] * 9, "600"
+    with pytest.raises(ValueError, match="trouble 429"):
+        written(service, tmp_path, concurrency=1)
+    assert len(service.asked) == 1
 
 
 def test_a_slow_answer_counts_as_lost(service, tmp_path):
@@ -130,13 +146,31 @@ def test_the_budget_is_never_exceeded_and_the_rest_is_done_later(service, tmp_pa
     assert record["tokens_in"] == 100 * N
 
 
-@pytest.mark.parametrize(("trouble", "asked", "spent"), [("empty", 3, 0.33), ("shape", 1, MOST)])
-def test_useless_answers_are_paid_from_the_budget_too(service, tmp_path, trouble, asked, spent):
+@pytest.mark.parametrize(
+    ("trouble", "asked", "spent"),
+    [("empty", 3, 0.33), *((trouble, 1, MOST) for trouble in ("shape", "nonsense", "half", "gone", "slow", "504"))],
+)
+def test_useless_and_lost_answers_are_paid_from_the_budget_too(service, tmp_path, trouble, asked, spent):
     """One that says what it took costs that, 0.11; one that says nothing the most that it can cost."""
     service.troubles = [trouble] * 99
+    money = {"price_in": 1000.0, "price_out": 1000.0, "budget": MOST + 0.3}
     with pytest.raises(ValueError, match=rf"budget of .* does not suffice .* \({spent:.4g} spent\)"):
-        written(service, tmp_path, price_in=1000.0, price_out=1000.0, budget=MOST + 0.3, concurrency=1)
+        written(service, tmp_path, concurrency=1, timeout=0.5, **money)
     assert len(service.asked) == asked
+
+
+def test_what_the_service_refused_cost_nothing(service, tmp_path):
+    service.troubles = ["500", "429", "503"]
+    with pytest.raises(ValueError, match=r"does not suffice .* \(0\.11 spent\)"):
+        written(service, tmp_path, price_in=1000.0, price_out=1000.0, budget=MOST + 0.05, concurrency=1)
+    assert len(service.asked) == 4
+
+
+def test_what_was_never_sent_cost_nothing():
+    asking = Asking(Service("small", "http://127.0.0.1:9/v1", price_in=1.0, budget=1.0, retries=2))
+    with pytest.raises(ValueError, match="gave no usable answer"):
+        list(asking.each(lambda client, content: client.models.list(), [Question(None, "text")]))
+    assert asking.spent == 0
 
 
 def test_a_budget_needs_prices():
@@ -154,6 +188,21 @@ def test_requests_keep_their_pace(service, tmp_path):
     written(service, tmp_path, requests_per_minute=1200)
     times = sorted(request["at"] for request in service.asked)
     assert times[-1] - times[0] > 0.9 * (N - 1) * 60 / 1200
+
+
+def test_retries_keep_the_pace_too(service, tmp_path):
+    service.troubles = ["500"] * 3
+    written(service, tmp_path, requests_per_minute=300)
+    times = sorted(request["at"] for request in service.asked)
+    assert len(times) == N + 3
+    assert times[-1] - times[0] > 0.95 * (N + 2) * 60 / 300
+
+
+def test_the_pace_delays_no_bad_news(service, tmp_path):
+    service.troubles = ["401"] * 99
+    with pytest.raises(ValueError, match="trouble 401"):
+        written(service, tmp_path, requests_per_minute=12)
+    assert len(service.asked) == 1
 
 
 def test_tokens_keep_their_pace(service, tmp_path):
@@ -214,6 +263,44 @@ def test_hosted_vectors_are_those_of_their_texts(service, tmp_path, trouble):
     again, _ = vectors(service, tmp_path)
     assert np.array_equal(again, made)
     assert len(service.asked) == 3 + bool(trouble)
+
+
+def test_a_refused_text_is_named_alone_and_all_beside_it_are_answered(service, tmp_path):
+    service.refuses = {"text 5"}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"for the model small about 'text 5': .*All else was answered and is sto"):
+            vectors(service, tmp_path)
+    inputs = [set(request["body"]["input"]) for request in service.asked]
+    assert len(inputs) == 3 + 2 + 2 + 1  # batches, halves, their halves, and the second run
+    assert inputs[-1] == {"text 5"}
+    service.refuses = set()
+    made, record = vectors(service, tmp_path)
+    assert np.array_equal(made, np.array([vector_of(text) for text in TEXTS], dtype=np.float16))
+    assert record["tokens_in"] == 9 * 7
+
+
+def test_several_refused_texts_are_named_in_their_order(service, tmp_path):
+    service.refuses = {"text 0", "text 1", "text 2", "text 7"}
+    with pytest.raises(ValueError, match=r"about 'text 0', 'text 1', 'text 2' and 1 more: .*All else was answered"):
+        vectors(service, tmp_path)
+    service.refuses = set()
+    vectors(service, tmp_path)
+    assert set(service.asked[-1]["body"]["input"]) == {"text 0", "text 1", "text 2", "text 7"}
+
+
+def test_a_service_that_refuses_every_batch_is_left_alone(service, tmp_path):
+    service.refuses = {f"text {number}" for number in range(256)}
+    encoder = HostedEncoder(at(service, concurrency=1))
+    with pytest.raises(ValueError, match="What was answered is stored"):
+        encoder.vectors(ITEMS, lambda: sorted(service.refuses), Work(tmp_path))
+    assert len(service.asked) < 30
+
+
+def test_vectors_of_halves_come_in_the_order_of_the_texts(service):
+    service.troubles = ["400"]
+    made = HostedEncoder(at(service)).encode(TEXTS)
+    assert np.array_equal(made, np.array([vector_of(text) for text in TEXTS], dtype=np.float32))
+    assert len(service.asked) == 3
 
 
 def test_precision_and_width_have_vectors_of_their_own(service, tmp_path):
