@@ -33,7 +33,7 @@ def leaderboard(
     Args:
         results: a folder of runs, or several; each is searched for result.json at any depth.
         out: the pages to write, without their .md and .html.
-        baseline: label of the row that others are held against, or its name in its study; otherwise a tuned SASRec
+        baseline: label of the row that others are held against, or its name in its study; otherwise the SASRec
             where there is one.
         minutes: the budget of training time that the page answers for.
         reported: a file of what papers claim, shown beside; experiments/reported.yaml where that exists.

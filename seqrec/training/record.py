@@ -101,6 +101,7 @@ class RunRecord(Callback):
             "wall_seconds": round(self.wall_seconds + time.perf_counter() - self._began, 3),
             "events_per_second": round(self.events / max(self.train_seconds, 1e-9), 1),
             "epochs": trainer.current_epoch,
+            "commit": commit(),
             "validation": _best_validation(trainer),
             "peak_memory_bytes": peak_memory(pl_module.device),
             "curve": self.curve,
@@ -128,7 +129,7 @@ class RunRecord(Callback):
             "reads_asked_at": task.recommender.reads_asked_at,
             "views": [{"name": view.name, **view.made_of} for view in data.views],
             "seed": self.config.get("seed_everything"),
-            "commit": commit(),
+            "commit": fitted.get("commit") or commit(),  # of the code that trained it
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "lightning": __version__},
             "parameters": sum(weight.numel() for weight in pl_module.parameters()),
             "wall_seconds": fitted.get("wall_seconds"),
