@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -56,7 +57,7 @@ def export(
         config=opened.config,
         max_length=data.max_length,
         metrics=_metrics(tested, opened.checkpoint) if tested else None,
-        users=_remembered(recommender, data) if users else None,
+        users=_remembered(recommender, data, opened.recipe) if users else None,
         index=index,
         formats=formats,
         demanded=format is not None,
@@ -100,7 +101,7 @@ def _about(recommender: KeyedRecommender, data: SequenceDataModule, tested: Mapp
     }
 
 
-def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> Users:
+def _remembered(recommender: KeyedRecommender, data: SequenceDataModule, recipe: Mapping[str, Any]) -> Users:
     if not isinstance(recommender, SequentialRecommender):
         raise InputError(f"{type(recommender).__name__} remembers nothing; export without --users.")
     log, batch = data.log, 256
@@ -119,6 +120,6 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule) -> User
             yield [log.users[user] for user in some], window, seen
 
     try:
-        return remember_users(recommender.eval(), batches())
+        return remember_users(recommender.eval(), batches(), recipe)
     except TypeError as refusal:
         raise InputError(f"{refusal} Or export without --users.") from refusal

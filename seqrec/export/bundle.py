@@ -47,6 +47,7 @@ class Bundle:
         users: what the encoder remembers of some users; None where the bundle carries nobody.
         blocked: raw ids that are never recommended.
         removed: raw ids that are never recommended and not known any more.
+        recipe: ``class_path`` and ``init_args`` that the recommender was built from.
     """
 
     recommender: KeyedRecommender
@@ -56,6 +57,7 @@ class Bundle:
     users: Users | None = None
     blocked: frozenset[str] = field(default_factory=frozenset)
     removed: frozenset[str] = field(default_factory=frozenset)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -101,7 +103,7 @@ def write_bundle(
     built, report = index.value(keys, recommender.queries(samples, samples.newest))
     fields = {
         "catalog_fingerprint": recommender.catalog.fingerprint,
-        "model_fingerprint": fingerprint(recommender),
+        "model_fingerprint": fingerprint(recommender, recipe),
         "items": len(recommender.catalog),
         "trained_items": len(recommender.catalog),
         "max_length": max_length,
@@ -135,7 +137,7 @@ def read_bundle(folder: Path) -> Bundle:
 
     Raises:
         InputError: a file is missing or differs from what was written, another seqrec wrote it, it remembers users with
-            other weights, or it is replaced again and again.
+            another model, or it is replaced again and again.
         ModuleNotFoundError: FAISS is not installed.
     """
     for _ in range(_READINGS):
@@ -152,7 +154,8 @@ def _read(folder: Path) -> Bundle:
         raise InputError(f"{folder / CATALOG} is the catalog of another model. Run `seqrec export` again.")
     trained = Catalog(catalog.table.head(manifest["trained_items"]))
     with from_weights_alone():
-        recommender = build_recommender(yaml.safe_load((folder / RECIPE).read_text()), trained)
+        recipe = yaml.safe_load((folder / RECIPE).read_text())
+        recommender = build_recommender(recipe, trained)
     recommender.load_state_dict(load_file(folder / WEIGHTS))
     files = manifest["files"]
     users = Users.load(folder / USERS, manifest["model_fingerprint"]) if USERS in files else None
@@ -163,7 +166,7 @@ def _read(folder: Path) -> Bundle:
         width = recommender.eval().item_keys(torch.zeros(1, dtype=torch.long)).shape[1]
     index = load_index(folder, len(catalog), width, manifest["index"])
     withdrawals = (frozenset(withdrawn.get(kind, ())) for kind in ("blocked", "removed"))
-    return Bundle(recommender, index, manifest["max_length"], manifest, users, *withdrawals)
+    return Bundle(recommender, index, manifest["max_length"], manifest, users, *withdrawals, recipe=recipe)
 
 
 def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> KeyedRecommender:

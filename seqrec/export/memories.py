@@ -1,4 +1,4 @@
-"""What a recommender remembers of one user as bytes, for a database of users, and back; only for its own weights."""
+"""What a recommender remembers of one user as bytes, for a database of users, and back; only for its own model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def to_bytes(recommender: SequentialRecommender, remembered: Remembered, fingerp
     Args:
         recommender: the one that remembers.
         remembered: what ``remember`` or ``proceed`` returned.
-        fingerprint: of its weights and catalog, as ``Retriever.fingerprint`` or ``users.fingerprint`` say.
+        fingerprint: of its weights, recipe and catalog, as ``Retriever.fingerprint`` or ``users.fingerprint`` say.
 
     Raises:
         TypeError: the backbone remembers nothing, or more of one user than of another.
@@ -41,7 +41,8 @@ def from_bytes(recommender: SequentialRecommender, content: bytes, fingerprint: 
     """What ``to_bytes`` made bytes of.
 
     Raises:
-        InputError: the bytes are broken, or a model with other weights or another catalog remembered it.
+        InputError: the bytes are broken, or a model with other weights, another recipe or another catalog remembered
+            it.
     """
     try:
         tensors, found = load(content), _fingerprint_in(content)
@@ -50,7 +51,8 @@ def from_bytes(recommender: SequentialRecommender, content: bytes, fingerprint: 
         raise InputError(f"The memory is broken ({error}); read the user's whole history again.") from error
     if found != fingerprint:
         raise InputError(
-            "The memory is of a model with other weights or another catalog; read the user's whole history again."
+            "The memory is of a model with other weights, another recipe or another catalog; read the user's whole "
+            "history again."
         )
     times = tensors.pop("times", None)
     memory = recommender.restored({name.removeprefix(_MEMORY): tensor for name, tensor in tensors.items()})

@@ -68,7 +68,7 @@ class Retriever:
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights and the catalog that memories belong to; items that are added later leave it as it is."""
+        """Of the model and the catalog that memories belong to; items that are added later leave it as it is."""
         return self.manifest["model_fingerprint"]
 
     @property
@@ -139,7 +139,8 @@ class Retriever:
 
         Their past is not read again while the model may read what happened since beside what it remembers. With more
         than that, the newest events of all that they have are read; a model that reads the clock reads the recent ones
-        alone, because the bundle keeps no times of the others.
+        alone, because the bundle keeps no times of the others. With nothing new that is known, the state after their
+        newest remembered event answers, which no time changes.
 
         Args:
             user: raw id of the user.
@@ -153,7 +154,8 @@ class Retriever:
             categories: as in ``recommend``.
 
         Raises:
-            InputError: the bundle does not remember this user, or as ``recommend`` does.
+            InputError: the bundle does not remember this user, or no event of theirs and none that is new is known, or
+                as ``recommend`` does.
         """
         place = self._row_of_user.get(user)
         if self.users is None or place is None or not isinstance(self.recommender, SequentialRecommender):
@@ -168,7 +170,15 @@ class Retriever:
             self._demand_times([recent], None if times is None else [times], asked_at)
         known, clocks = _known(filters, [recent], None if times is None else [times])
         has = self.users.seen_by(place)
-        if self._goes_on(self.recommender, int(self.users.counts[place]), len(known[0])):
+        n_past, n_new = int(self.users.counts[place]), len(known[0])
+        if not n_past and not n_new:
+            raise InputError(
+                f"The bundle remembers no event of user '{user}', and of {len(recent)} recent items none is in the "
+                "catalog; give at least one that is."
+            )
+        if not n_new:  # nothing is read, so nothing need be known of when
+            queries = self.recommender.scorer.queries(self.users.newest[[place]])
+        elif self._goes_on(self.recommender, n_past, n_new):
             window = self._window(known, clocks, asked_at)
             _, remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
             queries = self.recommender.scorer.queries(remembered.newest)
@@ -274,7 +284,7 @@ class Retriever:
         """Whether so many new events may be read beside what is remembered of so many others."""
         if recommender.leaves_room and n_new > recommender.leaves_room:
             return False
-        return not n_new or self.max_length is None or n_past + n_new <= self.max_length
+        return self.max_length is None or n_past + n_new <= self.max_length
 
     def _window(
         self, histories: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None, asked_at: int | None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from seqrec.recommenders.sequential import Remembered, SequentialRecommender
 from seqrec.sequences import Past, Sequences
 
 _MEMORY = "memory/"
+# Arguments that say in which file vectors lie; the vectors themselves are among the weights.
+_FILES = ("path", "vectors")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Users:
 
     Attributes:
         ids: raw ids, unique.
-        fingerprint: of the weights and the catalog that the memories belong to.
+        fingerprint: of the weights, the recipe and the catalog that the memories belong to.
         seen: what each user has, as catalog rows, oldest first.
         memory: what the backbone remembers, as tensors whose first dimension counts users.
         newest: the state after the newest remembered event of each.
@@ -73,18 +77,18 @@ class Users:
 
     @classmethod
     def load(cls, path: Path, expected: str) -> Users:
-        """Read what ``save`` wrote, and see that it belongs to the weights and the catalog with this fingerprint.
+        """Read what ``save`` wrote, and see that it belongs to the model with this fingerprint.
 
         Raises:
-            InputError: it belongs to others.
+            InputError: it belongs to another.
         """
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             found = file.metadata()["fingerprint"]
         if found != expected:
             raise InputError(
-                f"{path} holds what a model with other weights or another catalog remembers of its users; run "
-                "`seqrec export --users true` again."
+                f"{path} holds what a model with other weights, another recipe or another catalog remembers of its "
+                "users; run `seqrec export --users true` again."
             )
         text, ends = tensors["ids"].numpy().tobytes(), tensors["id_lengths"].cumsum(0).tolist()
         ids = [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
@@ -98,24 +102,45 @@ def alone(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def fingerprint(recommender: Recommender) -> str:
-    """SHA-256 of the catalog's fingerprint and of every weight: a memory is worth nothing to other weights."""
+def fingerprint(recommender: Recommender, recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of the catalog's fingerprint, of every weight and of the recipe: what a memory is worth anything to.
+
+    Weights alone do not say what is computed: heads, lengths and bases of rotations leave no trace in them. Where files
+    lie is left out of the recipe. Earlier versions left out all of it. A bundle that they wrote goes on with the
+    fingerprint in its manifest, and with the memories that bear it; the service makes its own memories again, once.
+
+    Args:
+        recommender: with the weights and the catalog.
+        recipe: ``class_path`` and ``init_args`` that build it.
+    """
     digest = hashlib.sha256(recommender.catalog.fingerprint.encode())
+    digest.update(json.dumps(_without_files(recipe), sort_keys=True, default=str).encode())
     for name, weight in sorted(recommender.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
+def _without_files(part: Any) -> Any:
+    """A part of a recipe without the arguments that say where files lie."""
+    if isinstance(part, Mapping):
+        kept = {name: value for name, value in part.items() if name not in _FILES or not isinstance(value, str | Path)}
+        return {name: _without_files(value) for name, value in kept.items()}
+    return [_without_files(each) for each in part] if isinstance(part, list | tuple) else part
+
+
 @torch.no_grad()
 def remember_users(
-    recommender: SequentialRecommender, users: Iterable[tuple[list[str], Sequences, Sequences]]
+    recommender: SequentialRecommender,
+    users: Iterable[tuple[list[str], Sequences, Sequences]],
+    recipe: Mapping[str, Any],
 ) -> Users:
     """What the recommender remembers of these users.
 
     Args:
         recommender: in evaluation mode.
         users: in batches, their raw ids, the window of each that is read, and all that each has, oldest first.
+        recipe: ``class_path`` and ``init_args`` that build the recommender, as ``write_bundle`` takes them.
 
     Raises:
         TypeError: the backbone remembers nothing that can be kept, or more of longer histories.
@@ -135,7 +160,7 @@ def remember_users(
     times = [past.times for past in pasts if past.times is not None]
     return Users(
         ids,
-        fingerprint(recommender),
+        fingerprint(recommender, recipe),
         Sequences.concat(seen),
         {name: torch.cat([part[name] for part in parts]) for name in parts[0]},
         torch.cat(newest),

@@ -44,7 +44,7 @@ class Model:
     Attributes:
         retriever: answers.
         streams: answers for users of the store.
-        fingerprint: of its weights and of the items that it knows.
+        fingerprint: of its weights, its recipe and the items that it knows.
         reads_clock: whether it needs to know when events happened.
         reads_asked_at: whether it needs to know when it is asked.
         metrics: what its test said.
@@ -58,7 +58,7 @@ class Model:
         self.reads_clock, self.reads_asked_at = bundle.recommender.reads_clock, bundle.recommender.reads_asked_at
         self.metrics = bundle.manifest["metrics"]
         # What came after training, or went, changes what a history is: memories are then made again.
-        known = "\n".join([fingerprint(bundle.recommender), *sorted(bundle.removed)])
+        known = "\n".join([fingerprint(bundle.recommender, bundle.recipe), *sorted(bundle.removed)])
         self.fingerprint = hashlib.sha256(known.encode()).hexdigest()
         self.streams = Streams(self.retriever, store, slot, self.fingerprint)
         self._removed = bundle.removed

@@ -16,7 +16,7 @@ from seqrec.sequences import Sequences
 from seqrec.serving.filters import Filters
 from seqrec.serving.store import Store
 
-_HEAD = struct.Struct("<32sqqq")  # weights and catalog, events of the log, known ones among them, first of the window
+_HEAD = struct.Struct("<32sqqq")  # the model, events of the log, known ones among them, first of the window
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Record:
 
     @classmethod
     def unpacked(cls, content: bytes, model: bytes) -> Record:
-        """What ``packed`` made, or nothing known where it belongs to other weights or another catalog."""
+        """What ``packed`` made, or nothing known where it belongs to another model."""
         owner, n_events, n, begin = _HEAD.unpack_from(content)
         if owner != model:
             return cls()
@@ -67,7 +67,7 @@ class Streams:
         retriever: of the bundle.
         store: where the events are.
         slot: under which name memories are kept.
-        fingerprint: 64 hexadecimal digits that name weights and catalog; memories of others are made again.
+        fingerprint: 64 hexadecimal digits that name the model and its catalog; memories of others are made again.
     """
 
     def __init__(self, retriever: Retriever, store: Store, slot: str, fingerprint: str) -> None:
@@ -146,7 +146,7 @@ class Streams:
         return self.retriever.following(remembered.newest, seen, k, **filters.given)[0]
 
     def _recalled(self, recommender: SequentialRecommender, user: str) -> tuple[Record, Remembered | None]:
-        """What was kept of a user; nothing where it is missing, broken, or of other weights or another catalog."""
+        """What was kept of a user; nothing where it is missing, broken, or of another model."""
         content = self._store.memory(user, self._slot)
         if content is None:
             return Record(), None

@@ -123,14 +123,14 @@ def test_two_hundred_changes_of_one_byte_are_all_refused(tmp_path):
     torch.manual_seed(0)
     recommender = build_recommender(RECIPE, shop(60)).eval()
     window = Sequences.pack([[1, 2]])
-    users = remember_users(build_recommender(GATED, shop(60)).eval(), [(["ann"], window, window)])
+    users = remember_users(build_recommender(GATED, shop(60)).eval(), [(["ann"], window, window)], GATED)
     write_bundle(
         recommender,
         tmp_path / "bundle",
         recipe=RECIPE,
         config={},
         max_length=20,
-        users=replace(users, fingerprint=fingerprint(recommender)),
+        users=replace(users, fingerprint=fingerprint(recommender, RECIPE)),
         index=IndexKind.ivf,
         formats=(Format.torch,),
     )

@@ -69,7 +69,7 @@ def written(tmp_path, formats=()):
     torch.manual_seed(0)
     recommender = build_recommender(recipe(tower), catalog).eval()
     past = Sequences.pack([[1, 2, 3]])
-    users = remember_users(recommender, [(["ann"], past, past)])
+    users = remember_users(recommender, [(["ann"], past, past)], recipe(tower))
     write_bundle(
         recommender,
         tmp_path / "bundle",

@@ -1,4 +1,4 @@
-"""A user's memory as bytes is the memory, and nothing to a model with other weights."""
+"""A user's memory as bytes is the memory, and nothing to another model."""
 
 import polars as pl
 import pytest
@@ -38,7 +38,7 @@ def ready(build, seed=0):
 @torch.no_grad()
 def test_a_memory_through_bytes_goes_on_as_the_whole_history(build, times):
     recommender = ready(build)
-    mark = fingerprint(recommender)
+    mark = fingerprint(recommender, {})
     content = to_bytes(recommender, recommender.remember(Sequences.pack([[3, 1, 4, 1]], times)), mark)
     assert isinstance(content, bytes)
     remembered = from_bytes(recommender, content, mark)
@@ -52,10 +52,10 @@ def test_a_memory_through_bytes_goes_on_as_the_whole_history(build, times):
 
 def test_other_weights_and_broken_bytes_are_refused():
     mine, other = ready(CASES["GRU4Rec"]), ready(CASES["GRU4Rec"], seed=1)
-    mark = fingerprint(mine)
+    mark = fingerprint(mine, {})
     content = to_bytes(mine, mine.remember(Sequences.pack([[3, 1, 4]])), mark)
-    with pytest.raises(InputError, match="other weights or another catalog"):
-        from_bytes(other, content, fingerprint(other))
+    with pytest.raises(InputError, match="other weights, another recipe or another catalog"):
+        from_bytes(other, content, fingerprint(other, {}))
     for broken in (b"", content[:20], content[:-3], b"\xff" * 100):
         with pytest.raises(InputError, match="memory is broken"):
             from_bytes(mine, broken, mark)

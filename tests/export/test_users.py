@@ -1,7 +1,8 @@
-"""A bundle that remembers users answers as one that reads their whole history, and only for its own weights."""
+"""A bundle that remembers users answers as one that reads their whole history, and only for its own model."""
 
 import json
 import shutil
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -10,9 +11,10 @@ import torch
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.export import bundle as room
-from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.bundle import build_recommender, read_bundle, write_bundle
+from seqrec.export.manifest import read_fields, write_manifest
 from seqrec.export.retriever import Retriever
-from seqrec.export.users import remember_users
+from seqrec.export.users import Users, fingerprint, remember_users
 from seqrec.sequences import Sequences
 
 pytest.importorskip("faiss")
@@ -63,8 +65,9 @@ def exported(folder, catalog, described, pasts):
     torch.manual_seed(0)
     recommender = build_recommender(described, catalog).eval()
     window = Sequences.pack([items for items, _ in pasts.values()], [clock for _, clock in pasts.values()])
-    window = window.asking(window.newest, window.times[window.newest])
-    users = remember_users(recommender, [(list(pasts), window, window)])
+    newest = window.newest[window.lengths > 0]
+    window = window.asking(newest, window.times[newest])
+    users = remember_users(recommender, [(list(pasts), window, window)], described)
     write_bundle(recommender, folder, recipe=described, config={}, max_length=LENGTH, users=users)
     return Retriever.load(folder)
 
@@ -108,6 +111,38 @@ def test_a_user_who_did_nothing_since_is_answered_from_the_memory_alone(tmp_path
     assert retriever.recommend_user("cid", k=5) == answer
 
 
+@pytest.mark.parametrize("tokens_predict", [True, False])
+@torch.no_grad()
+def test_a_user_who_did_nothing_since_is_answered_without_times_as_right_after_remembering(
+    tmp_path, catalog, tokens_predict
+):
+    described, pasts = recipe("seqrec.backbones.hstu.HSTU", TIMED), some_pasts()
+    described["init_args"]["backbone"]["init_args"]["tokens_predict"] = tokens_predict
+    retriever = exported(tmp_path / "bundle", catalog, described, pasts)
+    for name, (items, clock) in pasts.items():
+        window = Sequences.pack([items], [clock])
+        for later in (0, 200_000_000):  # nothing that is remembered depends on when what follows is asked for
+            asking = window.asking(window.newest, window.times[window.newest] + later)
+            (expected,) = retriever.following(retriever.recommender.remember(asking).newest, [items], 10)
+            with pytest.warns(UserWarning, match="Not in the catalog, so skipped: nobody"):
+                unknown = retriever.recommend_user(name, ["nobody"], 10, times=[1_700_000_000], asked_at=1_800_000_000)
+            for found in (
+                retriever.recommend_user(name),
+                retriever.recommend_user(name, times=[], asked_at=1_800_000_000),
+                unknown,
+            ):
+                assert [each.item_id for each in found] == [each.item_id for each in expected]
+                torch.testing.assert_close(*(torch.tensor([each.score for each in some]) for some in (found, expected)))
+
+
+def test_a_user_of_whom_nothing_is_remembered_or_new_is_refused(tmp_path, catalog):
+    retriever = exported(tmp_path / "bundle", catalog, recipe(), {"dan": ([], []), **some_pasts()})
+    with pytest.raises(InputError, match=r"remembers no event of user 'dan'.*; give at least one"):
+        retriever.recommend_user("dan")
+    found, expected = retriever.recommend_user("dan", ["001"]), retriever.recommend(["001"])
+    assert [each.item_id for each in found] == [each.item_id for each in expected]
+
+
 def test_an_unknown_user_is_named(tmp_path, catalog):
     retriever = exported(tmp_path / "bundle", catalog, recipe(), some_pasts())
     with pytest.raises(InputError, match="'dan' is not among them"):
@@ -119,7 +154,7 @@ def test_memories_of_other_weights_or_another_catalog_are_refused(tmp_path, cata
     torch.manual_seed(1)
     recommender = build_recommender(recipe(), catalog).eval()
     window = Sequences.pack([[1, 2]])
-    users = remember_users(recommender, [(["eve"], window, window)])
+    users = remember_users(recommender, [(["eve"], window, window)], recipe())
     with torch.no_grad():
         recommender.embedding.table.weight[0, 0] += 1e-6
     write_bundle(recommender, tmp_path / "two", recipe=recipe(), config={}, max_length=LENGTH, users=users)
@@ -131,6 +166,61 @@ def test_memories_of_other_weights_or_another_catalog_are_refused(tmp_path, cata
         Retriever.load(tmp_path / "one")
     assert "users.safetensors" in json.loads((tmp_path / "one" / "manifest.json").read_text())["files"]
     assert room.USERS == "users.safetensors"
+
+
+ROTARY = {"class_path": "seqrec.positions.rotary.RotaryPosition"}
+ALIKE = {
+    "max_length": ("seqrec.backbones.hstu.HSTU", {"max_length": 200}, {"max_length": 20}),
+    "n_heads": ("seqrec.backbones.sasrec.SASRec", {"n_heads": 1}, {"n_heads": 4}),
+    "base": (
+        "seqrec.backbones.ligr.LiGR",
+        {"position": {**ROTARY, "init_args": {"base": 10_000.0}}},
+        {"position": {**ROTARY, "init_args": {"base": 10.0}}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("inner", "one", "other"), ALIKE.values(), ids=ALIKE.keys())
+def test_memories_of_a_model_with_equal_weights_that_is_made_otherwise_are_refused(
+    tmp_path, catalog, inner, one, other
+):
+    mine = exported(tmp_path / "mine", catalog, recipe(inner, one), some_pasts())
+    others = exported(tmp_path / "others", catalog, recipe(inner, other), some_pasts())
+    weights, same = mine.recommender.state_dict(), others.recommender.state_dict()
+    assert weights.keys() == same.keys()
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert mine.fingerprint != others.fingerprint
+    with pytest.raises(InputError, match="another recipe"):
+        Users.load(tmp_path / "mine" / room.USERS, others.fingerprint)
+
+
+def test_a_bundle_that_is_exported_again_has_the_same_fingerprint(tmp_path, catalog):
+    described = recipe("seqrec.backbones.hstu.HSTU", TIMED)
+    first = exported(tmp_path / "first", catalog, described, some_pasts())
+    assert exported(tmp_path / "again", catalog, described, some_pasts()).fingerprint == first.fingerprint
+    read = read_bundle(tmp_path / "first")
+    assert fingerprint(read.recommender, read.recipe) == first.fingerprint
+
+    def from_file(name, value, missing="refuse"):
+        embedding = {"class_path": "texts", "init_args": {name: value, "missing": missing}}
+        sum_of = {"class_path": "sum", "init_args": {"parts": [embedding]}}
+        return fingerprint(read.recommender, {"init_args": {"embedding": sum_of}})
+
+    for name in ("path", "vectors"):
+        assert from_file(name, "here/texts.npz") == from_file(name, "there/texts.npz")
+        assert from_file(name, "here/texts.npz") != from_file(name, "here/texts.npz", missing="mean")
+    assert from_file("dim", 8) != from_file("dim", 16)
+
+
+def test_a_bundle_of_an_earlier_version_keeps_its_users_and_its_fingerprint(tmp_path, catalog):
+    folder = tmp_path / "bundle"
+    answer = exported(folder, catalog, recipe(), some_pasts()).recommend_user("cid")
+    replace(read_bundle(folder).users, fingerprint="e" * 64).save(folder / room.USERS)
+    fields = read_fields(folder)
+    write_manifest(folder, fields | {"model_fingerprint": "e" * 64}, fields["files"])
+    older = Retriever.load(folder)
+    assert older.fingerprint == "e" * 64
+    assert older.recommend_user("cid") == answer
 
 
 def test_a_model_that_remembers_every_event_cannot_be_kept(tmp_path, catalog):

@@ -277,7 +277,9 @@ def remembering(folder, described, past, times=None):
     recommender = read_bundle(a_bundle(folder, described)).recommender
     newest = slice(-(LENGTH - recommender.leaves_room), None)
     window = Sequences.pack([past[newest]], None if times is None else [times[newest]])
-    users = remember_users(recommender, [(["ann"], window, Sequences.pack([past]))])
+    if recommender.reads_asked_at:
+        window = window.asking(window.newest, window.times[window.newest])
+    users = remember_users(recommender, [(["ann"], window, Sequences.pack([past]))], described)
     write_bundle(recommender, folder, recipe=described, config={}, max_length=LENGTH, users=users)
     return Retriever.load(folder)
 
@@ -304,6 +306,20 @@ def test_what_a_user_has_is_left_out_where_a_model_of_the_clock_cannot_read_it_a
     found = retriever.recommend_user("ann", ["item-100"], 200, times=[2_000_000])
     others = [f"item-{row:03d}" for row in range(LENGTH)]
     assert found == retriever.recommend(["item-100"], 200, times=[2_000_000], deny=others)
+
+
+def test_a_user_who_did_nothing_since_is_answered_by_a_model_of_the_clock(tmp_path):
+    timed = part("backbones.sasrec.SASRec", dim=8, n_layers=2, n_heads=1, position=part("positions.time_bias.TimeBias"))
+    described = recipe(part("backbones.compressed.Compressed", inner=timed, n_recent=4, n_tokens=2, init_std=1.0))
+    retriever = remembering(tmp_path / "bundle", described, range(6), range(1_000_000, 1_000_006))
+    assert retriever.recommender.reads_asked_at
+    with TestClient(build_app(tmp_path / "bundle", SQLiteStore(tmp_path / "e.sqlite"), watch=0.0)) as client:
+        wanted = [each.item_id for each in retriever.recommend_user("ann")]
+        assert ids(client.get("/users/ann/recommend").json()) == wanted
+        old_and_unknown = [("item-000", 1_000_000), ("nobody", 2_000_000)]
+        told = [{"user": "ann", "item": item, "time": time} for item, time in old_and_unknown]
+        client.post("/events", json={"events": told})
+        assert ids(client.get("/users/ann/recommend").json()) == wanted
 
 
 @pytest.mark.parametrize("n_past", [3, 12])

@@ -7,13 +7,11 @@ import pytest
 import torch
 from small_bundles import DIM, LEARNED, LENGTH, SASREC, WINDOWED, a_bundle, a_catalog, part, recipe
 
-from seqrec.export.bundle import read_bundle
-from seqrec.export.retriever import Retriever
-from seqrec.export.users import fingerprint
 from seqrec.sequences import Sequences
 from seqrec.serving.filters import Filters
+from seqrec.serving.models import Model
 from seqrec.serving.store import Event, SQLiteStore
-from seqrec.serving.streams import Streams, first_of_window
+from seqrec.serving.streams import first_of_window
 
 RECENT = 4
 CASES = {
@@ -34,9 +32,8 @@ def build(tmp_path):
 
     def make(described, seed=0, catalog=None):
         folder = a_bundle(tmp_path / "bundle", described, seed, catalog)
-        bundle = read_bundle(folder)
         store = SQLiteStore(tmp_path / "events.sqlite")
-        return Streams(Retriever(bundle), store, "bundle", fingerprint(bundle.recommender)), store
+        return Model(folder, store, "bundle").streams, store
 
     return make
 
@@ -143,6 +140,19 @@ def test_a_memory_of_another_model_is_made_again(build):
         others.recommend("ann", 5, True, None, NO_FILTER),
         expected(others.retriever, some_events(9), CASES["SASRec"]),
     )
+
+
+def test_a_memory_of_a_model_with_equal_weights_and_other_heads_is_made_again(build):
+    one, two = (
+        recipe(part("backbones.sasrec.SASRec", dim=DIM, n_layers=2, n_heads=n_heads), LEARNED) for n_heads in (1, 4)
+    )
+    streams, store = build(one)
+    store.append(some_events(9))
+    first = streams.recommend("ann", 5, True, None, NO_FILTER)
+    others, _ = build(two)
+    found = others.recommend("ann", 5, True, None, NO_FILTER)
+    same(found, expected(others.retriever, some_events(9), two))
+    assert found != first
 
 
 def test_an_item_that_a_newer_catalog_knows_counts_from_then_on(build):
