@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
-from seqrec.ops.rows import in_rectangle, spread
 from seqrec.semantics.vector_files import read_vectors
 from seqrec.semantics.vectors import check_quotes
 from seqrec.sequences import Sequences
@@ -47,27 +46,13 @@ def of_users(vectors: Float[Tensor, "N S"], histories: Sequences) -> Float[Tenso
     return sums / counts.clamp(min=1)[:, None]
 
 
-def fit(vectors: Float[Tensor, "N S"], histories: Sequences) -> Float[Tensor, "T 2"]:
-    """Of every event, the cosine of its item's vector with the sum of those of the other events of its history, and
-    with the nearest of them. Where an event has nothing to be compared with, it has the mean of all that have."""
-    directions = F.normalize(vectors, dim=1)
-    items, owners = histories.items, histories.owners
-    own = directions[items]
-    sums = own.new_zeros(len(histories), own.shape[1]).index_add_(0, owners, own)
-    others = sums[owners] - own
-    agreement = F.cosine_similarity(own, others, dim=1)
-    agreement = agreement.masked_fill((others.norm(dim=1) <= 1e-6) | (own == 0).all(1), torch.nan)
-    blocks = (histories.chosen(rows) for rows in torch.arange(len(histories), device=items.device).split(512))
-    found = torch.stack([agreement, torch.cat([own.new_zeros(0), *(_nearest(directions, each) for each in blocks)])], 1)
-    return torch.where(found.isnan(), found.nanmean(0).nan_to_num(0.0), found)
-
-
-def _nearest(directions: Float[Tensor, "N S"], histories: Sequences) -> Float[Tensor, "T"]:
-    """The largest cosine of each event with another of its history; not a number where there is none."""
-    n, longest, n_events = len(histories), int(histories.lengths.max()), len(histories.items)
-    cells = in_rectangle(histories.offsets, longest, n_events)
-    wide = spread(directions[histories.items], cells, n * longest).view(n, longest, -1)
-    speaks = (wide != 0).any(2)
-    cosines = (wide @ wide.mT).masked_fill(~speaks[:, None] | torch.eye(longest, dtype=torch.bool), -torch.inf)
-    nearest = cosines.amax(2).masked_fill(~speaks, -torch.inf).view(-1)[cells]
-    return nearest.masked_fill(nearest == -torch.inf, torch.nan)
+def fit(vectors: Float[Tensor, "N S"], histories: Sequences) -> Float[Tensor, "T 1"]:
+    """Of every event, the cosine of its item's vector and the sum of those of the other events of its history. Where
+    either vector is zero, the mean of all cosines that are defined, or zero."""
+    directions, owners = F.normalize(vectors, dim=1)[histories.items], histories.owners
+    sums = directions.new_zeros(len(histories), directions.shape[1]).index_add_(0, owners, directions)
+    others = sums[owners] - directions
+    agreement = F.cosine_similarity(directions, others, dim=1)
+    defined = (directions != 0).any(1) & (others.norm(dim=1) > 1e-6)
+    usual = agreement[defined].mean() if defined.any() else agreement.new_zeros(())
+    return torch.where(defined, agreement, usual)[:, None]

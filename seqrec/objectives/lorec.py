@@ -43,8 +43,8 @@ class LoRec(UserReweighter):
     Args:
         vectors: Parquet file of text vectors of the items, see ``read_vectors``; None leaves their branch out.
         sees: what the calibrator looks at: ``"states"``, as in the paper, the key of each event's item beside the state
-            after the event; or ``"fit"``, how the text of each event agrees with all others of its history and with
-            the nearest of them. The latter needs ``vectors``.
+            after the event; or ``"fit"``, how the text of each event agrees with those of the others in its history.
+            The latter needs ``vectors``.
         active_from: epochs after which the weights count, at least 0.
         period: epochs between two updates of the standing until then, at least 1.
         late_period: epochs between two updates after that, at least 1.
@@ -116,7 +116,7 @@ class LoRec(UserReweighter):
         self._everyone = Sequences.pack([])
         self.trail.active_from = active_from
         self._texts: tuple[Tensor, Tensor] | None = None
-        self._fit: Float[Tensor, "T 2"] | None = None
+        self._fit: Float[Tensor, "T 1"] | None = None
         # In a list, so that the run's own optimiser does not find them.
         self._learner: list[tuple[Calibrator, torch.optim.Optimizer]] = []
         self._stored: dict[str, Any] | None = None

@@ -108,10 +108,9 @@ def _in_groups(
     events = [events_of(starts[members], lengths[members]) for members in groups]
     outs, newest = [], []
     for members, own in zip(groups, events, strict=True):
-        parts = (pick(x, own) for x in (u, delta))
-        b_and_c = (pick(x, own) for x in (b, c))
+        inputs, steps, written, read = (pick(x, own) for x in (u, delta, b, c))
         firsts = lengths[members].cumsum(0) - lengths[members]
-        y, state = _by_chunks(*parts, decay, *b_and_c, firsts, lengths[members], initial[members])
+        y, state = _by_chunks(inputs, steps, decay, written, read, firsts, lengths[members], initial[members])
         outs.append(y)
         newest.append(state)
     return pick(torch.cat(outs), inverse(torch.cat(events))), pick(torch.cat(newest), inverse(torch.cat(groups)))
