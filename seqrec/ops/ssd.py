@@ -102,7 +102,7 @@ def _in_groups(
 ) -> tuple[Tensor, Tensor]:
     """Histories of like length share chunks as wide as the longest of them, so that a long one makes no others wide."""
     group = lengths.clamp(min=_NARROW, max=_CHUNK).sub(1).to(torch.float32).log2().floor()
-    groups = [(group == each).nonzero().squeeze(1) for each in group.unique().tolist()]
+    groups = [((group == each) & (lengths > 0)).nonzero().squeeze(1) for each in group[lengths > 0].unique().tolist()]
     if len(groups) == 1:
         return _by_chunks(u, delta, decay, b, c, starts, lengths, initial)
     events = [events_of(starts[members], lengths[members]) for members in groups]
@@ -113,7 +113,9 @@ def _in_groups(
         y, state = _by_chunks(inputs, steps, decay, written, read, firsts, lengths[members], initial[members])
         outs.append(y)
         newest.append(state)
-    return pick(torch.cat(outs), inverse(torch.cat(events))), pick(torch.cat(newest), inverse(torch.cat(groups)))
+    return pick(torch.cat(outs), inverse(torch.cat(events))), initial.index_copy(
+        0, torch.cat(groups), torch.cat(newest)
+    )
 
 
 def _by_chunks(

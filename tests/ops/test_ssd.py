@@ -14,6 +14,7 @@ LENGTHS = {
     "single events": [1, 1, 1],
     "of many lengths": [3, 1, 0, 4, 63, 2],
     "more than one chunk": [64, 65, 5, 200, 128],
+    "none short but empty ones": [0, 30, 60, 0],
     "very long": [2000],
 }
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 2e-2}
