@@ -140,7 +140,8 @@ class SemanticNeighbours(View):
             user, count = self.log.users[int(users[lacking[0]])], counts[lacking[0]]
             raise ValueError(
                 f"{self.folder} has no vector of the first {count} events of the user {user}; run "
-                "`seqrec embed histories` for all training prefixes of this data set."
+                "`seqrec embed histories` for all training prefixes of this data set. MaskedEvents reads one "
+                "event more than any prefix has; take another supervision than that."
             )
         return self.order[places]
 

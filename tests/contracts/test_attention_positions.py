@@ -67,6 +67,22 @@ def states_of(backbone, vectors, *histories):
 
 @each_backbone
 @each_position
+def test_the_newest_events_alone_know_where_they_stand(build, position):
+    backbone, vectors = ready(build, position)
+    history = packed(*filter(None, HISTORIES))
+    whole, some = (vectors[history.items].requires_grad_() for _ in range(2))
+    of_whole = backbone(whole, history)[history.newest]
+    of_some = backbone.states_at(some, history, history.newest)
+    torch.testing.assert_close(of_some, of_whole, rtol=1e-4, atol=1e-5)
+    weights = torch.randn_like(of_some)
+    gradients = [
+        torch.autograd.grad((weights * of).sum(), leaf)[0] for of, leaf in ((of_some, some), (of_whole, whole))
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@each_backbone
+@each_position
 def test_a_history_never_sees_its_neighbours(build, position):
     backbone, vectors = ready(build, position)
     alone = torch.cat([states_of(backbone, vectors, history) for history in HISTORIES])
