@@ -15,6 +15,7 @@ from seqrec.data.prefixes import beginnings, ids_of
 from seqrec.data.prepare import prepare_log
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
+from seqrec.semantics.files import file_digest
 from seqrec.semantics.neighbours import nearest, write_neighbours
 from seqrec.semantics.vectors import Vectors, write_vectors
 
@@ -139,7 +140,9 @@ def test_semantic_contrast_stacks_on_every_kind_of_backbone_by_one_file(shop, tm
     assert any(name.startswith("auxiliaries.") for name in weights)
     assert any(not torch.equal(weights[name], others[name]) for name in others)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert [view["name"] for view in result["views"]] == ["substitutes", "other_substitutes", "neighbours"]
+    assert [text["vectors"] for text in result["texts"]] == [f"{vectors}/items", f"{vectors}/histories"]
+    made = [Vectors.open(vectors / kind).manifest["fingerprint"] for kind in ("items", "histories")]
+    assert [text["fingerprint"] for text in result["texts"]] == made
 
 
 FUSIONS = sorted((CONFIGS / "plugin").glob("text-*.yaml"))
@@ -161,7 +164,12 @@ def fitted_with_texts(shop, folder, *plugins) -> dict:
     run = f"--run={folder / 'run'}"
     assert main(["fit", *stack, run, *data, *QUICK]) == 0
     assert main(["test", run, "--verbose=false"]) == 0
-    assert json.loads((folder / "run" / "result.json").read_text())["metrics"]["ndcg@10"] > 0
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert result["metrics"]["ndcg@10"] > 0
+    assert result["texts"] == [
+        {"vectors": f"{folder}/vectors.parquet", "digest": file_digest(folder / "vectors.parquet")}
+    ]
+    assert result["machine"].endswith(f"threads used: {torch.get_num_threads()}")
     return yaml.safe_load((folder / "run" / "config.yaml").read_text())["model"]["init_args"]
 
 

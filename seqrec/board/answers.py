@@ -80,6 +80,8 @@ def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
         leader = quick[0]  # rows come best first
         return Answer(question, (), f"{why}; the highest mean is that of {leader.label}, without an interval")
     found = _best(question, gains, places, np.ones(gains.users.size, dtype=bool), f"{gains.users.size:,} targets")
+    if len({machine for row in quick for machine in row.machines}) > 1:
+        found = replace(found, why=f"{found.why}; not all were timed on one machine, or it was not recorded")
     without = [row.label for row in quick if not row.is_complete]
     if not without:
         return found

@@ -92,7 +92,7 @@ def claim_cells(claim: Claim, names: Sequence[str]) -> list[str]:
     """The cells of a claim, with these metrics."""
     figures = [f"{claim.metrics[name]:.4f}" if name in claim.metrics else "–" for name in names]
     verified = "yes" if claim.verified else "no, quoted by others"
-    return [claim.model, claim.copy, *figures, f"{claim.source} ({claim.kind})", verified]
+    return [claim.model, claim.data_there, *figures, f"{claim.source} ({claim.kind})", verified]
 
 
 def _across(sections: Sequence[Section]) -> list[str]:

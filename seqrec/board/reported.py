@@ -41,12 +41,14 @@ class Claim:
     Attributes:
         model: its name there.
         data: the data set, by the name of its card where there is one.
-        copy: which copy of it: its counts, or what is known of how it was made.
+        copy: which copy of it: what is known of how it was made.
         metrics: by our names.
         protocol: how it was measured.
         source: who published it and where the figures stand.
         kind: paper, readme, log (of a run) or thread (quoted in an issue).
         verified: whether the figures were read where their authors put them, not quoted by somebody else.
+        users: how many users it has there; None where the source does not say.
+        items: how many items; None where the source does not say.
         note: what else a reader must know.
         ours: the runs here that follow its settings, by the names of their folders without the seed.
     """
@@ -59,8 +61,16 @@ class Claim:
     source: str
     kind: str
     verified: bool
+    users: int | None = None
+    items: int | None = None
     note: str = ""
     ours: Sequence[str] = ()
+
+    @property
+    def data_there(self) -> str:
+        """Which copy of the data, in words."""
+        counts = [f"{count:,} {of}" for of, count in (("users", self.users), ("items", self.items)) if count]
+        return ", ".join([*counts, self.copy])
 
     def differences(self, table: Table) -> list[str]:
         """Why it may not be compared with a table; what the source does not say is named, too."""
@@ -74,6 +84,11 @@ class Claim:
     def _stated(self, table: Table) -> list[tuple[str, Any, str]]:
         """Of each field its label, what the source says, and that in words if the table was made otherwise."""
         passport, found = table.passport, []
+        # Everyone is in one of the parts, at least where the newest events of each user are held out.
+        there = {"users": max(passport.get("users", {}).values(), default=None), "items": passport.get("items")}
+        for label, value in (("users", self.users), ("items", self.items)):
+            if value is not None and there[label] is not None:
+                found.append((label, value, "" if value == there[label] else f"{value:,}"))
         stated = {
             "kind": self.protocol.split,
             "seen_is_excluded": self.protocol.seen_is_excluded,
@@ -122,6 +137,9 @@ def _claim(path: Path, at: int, entry: Any, protocols: Mapping[str, Any]) -> Cla
     for name in ("model", "data", "copy", "source"):
         if not isinstance(entry[name], str) or not entry[name].strip():
             raise InputError(f"{where} has {name}: {entry[name]}; give a text.")
+    for name in ("users", "items"):
+        if name in entry and (not isinstance(entry[name], int) or entry[name] < 1):
+            raise InputError(f"{where} has {name}: {entry[name]}; give a whole number, or leave it out.")
     ours = entry.get("ours", [])
     if not isinstance(ours, list) or not all(isinstance(name, str) for name in ours):
         raise InputError(f"{where} has ours: {ours}; list the runs that follow its settings, such as [sigma-beauty].")

@@ -144,8 +144,17 @@ class Row:
 
     @property
     def caveat(self) -> str:
-        """What to say beside its name: a model that knows when it is asked knows more than the others of its table."""
-        return " (knows when it is asked)" if any(run.fields.get("reads_asked_at") for run in self.runs) else ""
+        """What to say beside its name: what it knows more than the others of its table, and who wrote its texts."""
+        texts = [text for run in self.runs for text in run.fields.get("texts") or run.fields.get("views") or ()]
+        told = ["knows when it is asked"] if any(run.fields.get("reads_asked_at") for run in self.runs) else []
+        told += ["its texts tell of what is held out"] if any(text.get("leaky") for text in texts) else []
+        written = sorted({str(source) for text in texts if (source := text.get("text_source", "none")) != "none"})
+        return f" ({'; '.join([*told, *(f'texts by {source}' for source in written)])})" if told or written else ""
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """What its seeds were trained on, each kind once; "not recorded" where nobody wrote it down."""
+        return tuple(dict.fromkeys(run.fields.get("machine") or "not recorded" for run in self.runs))
 
     @property
     def validation(self) -> float | None:

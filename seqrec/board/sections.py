@@ -82,7 +82,7 @@ class Section:
         return [
             *("row", "model", "seeds", "trials", *metrics),
             *(f"NDCG@10 against {self.baseline.label}", "p (Holm)", "win / tie / loss", NEXT),
-            *("parameters", "minutes", "peak GiB", "s per 1,000 lists", "commit", "to get it again"),
+            *("parameters", "minutes", "trained on", "peak GiB", "s per 1,000 lists", "commit", "to get it again"),
         ]
 
     def cells(self) -> list[list[Cell]]:
@@ -125,6 +125,7 @@ class Section:
             _difference(self.below[row.label]) if row.label in self.below else Cell("–"),
             _number(row.mean("parameters"), 1.0, ",.0f"),
             _number(row.mean("wall_seconds"), 60.0, ",.1f"),
+            Cell("; ".join(row.machines)),
             _number(row.mean("peak_memory_bytes"), 2.0**30, ",.2f"),
             _number(row.seconds_of_a_thousand, 1.0, ",.3f"),
             *(Cell(", ".join(commits)), Cell(row.command)),

@@ -44,7 +44,6 @@ class SemanticSubstitutes(View):
             raise ValueError(f"share is {share}; a probability lies between 0 and 1, e.g. 0.2.")
         self.name, self.share = name, share
         described = _opened(vectors, "items", data)
-        self.made_of = described.manifest
         known = pl.DataFrame({"item_id": data.catalog.ids, "row": np.arange(len(data.catalog))})
         row_of = described.ids.join(known, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1)
         rows = row_of.to_numpy()
@@ -101,7 +100,6 @@ class SemanticNeighbours(View):
         self.name, self.k, self.folder = name, k, vectors
         self.log, self.arrays, self.max_length = data.log, Arrays.of(data.log), data.max_length
         described = _opened(vectors, "histories", data)
-        self.made_of = described.manifest
         if described.manifest.get("dataset") != data.log.manifest.get("fingerprint"):
             raise ValueError(
                 f"{vectors} holds vectors of another data set, or of another preparation of it; run "

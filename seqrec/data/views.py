@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,11 +37,9 @@ class View(ABC):
 
     Attributes:
         name: the key of the view in ``Batch.views``.
-        made_of: what the record of a run says of where it comes from.
     """
 
     name: str
-    made_of: Mapping[str, Any]
 
     @abstractmethod
     def __call__(

@@ -54,6 +54,12 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
     return content
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint(table: pl.DataFrame, array: np.ndarray | None = None) -> str:
     """SHA-256 over the names, types and values of the columns, text or whole numbers, and over the array."""
     digest = hashlib.sha256()

@@ -13,7 +13,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from seqrec.catalog import Catalog
-from seqrec.semantics.files import fingerprint, read_json, write_json, write_whole
+from seqrec.semantics.files import file_digest, fingerprint, read_json, write_json, write_whole
 
 SCHEMA_VERSION = 1
 IDS, VECTORS, MANIFEST = "ids.parquet", "vectors.npy", "manifest.json"
@@ -129,6 +129,14 @@ def training_of(catalog: Catalog) -> str:
 def quotes_of(path: Path) -> int:
     """Most training histories that a prompt behind a folder quotes; 0 of a file, whose prompts nobody knows."""
     return read_json(path / MANIFEST, _MADE_BY).get("quotes", 0) if path.is_dir() else 0
+
+
+def origin_of(path: Path) -> dict[str, Any]:
+    """What a file or folder of vectors says of how it was made: the manifest of a folder, the digest of a file, nothing
+    where there is none."""
+    if path.is_dir():
+        return read_json(path / MANIFEST, _MADE_BY)
+    return {"digest": file_digest(path)} if path.is_file() else {}
 
 
 def check_quotes(path: Path, catalog: Catalog) -> None:

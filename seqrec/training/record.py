@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning import Callback, LightningModule, Trainer, __version__
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from seqrec.batch import Batch
+from seqrec.semantics.vectors import origin_of
 
 CURVE = ("train/loss", "val/recall@10", "val/ndcg@10")
 
@@ -42,6 +44,7 @@ class RunRecord(Callback):
         self.train_seconds = 0.0
         self.events = 0
         self.curve: list[dict[str, float]] = []
+        self.texts: list[dict[str, Any]] = []
         self._began = self._epoch_began = self._validation_began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
+        self.texts = [{"vectors": str(path), **origin_of(path)} for path in _vectors_in(self.config)]
         if trainer.is_global_zero:
             stale = ["fit.json", "result.json", "ranks.parquet"]  # of the model that was here before
             goes_on = trainer.ckpt_path is not None and Path(trainer.ckpt_path).is_relative_to(_folder(trainer))
@@ -102,6 +106,8 @@ class RunRecord(Callback):
             "events_per_second": round(self.events / max(self.train_seconds, 1e-9), 1),
             "epochs": trainer.current_epoch,
             "commit": commit(),
+            "machine": machine(pl_module.device),
+            "texts": self.texts,
             "validation": _best_validation(trainer),
             "peak_memory_bytes": peak_memory(pl_module.device),
             "curve": self.curve,
@@ -127,7 +133,8 @@ class RunRecord(Callback):
             "validation": fitted.get("validation"),
             "passport": data.passport,
             "reads_asked_at": task.recommender.reads_asked_at,
-            "views": [{"name": view.name, **view.made_of} for view in data.views],
+            "texts": fitted.get("texts"),
+            "machine": fitted.get("machine"),
             "seed": self.config.get("seed_everything"),
             "commit": fitted.get("commit") or commit(),  # of the code that trained it
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "lightning": __version__},
@@ -185,12 +192,33 @@ def commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def machine(device: torch.device) -> str:
+    """What trained, as far as times depend on it: the GPU, or the kind of processor with its cores and the threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{kind}, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}"
+
+
 def peak_memory(device: torch.device) -> int:
     """The most memory in bytes held so far: of the device where it is a GPU, of this process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _vectors_in(config: Any) -> Iterator[Path]:
+    """Every file or folder of text vectors that a config names, none twice."""
+    return map(Path, dict.fromkeys(_named(config, "vectors")))
+
+
+def _named(config: Any, key: str) -> Iterator[str]:
+    parts = config.values() if isinstance(config, Mapping) else config if isinstance(config, list) else ()
+    if isinstance(config, Mapping) and isinstance(config.get(key), str):
+        yield config[key]
+    for part in parts:
+        yield from _named(part, key)
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -64,6 +64,32 @@ def test_a_winner_that_knows_when_it_is_asked_is_named_with_that_caveat(tmp_path
     assert answered(tmp_path)[-1].headline == "SASRec (hstu-time) (knows when it is asked)"
 
 
+def test_times_of_different_machines_are_said_to_be_that(tmp_path):
+    same = {"machine": "x86_64 AVX2, 2 cores, threads used: 2"}
+    for kind, other in (("one", same), ("two", {"machine": "NVIDIA H200"}), ("unknown", {})):
+        for name, rank, fields in (("sasrec", 0, same), ("hstu", 8, other)):
+            a_measured_run(tmp_path / kind, name, [rank] * 50, [3] * 50, [9] * 50, dim=rank + 1, **fields)
+    assert "timed on one machine" not in answered(tmp_path / "one")[-1].why
+    for kind in ("two", "unknown"):
+        assert "not all were timed on one machine" in answered(tmp_path / kind)[-1].why
+    (table,) = tables_of(read([tmp_path / "unknown"]))
+    assert {row.machines for row in table.rows} == {(same["machine"],), ("not recorded",)}
+
+
+def test_a_row_whose_texts_tell_too_much_or_were_written_by_a_template_says_so(tmp_path):
+    told = [
+        {"vectors": "items", "text_source": "none", "leaky": False},
+        {"vectors": "histories", "text_source": "template", "leaky": True},
+    ]
+    a_run(tmp_path, "leaky", texts=told)
+    a_run(tmp_path, "fair", texts=told[:1], dim=32)
+    a_run(tmp_path, "earlier", views=told[1:], dim=16)
+    (table,) = tables_of(read([tmp_path]))
+    caveats = {row.runs[0].folder.name: row.caveat for row in table.rows}
+    assert caveats["fair"] == ""
+    assert caveats["leaky"] == caveats["earlier"] == " (its texts tell of what is held out; texts by template)"
+
+
 def test_nothing_is_chosen_where_nothing_can_be_said(tmp_path):
     for name, dim in (("one", 1), ("two", 2)):
         a_run(tmp_path / "bare", name, dim=dim)

@@ -43,7 +43,7 @@ def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path)
     best, mean = rows_of(tmp_path / "docs" / "leaderboard.md")
     assert best[:6] == ["SASRec (wide)", "SASRec", "1", "–", "0.1400", "0.0700"]
     assert mean[2:6] == ["3", "–", "0.1000 ± 0.0200", "0.0500 ± 0.0100"]
-    assert mean[-6:-1] == ["1,234,567", "1.5", "0.50", "–", "012345678"]
+    assert mean[-7:-1] == ["1,234,567", "1.5", "not recorded", "0.50", "–", "012345678"]
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
 
 

@@ -59,6 +59,8 @@ def written(path: Path, **changed) -> Path:
         ({"metrics": {"hit@10": 0.5}}, "is one of ours"),
         ({"kind": "rumour"}, "kind must be one of"),
         ({"verified": "perhaps"}, "verified true or false"),
+        ({"users": "many"}, "give a whole number"),
+        ({"items": 0}, "give a whole number"),
         ({"ours": "sigma"}, "list the runs that follow its settings"),
     ],
 )
@@ -81,6 +83,21 @@ def test_a_claim_says_how_it_differs_and_stands_beside_the_table_only(tmp_path):
     assert "Wonder" not in before
     assert "| Wonder | all | 0.9870 |" in after
     assert "Not measured here and not comparable." in after
+
+
+def test_a_claim_on_another_copy_of_the_data_is_held_against_none(tmp_path):
+    counted = {"seen_is_excluded": False, "users": {"train": 40, "test": 30}, "items": 9}
+    a_run(tmp_path / "runs", "wonder-beauty-seed1", passport=counted)
+    (table,) = tables_of(read([tmp_path / "runs"]))
+    beside = {"here": {"users": 40, "items": 9}, "elsewhere": {"users": 41, "items": 9}, "larger": {"items": 1200}}
+    wrong = {"here": [], "elsewhere": ["users: 41"], "larger": ["items: 1,200"]}
+    for name, counts in beside.items():
+        path = written(tmp_path / f"{name}.yaml", ours=["wonder-beauty"], **counts)
+        (claim,) = read_claims(path)
+        assert claim.contradictions(table) == wrong[name]
+        leaderboard(tmp_path / "runs", tmp_path / name, reported=path)
+        assert ("Published, and ours" in (tmp_path / f"{name}.md").read_text()) is not wrong[name]
+    assert claim.data_there == "1,200 items, all"
 
 
 def test_what_was_published_stands_beside_the_runs_that_follow_it_with_the_difference_and_why(tmp_path):

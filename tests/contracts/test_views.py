@@ -140,9 +140,8 @@ def test_texts_that_quote_another_training_part_are_refused(build, vectors, argu
 
 
 @each_view
-def test_a_view_is_named_and_says_what_it_is_made_of(build, vectors, arguments, n_versions, tmp_path):
+def test_a_view_is_named(build, vectors, arguments, n_versions, tmp_path):
     data = TrainingData(LOG, LOG.catalog, SPLIT.train, None)
     folder = vectors(tmp_path)
     view = build(data, folder, name="mine", **arguments)
     assert view.name == "mine"
-    assert "fingerprint" in view.made_of
