@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +13,13 @@ from torch import Tensor, nn
 
 from seqrec.nn.layers import MixingLayer
 from seqrec.ops.adjusted_attention import Stand, Weigh, adjusted_attention, head_scale, softmax
-from seqrec.ops.attention import bidirectional_attention, causal_attention, joiner, resumed_attention
+from seqrec.ops.attention import (
+    bidirectional_attention,
+    causal_attention,
+    continued_attention,
+    joiner,
+    resumed_attention,
+)
 from seqrec.positions.base import AttentionPosition, TurningPosition
 from seqrec.sequences import Sequences
 
@@ -61,14 +68,35 @@ class AttentionMemory:
 
     def followed_by(self, new: AttentionMemory) -> AttentionMemory:
         """What is remembered when these events happen, too."""
-        both = joiner(self.offsets, new.offsets, len(self.keys), len(new.keys))
-        return AttentionMemory(
-            both(self.keys, new.keys),
-            both(self.values, new.values),
-            self.offsets + new.offsets,
-            both(self.places, new.places),
-            None if self.times is None or new.times is None else both(self.times, new.times),
+        return _Continued.of(self, new)
+
+
+class _Continued(AttentionMemory):
+    """Remembered events and the new ones behind them; joined when somebody reads them, which a request does not."""
+
+    @classmethod
+    def of(cls, past: AttentionMemory, new: AttentionMemory) -> AttentionMemory:
+        continued = cls.__new__(cls)
+        vars(continued)["_parts"] = past, new
+        return continued
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in AttentionMemory.__dataclass_fields__:
+            raise AttributeError(name)
+        parts = vars(self).get("_parts")
+        if parts is None:  # another thread has joined them meanwhile
+            return vars(self)[name]
+        past, new = parts
+        both = joiner(past.offsets, new.offsets, len(past.keys), len(new.keys))
+        vars(self).update(
+            keys=both(past.keys, new.keys),
+            values=both(past.values, new.values),
+            offsets=past.offsets + new.offsets,
+            places=both(past.places, new.places),
+            times=None if past.times is None or new.times is None else both(past.times, new.times),
         )
+        vars(self).pop("_parts", None)  # or every event would keep all memories that led to it
+        return vars(self)[name]
 
 
 def condensed(before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int) -> list[AttentionMemory]:
@@ -158,13 +186,15 @@ class CausalAttention(nn.Module):
         if q.shape[0] < k.shape[0]:  # not len, which would fix the length of an exported program
             offsets, asking = torch.arange(len(history) + 1, device=q.device), asking.at(history.newest)
         q, k = position.turn(q, asking.places), position.turn(k, places)
-        whole = new = AttentionMemory(k, v, history.offsets, places, history.times)
-        if memory is not None:
-            whole = memory.followed_by(new)
+        new = AttentionMemory(k, v, history.offsets, places, history.times)
+        whole = new if memory is None else memory.followed_by(new)
         dropout = self.dropout if self.training else 0.0
         if not position.changes_logits and self.weigh is softmax and self.scale is None:
-            if memory is None and offsets is history.offsets:
-                return causal_attention(q, k, v, history.offsets, dropout), whole
+            if memory is not None:
+                past = memory.keys, memory.values, memory.offsets
+                return continued_attention(q, k, v, offsets, *past, dropout), whole
+            if offsets is history.offsets:
+                return causal_attention(q, k, v, offsets, dropout), whole
             return resumed_attention(q, whole.keys, whole.values, offsets, whole.offsets, dropout), whole
         mixed = adjusted_attention(
             q,

@@ -16,6 +16,7 @@ from seqrec.ops.dropout import drop
 from seqrec.ops.rectangles import Rectangles
 
 _MANY = 128  # histories
+_FEW = 0.4  # remembered events per new one
 
 
 @Op
@@ -63,6 +64,33 @@ def resumed_attention(
         visible = torch.ones(end - start, last - first, dtype=torch.bool, device=q.device).tril(older)
         histories.append(F.scaled_dot_product_attention(*heads, attn_mask=visible, dropout_p=dropout))
     return torch.cat(histories, dim=1).transpose(0, 1) if histories else torch.zeros_like(q)
+
+
+@Op
+def continued_attention(
+    q: Float[Tensor, "T H C"],
+    k: Float[Tensor, "T H C"],
+    v: Float[Tensor, "T H C"],
+    offsets: Int[Tensor, "bounds"],
+    past_k: Float[Tensor, "P H C"],
+    past_v: Float[Tensor, "P H C"],
+    past_offsets: Int[Tensor, "bounds"],
+    dropout: float = 0.0,
+) -> Float[Tensor, "T H C"]:
+    """`resumed_attention` of events behind keys and values that are remembered, which nobody has joined yet.
+
+    Args:
+        q: queries of the new events.
+        k: their keys.
+        v: their values.
+        offsets: where the new events of each history begin and end; a history may have none.
+        past_k: keys that are remembered.
+        past_v: values that are remembered.
+        past_offsets: where those of each history begin and end; a history may have none.
+        dropout: share of attention weights dropped, in [0, 1); pass 0 outside training.
+    """
+    both = joiner(past_offsets, offsets, len(past_k), len(k))
+    return resumed_attention(q, both(past_k, k), both(past_v, v), offsets, past_offsets + offsets, dropout)
 
 
 @Op
@@ -177,13 +205,42 @@ def _resumed_in_groups(
     shortest = _shortest(key_lengths)
     like = 64 * octave(key_lengths, shortest) + octave(lengths, shortest)
     groups = _alike(like.where(lengths > 0, -1))
-    asking = Rectangles(offsets, groups, q.shape[1], len(q))
     asked = Rectangles(key_offsets, groups, k.shape[1], len(k))
+    asking = Rectangles(offsets, groups, q.shape[1], len(q))
     states = []
     for members, *heads in zip(groups, asking.lay(q), asked.lay(k), asked.lay(v), strict=True):
         visible = _newest_see(lengths[members], key_lengths[members], heads[0].shape[2], heads[1].shape[2])
         states.append(attend(*heads, attn_mask=visible, dropout_p=dropout))
     return asking.gather(states).to(q.dtype)
+
+
+def _mostly_past(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, past_k: Tensor, *_: Any, **__: Any) -> str | None:
+    if len(offsets) == 2:
+        return "there is one history"
+    return None if len(past_k) <= _FEW * len(q) else "more is remembered than pays without a mask"
+
+
+@continued_attention.implementation("grouped", refuses=_mostly_past)
+def _continued_in_groups(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    past_k: Tensor,
+    past_v: Tensor,
+    past_offsets: Tensor,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Where little is remembered it is cheaper to let that ask, too, than to mask what each event sees."""
+    lengths = offsets.diff()
+    if not len(q):
+        return torch.zeros_like(q)
+    attend = _attend(q, dropout)
+    whole = lengths + past_offsets.diff()
+    groups = _alike(octave(whole, _shortest(whole)).where(lengths > 0, -1))
+    rectangles = Rectangles(offsets, groups, q.shape[1], len(q), past_offsets)
+    laid = zip(rectangles.lay(q), rectangles.lay(k, past_k), rectangles.lay(v, past_v), strict=True)
+    return rectangles.gather([attend(*heads, dropout_p=dropout, is_causal=True) for heads in laid]).to(v.dtype)
 
 
 def _alike(group: Int[Tensor, "B"]) -> list[Tensor]:

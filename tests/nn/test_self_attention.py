@@ -1,5 +1,8 @@
 """Attention that goes on from what it remembers tells a position inside it where the new events stand."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -59,3 +62,16 @@ def test_what_is_left_of_a_memory_keeps_its_places_and_histories():
     assert left.times.tolist() == [10, 20, 0, 40, 50, 380, 390]
     assert torch.equal(left.keys, memory.keys[[1, 2, 3, 8, 9, 48, 49]])
     assert left.next_places.tolist() == memory.next_places.tolist() == [3, 1, 0, 6, 40]
+
+
+def test_who_reads_on_keeps_no_earlier_memory():
+    backbone, vectors = SASRec(8, n_layers=2).eval(), torch.randn(40, 8)
+    memory, met = None, []
+    for item in range(5):
+        event = Sequences.pack([[item], [item + 1]])
+        _, memory = backbone.proceed(vectors[event.items], event, memory)
+        met += [weakref.ref(layer) for layer in memory]
+    gc.collect()
+    assert [layer.keys.shape[0] for layer in memory] == [10, 10]
+    gc.collect()
+    assert sum(each() is not None for each in met) == 2

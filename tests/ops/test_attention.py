@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from seqrec.ops.attention import bidirectional_attention, causal_attention, join, resumed_attention
+from seqrec.ops.attention import (
+    bidirectional_attention,
+    causal_attention,
+    continued_attention,
+    join,
+    resumed_attention,
+)
 from seqrec.ops.dispatch import using
 from seqrec.sequences import bounds
 
@@ -121,6 +127,52 @@ def test_a_broken_history_breaks_no_other(attention, dropout):
     found = attention(q, k, v, offsets, dropout=dropout)
     assert found[2:5].isnan().all()
     torch.testing.assert_close(found[[0, 1, 5, 6, 7, 8]], whole[[0, 1, 5, 6, 7, 8]])
+
+
+# How much each history remembers, and how much is new: so much more that nothing is masked.
+CONTINUED = {
+    "four each": ([4] * 5, [50] * 5),
+    "some remember nothing, some have nothing new": ([4, 0, 9, 3, 0, 0], [50, 31, 29, 0, 1, 0]),
+    "far apart": ([1, 60, 0, 2], [3, 200, 7, 40]),
+    "so many that short ones share no group with longer ones": ([0, 1, 3, 2, 1] * 30, [1, 3, 19, 0, 90] * 30),
+    "nobody remembers anything": ([0, 0, 0], [5, 9, 1]),
+}
+
+
+@pytest.mark.parametrize(("past", "new"), (CONTINUED | RESUMED).values(), ids=(CONTINUED | RESUMED).keys())
+def test_continued_attention_is_resumed_attention_of_what_is_joined(past, new):
+    offsets, past_offsets = (bounds(torch.tensor(lengths)) for lengths in (new, past))
+    heads = [torch.randn(sum(new), 2, 4, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    remembered = [torch.randn(sum(past), 2, 4, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    upstream = torch.randn(sum(new), 2, 4, dtype=torch.float64)
+
+    def run():
+        out = continued_attention(*heads, offsets, *remembered, past_offsets)
+        return out, *torch.autograd.grad((out * upstream).sum(), (*heads, *remembered))
+
+    with using("reference"):
+        expected = run()
+    torch.testing.assert_close(run(), expected)
+
+
+@pytest.mark.parametrize(("past", "new"), CONTINUED.values(), ids=CONTINUED.keys())
+def test_what_is_mostly_new_is_read_without_a_mask(past, new, monkeypatch):
+    monkeypatch.setattr(resumed_attention, "implementations", [])
+    monkeypatch.setattr(resumed_attention, "reference", None)
+    offsets, past_offsets = (bounds(torch.tensor(lengths)) for lengths in (new, past))
+    heads, remembered = torch.randn(3, sum(new), 2, 4), torch.randn(2, sum(past), 2, 4)
+    assert continued_attention(*heads, offsets, *remembered, past_offsets).isfinite().all()
+
+
+def test_a_broken_history_breaks_no_other_that_goes_on():
+    heads, remembered = torch.randn(3, 29, 2, 4), torch.randn(2, 5, 2, 4)
+    offsets, past_offsets = torch.tensor([0, 12, 16, 29]), torch.tensor([0, 1, 3, 5])
+    whole = continued_attention(*heads, offsets, *remembered, past_offsets)
+    heads[:, 12:16], remembered[:, 1:3] = torch.nan, torch.nan
+    found = continued_attention(*heads, offsets, *remembered, past_offsets)
+    assert found[12:16].isnan().all()
+    others = [*range(12), *range(16, 29)]
+    torch.testing.assert_close(found[others], whole[others])
 
 
 def test_resumed_attention_weighs_as_computed_by_hand():
