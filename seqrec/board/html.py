@@ -129,6 +129,5 @@ def _figure(title: str, figure: go.Figure) -> str:
 def _across(sections: Sequence[Section]) -> str:
     parts = []
     for title, data, labels, critical in across(sections):
-        test = "" if critical.p is None else f" Friedman's test: p = {critical.p:.4f}."
-        parts.append(_figure(f"{title} on {', '.join(data)}.{test}", figures.critical(labels, critical)))
+        parts.append(_figure(f"{title} on {', '.join(data)}: {critical.verdict}.", figures.critical(labels, critical)))
     return f'<section id="across"><h2>Across data sets</h2>{"".join(parts)}</section>' if parts else ""

@@ -101,12 +101,10 @@ def _across(sections: Sequence[Section]) -> list[str]:
         return []
     parts = ["## Across data sets"]
     for title, data, labels, critical in found:
-        test = "" if critical.p is None else f"; Friedman's test p = {critical.p:.4f}"
         order = sorted(zip(critical.mean_ranks, labels, strict=True))
         rows = [[label, f"{rank:.2f}"] for rank, label in order]
         parts += [
-            f"{title} on {', '.join(data)}: mean ranks by NDCG@10; two rows are told apart if they differ by at least "
-            f"{critical.distance:.2f} (Nemenyi, 5 %){test}.",
+            f"{title} on {', '.join(data)}: mean ranks by NDCG@10; {critical.verdict}.",
             _table(["row", "mean rank"], rows),
         ]
     return parts

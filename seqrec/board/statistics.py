@@ -123,6 +123,18 @@ class CriticalDifference:
     distance: float
     p: float | None
 
+    @property
+    def verdict(self) -> str:
+        """What the mean ranks can tell."""
+        farthest = len(self.mean_ranks) - 1
+        if self.distance > farthest:
+            said = (
+                f"so few data sets tell no two rows apart, which would have to differ by {self.distance:.2f}"
+            )
+        else:
+            said = f"two rows are told apart if they differ by at least {self.distance:.2f} (Nemenyi, 5 %)"
+        return said if self.p is None else f"{said}; Friedman's test p = {self.p:.4f}"
+
 
 def critical_difference(scores: Float[np.ndarray, "sets rows"]) -> CriticalDifference:
     """Rank rows within each data set, high scores first, and compare the mean ranks.

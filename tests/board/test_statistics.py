@@ -75,7 +75,11 @@ def test_holm_never_lowers_a_p_and_keeps_their_order(values):
 def test_the_critical_difference_of_demsars_example():
     """Four classifiers on 14 data sets: Demšar (2006) gives 2.569 sqrt(4 * 5 / (6 * 14)) = 1.25."""
     scores = np.random.default_rng(6).random((14, 4))
-    assert critical_difference(scores).distance == pytest.approx(1.25, abs=0.005)
+    found = critical_difference(scores)
+    assert found.distance == pytest.approx(1.25, abs=0.005)
+    assert found.verdict.startswith("two rows are told apart if they differ by at least 1.25 (Nemenyi, 5 %); Friedman")
+    few = critical_difference(scores[:2]).verdict
+    assert few.startswith("so few data sets tell no two rows apart, which would have to differ by 3.3")
 
 
 def test_mean_ranks_share_ties_and_friedman_agrees_with_scipy():
