@@ -11,11 +11,11 @@ from seqrec.data.folders import whole_folder
 from seqrec.data.log import Log
 from seqrec.data.prefixes import Granularity, Pool
 from seqrec.data.protocol import Protocol
-from seqrec.run_subjects import STORE, histories_of, items_of, record_of, remark, split_of, told, working
+from seqrec.run_subjects import STORE, histories_of, items_of, record_of, remark, split_of, told
 from seqrec.semantics.prompts import DEFAULTS, Prompt
 from seqrec.semantics.subjects import Subjects
 from seqrec.semantics.texts import TEXTS, write_texts
-from seqrec.semantics.writers import TemplateWriter, Writer
+from seqrec.semantics.writers import TemplateWriter, Writer, working
 
 
 def describe_items(

@@ -10,12 +10,13 @@ from seqrec.data.folders import whole_folder
 from seqrec.data.log import Log
 from seqrec.data.prefixes import Granularity, Pool
 from seqrec.data.protocol import Protocol
-from seqrec.run_subjects import STORE, histories_of, items_of, record_of, remark, split_of, told, working
+from seqrec.run_subjects import STORE, histories_of, items_of, record_of, remark, split_of, told
 from seqrec.semantics.encoders import Encoder
 from seqrec.semantics.neighbours import nearest, write_neighbours
 from seqrec.semantics.subjects import Subjects
 from seqrec.semantics.texts import Texts
 from seqrec.semantics.vectors import VECTORS, Vectors, check_quotes, write_vectors
+from seqrec.semantics.writers import working
 
 _OF_A_TEXT = ("text_source", "prompt_version", "domain", "quotes", "window")
 

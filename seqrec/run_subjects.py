@@ -1,15 +1,11 @@
-"""From a prepared log to what is described and embedded, and how long work shows itself."""
+"""From a prepared log to what is described and embedded, and what is said of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
@@ -18,7 +14,7 @@ from seqrec.data.prefixes import Granularity, Pool, beginnings, ids_of
 from seqrec.data.protocol import LeaveOneOut, Part, Protocol, Split
 from seqrec.semantics.subjects import Histories, Items
 from seqrec.semantics.vectors import training_of
-from seqrec.semantics.writers import Estimate, Work
+from seqrec.semantics.writers import Estimate
 
 STORE = Path("data/semantics")
 
@@ -73,19 +69,6 @@ def remark(record: dict[str, Any]) -> str:
     remarks += [f"deviation: {record['deviation']}"] if record.get("deviation") else []
     remarks += [f"the first {record['limit']:,} only"] if record.get("limit") else []
     return "".join(f" ({each})" for each in remarks)
-
-
-@contextmanager
-def working(store: Path, what: str) -> Iterator[Work]:
-    """Work that shows its progress on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-
-        def begin(total: int):
-            task = bar.add_task(what, total=total)
-            return lambda count: bar.advance(task, count)
-
-        yield Work(Path(store), begin)
 
 
 def told(estimate: Estimate, what: str) -> str:

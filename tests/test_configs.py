@@ -185,3 +185,21 @@ def test_alignment_stacks_on_a_fusion(shop, tmp_path):
         shop, tmp_path, *(CONFIGS / "plugin" / f"{name}.yaml" for name in ("text-concat", "alignment"))
     )
     assert [each["class_path"] for each in model["auxiliaries"]] == ["seqrec.objectives.alignment.KernelAlignment"]
+
+
+def test_lorec_asks_about_users_by_one_more_file(shop, tmp_path):
+    stacked = tmp_path / "asked.yaml"
+    told = yaml.safe_load((CONFIGS / "plugin" / "lorec-asked.yaml").read_text())
+    question = told["model"]["reweighter"]["init_args"]["asks"]
+    question |= {"encoder": "seqrec.semantics.encoders.HashingEncoder", "store": str(tmp_path / "store")}
+    stacked.write_text(yaml.safe_dump(told))
+    plugins = [CONFIGS / "plugin" / "lorec.yaml", stacked]
+    stack = [f"--config={path}" for path in (CONFIGS / "model" / "sasrec.yaml", *plugins)]
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    run = f"--run={tmp_path / 'run'}"
+    assert main(["fit", *stack, run, *data, *QUICK]) == 0
+    assert main(["test", run, "--verbose=false"]) == 0
+    told = json.loads((tmp_path / "run" / "result.json").read_text())["config"]["model"]["init_args"]["reweighter"]
+    assert told["init_args"]["asks"]["init_args"]["encoder"]["class_path"] == "seqrec.semantics.encoders.HashingEncoder"
+    (segment,) = (tmp_path / "store").glob("*/*.parquet")
+    assert len(pl.read_parquet(segment)) > 0

@@ -40,9 +40,10 @@ BELOW_THE_MODELS = ("ops", "positions", *TEXTS_AS_VECTORS)
 KNOWS = {
     # It reads what runs left behind, whatever trained them.
     "board": ("evaluation", "data.errors"),
-    "training": ("recommenders", "objectives", "evaluation", "ops"),
-    # A reweighter is a small model of users, who may be known by the texts of their items.
-    "objectives": ("recommenders", *TEXTS_AS_VECTORS, "ops", "nn"),
+    # The record of a run says which texts it read.
+    "training": ("recommenders", "objectives", "evaluation", "ops", "semantics.vectors"),
+    # A reweighter is a small model of users, who may be known by the texts of their items, or by what is asked of them.
+    "objectives": ("recommenders", *TEXTS_AS_VECTORS, "semantics.questions", "ops", "nn"),
     # A bundle is a folder that is written whole or not at all, and says what is wrong in the words of the data.
     "export": ("recommenders", "ops", "embeddings.extended", "embeddings.stored", "data.errors", "data.folders"),
     # It reads what is new of a user through the recommender that the bundle carries.

@@ -128,9 +128,7 @@ class CriticalDifference:
         """What the mean ranks can tell."""
         farthest = len(self.mean_ranks) - 1
         if self.distance > farthest:
-            said = (
-                f"so few data sets tell no two rows apart, which would have to differ by {self.distance:.2f}"
-            )
+            said = f"so few data sets tell no two rows apart, which would have to differ by {self.distance:.2f}"
         else:
             said = f"two rows are told apart if they differ by at least {self.distance:.2f} (Nemenyi, 5 %)"
         return said if self.p is None else f"{said}; Friedman's test p = {self.p:.4f}"

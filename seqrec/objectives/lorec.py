@@ -16,6 +16,7 @@ from seqrec.objectives import knowledge, standing
 from seqrec.objectives.calibrator import Calibrator, seen_by
 from seqrec.objectives.users import UserReweighter
 from seqrec.recommenders.base import Encoded
+from seqrec.semantics.questions import FraudQuestion
 from seqrec.sequences import Sequences
 
 Sight = Literal["states", "fit"]
@@ -31,8 +32,8 @@ class LoRec(UserReweighter):
     calibrator reaches the recommender, and no weight reaches the calibrator.
 
     Source: Zhang et al., "LoRec: Combating Poisons with Large Language Model for Robust Sequential Recommendation",
-    SIGIR 2024 (arXiv 2401.17723), after its released code. Differs from it: what an LLM says of a user, asked whether
-    this is a fraudster, is replaced by the mean text vector of the user's items, which any encoder of texts makes; the
+    SIGIR 2024 (arXiv 2401.17723), after its released code. Differs from it: what is known of a user is the mean text
+    vector of the user's items, which costs nothing per user, unless ``asks`` asks about users as the paper does; the
     task divides by the sum of the weights, not by the number of predictions; the calibrator is narrower (32 and 64
     instead of twice the recommender's width and 128), which costs less, and see ``Calibrator``. A training slice
     of a user is read whole, its newest event included. ``sees="fit"`` is ours: a recommender with a free vector per
@@ -61,6 +62,8 @@ class LoRec(UserReweighter):
         dropout: share that it drops in training, in [0, 1).
         max_length: the newest events of a history that it, and the recommender for it, read; at least 1.
         seed: where its first weights, its batches and its dropout come from, at least 0.
+        asks: makes vectors of users and of known fraudsters, which the calibrator is to agree with instead of the
+            means of their items; None asks nobody.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class LoRec(UserReweighter):
         dropout: float = 0.1,
         max_length: int = 50,
         seed: int = 0,
+        asks: FraudQuestion | None = None,
     ) -> None:
         super().__init__()
         least = {
@@ -104,7 +108,7 @@ class LoRec(UserReweighter):
                 "vectors to a file of text vectors."
             )
         self.sees: Sight = sees
-        self.vectors, self.max_length, self.seed = vectors, max_length, seed
+        self.vectors, self.asks, self.max_length, self.seed = vectors, asks, max_length, seed
         self.active_from, self.period, self.late_period = active_from, period, late_period
         self.passes, self.batch_users = passes, batch_users
         self.entropy_weight, self.knowledge_weight = entropy_weight, knowledge_weight
@@ -128,14 +132,17 @@ class LoRec(UserReweighter):
                 "LoRec learns from known fraudsters, and the data made none; set data.fraudsters to "
                 "seqrec.data.poisoning.known.KnownFraudsters."
             )
-        self._everyone = Sequences.concat([self.audience.histories, self.audience.fraudsters])
+        users, known = self.audience.histories, self.audience.fraudsters
+        self._everyone = Sequences.concat([users, known])
         if self.vectors is not None:
             texts = knowledge.text_vectors(self.vectors, self.audience.catalog)
-            everyone, known = self.audience.histories, self.audience.fraudsters
-            self._texts = knowledge.of_users(texts, everyone), knowledge.of_users(texts, known)
+            self._texts = knowledge.of_users(texts, users), knowledge.of_users(texts, known)
             if self.sees == "fit":
                 self._fit = knowledge.fit(texts, self._everyone)
-        self.trail.known = self.audience.fraudsters
+        if self.asks is not None:
+            about = self.asks.about(self._everyone, self.audience.catalog)
+            self._texts = about[: len(users)], about[len(users) :]
+        self.trail.known = known
         if self.standing is None:
             self.standing = torch.full((len(self.audience.histories),), standing.FIRST, dtype=torch.double)
         elif self.standing.numel() != len(self.audience.histories):

@@ -11,7 +11,7 @@ from string import Template
 from seqrec.semantics.store import key_of
 
 _FOLDER = Path(__file__).parent / "prompts"
-DEFAULTS = {"items": _FOLDER / "items-1.txt", "histories": _FOLDER / "histories-1.txt"}
+DEFAULTS = {name: _FOLDER / f"{name}-1.txt" for name in ("items", "histories", "fraud")}
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class Subjects(ABC):
             for title, categories, raw in zip(self._column("title"), self._categories, self.catalog.ids, strict=True)
         ]
 
+    @property
+    def has_words(self) -> bool:
+        """Whether any item is called something else than its raw id."""
+        return any(self._column("title")) or any(self._categories)
+
     @cached_property
     def _categories(self) -> list[str]:
         return [", ".join(each) for each in self._lists]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from seqrec.semantics.prompts import Prompt
 from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service
@@ -27,6 +30,19 @@ class Work:
 
     store: Path
     begin: Callable[[int], Callable[[int], object]] = lambda total: lambda count: None
+
+
+@contextmanager
+def working(store: Path, what: str) -> Iterator[Work]:
+    """Work that shows its progress on standard error."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+
+        def begin(total: int):
+            task = bar.add_task(what, total=total)
+            return lambda count: bar.advance(task, count)
+
+        yield Work(Path(store), begin)
 
 
 @dataclass(frozen=True)

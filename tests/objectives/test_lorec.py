@@ -19,6 +19,7 @@ from seqrec.objectives import knowledge, standing
 from seqrec.objectives.calibrator import Calibrator, seen_by
 from seqrec.objectives.lorec import LoRec
 from seqrec.recommenders.sequential import SequentialRecommender
+from seqrec.semantics.questions import FraudQuestion
 from seqrec.semantics.vectors import write_vectors
 from seqrec.sequences import Sequences
 
@@ -243,6 +244,30 @@ def test_texts_may_lie_in_a_folder_of_the_embed_command_unless_it_quotes_other_t
     write_vectors(tmp_path / "q", ids, vectors, {"kind": "items", "quotes": 3, "training": "another"})
     with pytest.raises(ValueError, match="quote histories of another training part"):
         LoRec(vectors=str(tmp_path / "q")).begin(audience)
+
+
+def test_what_is_asked_about_users_takes_the_place_of_their_items_texts(tmp_path):
+    """The calibrator is to agree with the answers, of users and of known fraudsters, in their order."""
+    asked = []
+
+    class Lengths(FraudQuestion):
+        def __init__(self):
+            pass
+
+        def about(self, histories, catalog):
+            asked.append(histories)
+            return torch.stack([histories.lengths.float(), torch.full((len(histories),), float(len(catalog)))], 1)
+
+    lorec = begun(asks=Lengths(), period=1)
+    (everyone,) = asked
+    met = audience()
+    assert everyone.items.tolist() == [*met.histories.items.tolist(), *met.fraudsters.items.tolist()]
+    of_users, of_known = lorec._texts
+    assert of_users[:, 0].tolist() == met.histories.lengths.tolist()
+    assert of_known[:, 0].tolist() == met.fraudsters.lengths.tolist()
+    lorec.end_epoch(1, read(recommender()))
+    assert lorec._learner[0][0].knowledge.in_features == 2
+    assert len(asked) == 1
 
 
 def test_a_mistake_is_answered_with_the_remedy(tmp_path):
