@@ -1,7 +1,8 @@
 """Trains a config with every way of reading texts, on all items and with a tenth withheld, and keeps the results.
 
-Each run leaves one file: figures over all test targets, by how often the target was bought (fifths of the targets), and
-for items that training never saw. Runs go on where they were stopped. See experiments/README.md.
+Each leaves the result and the ranks of its users, as any run, and beside them `texts.json`: figures by how often the
+target was bought (fifths of the targets), and for items that training never saw. Runs go on where they were stopped.
+See experiments/README.md.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ import numpy as np
 import polars as pl
 import torch
 import yaml
-from kept_configs import demand_same
-from quality import seqrec
+from quality import once, seqrec
 
 from seqrec.data.errors import InputError
 from seqrec.evaluation import metrics
+from seqrec.training.record import write
 
 HERE = Path(__file__).parent
 PLUGINS = HERE.parent / "configs" / "plugin"
+WITHOUT_TEXT = ("ids", "text-initial")  # these make nothing of the text of a new item
 VARIANTS = ["ids", *sorted(path.stem for path in PLUGINS.glob("text-*.yaml"))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a config that says all, such as configs/recipe/sasrec-beauty.yaml")
+    parser.add_argument(
+        "--with", dest="refined", type=Path, nargs="+", default=[], help="configs that refine it, in order"
+    )
     parser.add_argument("--vectors", type=Path, required=True, help="text vectors of all its items, by raw id")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
@@ -39,54 +44,39 @@ def main() -> None:
     withheld = prepared.with_name(f"{prepared.name}-cold")
     if not withheld.exists():
         seqrec("withhold", f"--data={prepared}", f"--out={withheld}")
+    name = "+".join(config.stem for config in [options.config, *options.refined])
     for seed in options.seeds:
         for variant in options.variants:
-            kept = options.results / prepared.name / options.config.stem / f"{variant}-seed{seed}.json"
-            if kept.is_file():
-                demand_same(kept, "--results", told(options, variant, seed, prepared))
-            else:
-                measured = measure(options, variant, seed, prepared, withheld)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.with_suffix(".tmp").write_text(json.dumps(measured, indent=2) + "\n")
-                kept.with_suffix(".tmp").replace(kept)
-            print(kept, json.dumps(json.loads(kept.read_text())["metrics"]))
+            place = Path(prepared.name) / name / f"{variant}-seed{seed}"
+            print(place, json.dumps(measure(options, variant, seed, prepared, withheld, place)))
 
 
-def measure(options: argparse.Namespace, variant: str, seed: int, prepared: Path, withheld: Path) -> dict:
-    """The figures of one variant with one seed."""
-    beside = options.runs / prepared.name / options.config.stem
-    folders = {name: beside / f"{variant}-seed{seed}-{name}" for name in ("all", "cold")}
-    for folder, data in zip(folders.values(), (prepared, withheld), strict=True):
-        train(options, variant, seed, folder, data)
-    result = json.loads((folders["all"] / "result.json").read_text())
-    ranks = pl.read_parquet(folders["all"] / "ranks.parquet")
-    cold = None
-    if variant not in ("ids", "text-initial"):  # these make nothing of the text of a new item
-        seqrec("cold", f"--run={folders['cold']}", f"--vectors={options.vectors}")
-        cold = json.loads((folders["cold"] / "cold.json").read_text())
-    kept = ("metrics", "validation", "passport", "seed", "commit", "parameters", "wall_seconds", "epochs", "config")
-    return {
-        "variant": variant,
-        **{name: result[name] for name in kept},
-        "by_frequency": by_frequency(ranks),
-        "cold": cold,
-    }
+def measure(
+    options: argparse.Namespace, variant: str, seed: int, prepared: Path, withheld: Path, place: Path
+) -> dict[str, float]:
+    """The figures of one variant with one seed, made first where they are not there yet."""
+    run, kept = options.runs / place, options.results / place
+    stack = told(options, variant, seed, prepared)
+    result = once([*stack, f"--run={run}"], run, kept / "result.json")
+    if not (kept / "texts.json").is_file():
+        cold = None if variant in WITHOUT_TEXT else asked_for_new_items(options, variant, seed, withheld)
+        found = {"by_frequency": by_frequency(pl.read_parquet(kept / "ranks.parquet")), "cold": cold}
+        write(kept / "texts.json", json.dumps(found, indent=2) + "\n")
+    return result["metrics"]
 
 
-def train(options: argparse.Namespace, variant: str, seed: int, folder: Path, data: Path) -> None:
-    arguments = told(options, variant, seed, data)
-    if (folder / "config.yaml").is_file():
-        demand_same(folder / "config.yaml", "--runs", arguments)
-    if not (folder / "fit.json").is_file():
-        goes_on = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
-        seqrec("fit", *arguments, f"--run={folder}", *goes_on)
-    if not (folder / "result.json").is_file():
-        seqrec("test", f"--run={folder}")
+def asked_for_new_items(options: argparse.Namespace, variant: str, seed: int, withheld: Path) -> dict:
+    """What a run on the other items makes of those that were withheld."""
+    run = options.runs / withheld.name / f"{options.config.stem}-{variant}-seed{seed}"
+    stack = [*told(options, variant, seed, withheld), f"--run={run}"]
+    once(stack, run, run / "kept" / "result.json")
+    seqrec("cold", f"--run={run}", f"--vectors={options.vectors}")
+    return json.loads((run / "cold.json").read_text())
 
 
 def told(options: argparse.Namespace, variant: str, seed: int, data: Path) -> list[str]:
     """What `seqrec fit` is told of a variant."""
-    configs = [options.config, *([] if variant == "ids" else [PLUGINS / f"{variant}.yaml"])]
+    configs = [options.config, *options.refined, *([] if variant == "ids" else [PLUGINS / f"{variant}.yaml"])]
     inside = "" if variant in ("ids", "text-adapter", "text-frozen", "text-initial") else "text.init_args."
     at = f"--model.recommender.init_args.embedding.init_args.{inside}vectors={options.vectors}"
     stack = [*(f"--config={config}" for config in configs), *([] if variant == "ids" else [at])]

@@ -128,7 +128,7 @@ def test_semantic_contrast_stacks_on_every_kind_of_backbone_by_one_file(shop, tm
     stack = [f"--config={CONFIGS / 'model' / model}.yaml", f"--config={plugin}"]
     data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
     run = f"--run={tmp_path / 'run'}"
-    assert main(["fit", *stack, run, *data, *QUICK]) == 0
+    assert main(["fit", *stack, run, *data, *QUICK, "--trainer.log_every_n_steps=1"]) == 0
     assert main(["test", run, "--verbose=false"]) == 0
     plain = f"--run={tmp_path / 'plain'}"
     assert main(["fit", stack[0], plain, *data, *QUICK]) == 0
@@ -143,6 +143,17 @@ def test_semantic_contrast_stacks_on_every_kind_of_backbone_by_one_file(shop, tm
     assert [text["vectors"] for text in result["texts"]] == [f"{vectors}/items", f"{vectors}/histories"]
     made = [Vectors.open(vectors / kind).manifest["fingerprint"] for kind in ("items", "histories")]
     assert [text["fingerprint"] for text in result["texts"]] == made
+    # What is served is the model: with the same weights the plug-in changes no rank.
+    best = tmp_path / "plain" / "checkpoints" / "best.ckpt"
+    trained = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    kept = {name: weight for name, weight in trained.items() if not name.startswith("auxiliaries.")}
+    torch.save(torch.load(best, weights_only=True) | {"state_dict": kept}, best)
+    assert main(["test", plain, "--verbose=false"]) == 0
+    with_it, without = (pl.read_parquet(tmp_path / name / "ranks.parquet") for name in ("run", "plain"))
+    assert with_it.equals(without)
+    (log,) = (tmp_path / "run" / "logs").rglob("metrics.csv")
+    losses = pl.read_csv(log)
+    assert {"train/neighbour_contrast", "train/substitute_contrast"} <= set(losses.columns)
 
 
 FUSIONS = sorted((CONFIGS / "plugin").glob("text-*.yaml"))

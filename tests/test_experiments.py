@@ -70,17 +70,29 @@ def test_a_command_that_fails_ends_the_program_as_it_ended_itself(recipe, capfd)
 
 
 def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(recipe, monkeypatch):
-    """Each run is answered by the config that it would have."""
+    """Each command leaves what it would leave, of the config that it was given."""
 
-    def measure(options, variant, seed, prepared, withheld):
-        return {"config": complete_config(fusion.told(options, variant, seed, prepared)), "metrics": {}}
+    def command(name: str, *told: str) -> None:
+        run = Path(next(each for each in told if each.startswith("--run=")).removeprefix("--run=")) if told else None
+        if name == "fit":
+            run.mkdir(parents=True)
+            config = complete_config([each for each in told if not each.startswith("--run=")])
+            (run / "fit.json").write_text("{}")
+            (run / "result.json").write_text(json.dumps({"config": config, "metrics": {"ndcg@10": 0.5}}))
+            pl.DataFrame({"rank": [*range(10)], "popularity": [*range(10)]}).write_parquet(run / "ranks.parquet")
+        elif name == "cold":
+            (run / "cold.json").write_text(json.dumps({"targets": 7}))
 
-    def fuse(config: Path, vectors: str) -> None:
-        arguments = ["fusion.py", str(config), "--vectors", vectors, "--variants", "text-frozen", "--results=results"]
+    def withhold_too(name: str, *told: str) -> None:
+        command(name, *(() if name == "withhold" else told))
+
+    def fuse(config: Path, vectors: str, variant: str = "text-frozen") -> None:
+        arguments = ["fusion.py", str(config), "--vectors", vectors, "--variants", variant, "--results=results"]
         monkeypatch.setattr(sys, "argv", arguments)
         fusion.main()
 
-    monkeypatch.setattr(fusion, "measure", measure)
+    monkeypatch.setattr(quality, "seqrec", command)
+    monkeypatch.setattr(fusion, "seqrec", withhold_too)
     fuse(recipe, "some.parquet")
     fuse(recipe, "some.parquet")
     with pytest.raises(InputError, match=r"vectors; choose another --results"):
@@ -88,7 +100,13 @@ def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(rec
     hstu = recipe.with_stem("hstu")
     hstu.write_text(RECIPE)
     fuse(hstu, "other.parquet")
-    assert len(list(Path("results").rglob("*.json"))) == 2
+    assert len(list(Path("results").rglob("result.json"))) == 2
+    (kept, _) = (json.loads(path.read_text()) for path in Path("results").rglob("texts.json"))
+    assert kept["cold"] == {"targets": 7}
+    assert [fifth["counts"] for fifth in kept["by_frequency"]] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    fuse(recipe, "some.parquet", "ids")
+    (ids,) = Path("results").rglob("ids-seed1/texts.json")
+    assert json.loads(ids.read_text())["cold"] is None
 
 
 def test_the_share_of_a_gap_by_hand(capsys):

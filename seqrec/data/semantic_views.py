@@ -31,7 +31,7 @@ class SemanticSubstitutes(View):
         vectors: folder of ``seqrec embed items`` in which ``seqrec neighbours`` has run.
         name: the key of the view; a batch of several such views needs one for each.
         share: probability that an event is swapped, in [0, 1].
-        k: nearest items that a substitute is drawn from, at least 1; items without so many stay as they are.
+        k: nearest items that a substitute is drawn from, at least 1; from fewer where the catalog lacks some of them.
 
     Raises:
         ValueError: the texts behind the vectors quote another training part, or no item has so many neighbours.
@@ -42,16 +42,19 @@ class SemanticSubstitutes(View):
     ) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}; a probability lies between 0 and 1, e.g. 0.2.")
+        _at_least_one(k)
         self.name, self.share = name, share
         described = _opened(vectors, "items", data)
         known = pl.DataFrame({"item_id": data.catalog.ids, "row": np.arange(len(data.catalog))})
         row_of = described.ids.join(known, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1)
         rows = row_of.to_numpy()
-        near = np.append(rows, -1)[_nearest(vectors)]  # -1 is nobody here as there
+        found = _nearest(vectors)
+        near = np.append(rows, -1)[found]  # -1 is nobody here as there
         near = np.take_along_axis(near, np.argsort(near < 0, axis=1, kind="stable"), 1)[:, :k]
         self.substitutes = torch.full((len(data.catalog), k), -1)
         self.substitutes[rows[rows >= 0], : near.shape[1]] = torch.from_numpy(near[rows >= 0])
-        if not bool((self.substitutes[:, -1] >= 0).any()):
+        self.counts = (self.substitutes >= 0).sum(1)
+        if found.shape[1] < k or not bool(self.counts.any()):
             raise ValueError(
                 f"No item of the catalog has {k} neighbours in {vectors}; embed the items of this data set, and find "
                 f"at least {k} neighbours of each with `seqrec neighbours --vectors {vectors} -k {k}`."
@@ -66,9 +69,9 @@ class SemanticSubstitutes(View):
     ) -> Sequences:
         items = histories.items.cpu()
         coins = torch.rand(items.numel(), generator=generator)
-        drawn = torch.randint(self.substitutes.shape[1], (items.numel(),), generator=generator)
-        substitutes = self.substitutes[items, drawn]
-        swapped = torch.where((coins < self.share) & (self.substitutes[items, -1] >= 0), substitutes, items)
+        counts = self.counts[items]
+        drawn = (torch.rand(items.numel(), generator=generator) * counts).long()
+        swapped = torch.where((coins < self.share) & (counts > 0), self.substitutes[items, drawn], items)
         return Sequences(swapped.to(histories.items.device), histories.offsets, histories.times)
 
 
@@ -97,6 +100,7 @@ class SemanticNeighbours(View):
     def __init__(
         self, data: TrainingData, vectors: str, name: str = "neighbours", k: int = 10, allows_leak: bool = False
     ) -> None:
+        _at_least_one(k)
         self.name, self.k, self.folder = name, k, vectors
         self.log, self.arrays, self.max_length = data.log, Arrays.of(data.log), data.max_length
         described = _opened(vectors, "histories", data)
@@ -181,3 +185,8 @@ def _nearest(folder: str, k: int | None = None) -> Int[np.ndarray, "V K"]:
             f"-k {k}`, or set a smaller k."
         )
     return rows
+
+
+def _at_least_one(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k is {k}; a view takes at least 1 neighbour, e.g. 10.")

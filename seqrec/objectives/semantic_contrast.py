@@ -47,6 +47,9 @@ class Attention(Enum):
 class Synthesis(nn.Module):
     """One partner for each history: a mixture of its neighbours' states, weighed by their texts and its own.
 
+    Numbers of a text are first brought to mean 0 and variance 1. Vectors of unit length, as most encoders of sentences
+    give them, would be told apart by less than a hundredth at the start, and learning would leave that so.
+
     Args:
         text_dim: numbers S of a text vector.
         dim: width P / 2 that texts are compared in.
@@ -65,6 +68,8 @@ class Synthesis(nn.Module):
         slope: float = 0.2,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1, e.g. 0.5.")
         self.map = nn.Linear(text_dim, dim, bias=False)
         self.direction = nn.Parameter(torch.empty(2 * dim, 1))
         self.logits = attention.value
@@ -75,7 +80,7 @@ class Synthesis(nn.Module):
 
     def weights(self, text: Float[Tensor, "B S"], neighbour_texts: Float[Tensor, "B k S"]) -> Float[Tensor, "B k"]:
         """How much each neighbour counts; of one history they add up to 1."""
-        own, theirs = self.map(text)[:, None], self.map(neighbour_texts)
+        own, theirs = (self.map(F.layer_norm(each, each.shape[-1:])) for each in (text[:, None], neighbour_texts))
         return self.logits(own, theirs, self.direction.squeeze(1), self.slope).softmax(-1)
 
     def forward(
@@ -94,7 +99,8 @@ class NeighbourContrast(Auxiliary):
     Source: the inter-user loss of Cui et al., "Semantic Retrieval Augmented Contrastive Learning for Sequential
     Recommendation", NeurIPS 2025 (arXiv 2503.04162), after its released code: inner products without normalisation,
     all gradients flow through the neighbours, the history itself is read once more with dropout of its own. Differs
-    from the code: histories, neighbours and other views are one pass of the backbone. ``negatives=synthetic`` with
+    from the code: histories, neighbours and other views are one pass of the backbone; texts are normalised before they
+    are weighed, see ``Synthesis``. ``negatives=synthetic`` with
     ``dropout=0`` is the paper. The texts' vectors are constants.
 
     Args:

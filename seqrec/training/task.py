@@ -126,7 +126,9 @@ class NextItemTask(RankingTask):
         # No prediction of a batch may count; the smallest number leaves any other sum as it is.
         loss = loss_sum / weight_sum.clamp(min=torch.finfo(torch.float32).tiny) + weighting.penalty
         for auxiliary in self.auxiliaries:
-            loss = loss + auxiliary.weight * auxiliary(encoded)
+            term = auxiliary(encoded)
+            self.log(f"train/{auxiliary.name}", term)
+            loss = loss + auxiliary.weight * term
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

@@ -56,6 +56,28 @@ def test_an_item_without_enough_neighbours_stays_as_it_is(tmp_path):
         assert swapped[item] == (known[0] if known else item)
 
 
+def test_an_item_of_which_some_neighbours_are_elsewhere_is_swapped_for_the_others_as_often(tmp_path):
+    ids = pl.DataFrame({"item_id": [*(f"i{row}" for row in range(N_ITEMS)), *(f"elsewhere{row}" for row in range(3))]})
+    folder = written(tmp_path, "items", ids, None)
+    near = Neighbours.open(folder).rows
+    assert any(0 < (near[item] < N_ITEMS).sum() < 3 for item in range(N_ITEMS))
+    view = SemanticSubstitutes(DATA, folder, k=3, share=1.0)
+    items = torch.arange(N_ITEMS).repeat(200)
+    given = Sequences(items, torch.tensor([0, items.numel()])), np.array([0]), np.array([0])
+    swapped = view(*given, torch.Generator().manual_seed(0)).items
+    for item in range(N_ITEMS):
+        known = {int(row) for row in near[item] if row < N_ITEMS}
+        assert set(swapped[items == item].tolist()) == (known or {item})
+
+
+@pytest.mark.parametrize(
+    ("view", "vectors"), [(SemanticSubstitutes, item_vectors), (SemanticNeighbours, prefix_vectors)]
+)
+def test_no_neighbour_at_all_is_refused(view, vectors, tmp_path):
+    with pytest.raises(ValueError, match="k is 0; a view takes at least 1 neighbour"):
+        view(DATA, vectors(tmp_path), k=0)
+
+
 def test_items_with_too_few_neighbours_everywhere_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"No item of the catalog has 4 neighbours .* -k 4"):
         SemanticSubstitutes(DATA, item_vectors(tmp_path), k=4)

@@ -68,14 +68,31 @@ def test_the_order_of_neighbours_does_not_matter_and_shares_add_up_to_one(attent
 
 
 def test_shares_are_those_of_the_equation():
-    """Equation of the synthesis: softmax over j of LeakyReLU(a · [W p, W p_j])."""
+    """Equation of the synthesis: softmax over j of LeakyReLU(a · [W p, W p_j]), of normalised texts."""
     torch.manual_seed(0)
     mixture = Synthesis(5, dim=2).eval()
-    own, texts = torch.randn(1, 5), torch.randn(1, 3, 5)
+    given = torch.randn(1, 5), torch.randn(1, 3, 5)
+    own, texts = ((x - x.mean(-1, keepdim=True)) / x.std(-1, unbiased=False, keepdim=True) for x in given)
     w, a = mixture.map.weight, mixture.direction.squeeze(1)
     logits = [torch.cat([w @ own[0], w @ texts[0, j]]) @ a for j in range(3)]
     exact = torch.stack([torch.where(logit > 0, logit, 0.2 * logit) for logit in logits]).softmax(0)
-    torch.testing.assert_close(mixture.weights(own, texts)[0], exact)
+    torch.testing.assert_close(mixture.weights(*given)[0], exact, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_of_unit_length_are_told_apart_from_the_start_whatever_their_scale():
+    """Neighbours whose texts have a cosine of .9 with each other, as those of sentence encoders do."""
+    torch.manual_seed(0)
+    common, apart = torch.randn(1, 1, 384), torch.randn(64, 11, 384)
+    texts = torch.nn.functional.normalize(3 * common + apart, dim=-1)
+    mixture = Synthesis(384).eval()
+    shares = mixture.weights(texts[:, 0], texts[:, 1:])
+    assert shares.max(1).values.mean() > 1.2 / 10
+    torch.testing.assert_close(mixture.weights(9 * texts[:, 0], 9 * texts[:, 1:]), shares, rtol=1e-2, atol=1e-3)
+
+
+def test_a_dropout_that_leaves_no_share_is_refused():
+    with pytest.raises(ValueError, match=r"dropout is 1\.0; it must be at least 0 and below 1"):
+        NeighbourContrast(text_dim=5, dropout=1.0)
 
 
 def test_only_the_dynamic_form_lets_the_history_say_which_neighbour_counts_more():
