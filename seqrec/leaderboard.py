@@ -83,10 +83,16 @@ def compare(first: Path, second: Path, metric: str = "ndcg@10") -> None:
         print("The ranks of their users were not both kept, so no interval can be given; run `seqrec test` again.")
         return
     found = gains.draws().paired(0, 1)
+    each = found.by_user
     print(
         f"{metric} of the first minus the second: {found.difference:+.4f}, 95 % over users "
-        f"[{found.low:+.4f}, {found.high:+.4f}]; Wilcoxon p {p_text(found.p)}; "
-        f"better for {found.wins:,} users, alike for {found.ties:,}, worse for {found.losses:,}."
+        f"[{found.low:+.4f}, {found.high:+.4f}]; "
+        + (
+            "not compared user by user, because one has more seeds."
+            if each is None
+            else f"Wilcoxon p {p_text(each.p)}; better for {each.wins:,} users, alike for {each.ties:,}, "
+            f"worse for {each.losses:,}."
+        )
     )
 
 

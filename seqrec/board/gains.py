@@ -48,7 +48,6 @@ class Gains:
     Attributes:
         rows: those that kept the ranks of all their seeds.
         values: one line per row.
-        by_seed: the same of every seed of each row.
         users: the user of each prediction.
         history: events before each target; None where no run wrote it down.
         popularity: how often each target occurs in training; None where no run wrote it down.
@@ -56,7 +55,6 @@ class Gains:
 
     rows: tuple[Row, ...]
     values: Float[np.ndarray, "rows M"]
-    by_seed: tuple[Float[np.ndarray, "_ M"], ...]
     users: Int[np.ndarray, "M"]
     history: Int[np.ndarray, "M"] | None
     popularity: Int[np.ndarray, "M"] | None
@@ -64,7 +62,7 @@ class Gains:
     def draws(self, chosen: Bool[np.ndarray, "M"] | None = None) -> Draws:
         """The rows on some predictions, or on all, with users drawn anew."""
         every = slice(None) if chosen is None else chosen
-        return Draws(self.values[:, every], self.users[every], [seeds[:, every] for seeds in self.by_seed])
+        return Draws(self.values[:, every], self.users[every], [len(row.runs) for row in self.rows])
 
     def by_history(self) -> list[Group]:
         """Predictions of like history, in steps that are the same for all data; small groups are left out."""
@@ -116,7 +114,7 @@ def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
         return None
     first: tuple[Result, pl.DataFrame] | None = None
     about: dict[str, np.ndarray] = {}
-    by_seed = []
+    values = []
     for row in kept:
         seeds = []
         for run in row.runs:
@@ -129,11 +127,10 @@ def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
                 )
             about |= {name: table[name].to_numpy() for name in ("history", "popularity") if name in table.columns}
             seeds.append(OF_RANKS[kind](torch.from_numpy(table["rank"].to_numpy().copy()), int(k)).double().numpy())
-        by_seed.append(np.stack(seeds))
+        values.append(np.mean(seeds, axis=0))
     assert first is not None
     users = first[1]["user"].to_numpy()
-    values = np.stack([seeds.mean(0) for seeds in by_seed])
-    return Gains(kept, values, tuple(by_seed), users, about.get("history"), about.get("popularity"))
+    return Gains(kept, np.stack(values), users, about.get("history"), about.get("popularity"))
 
 
 def _ranks(run: Result) -> pl.DataFrame:

@@ -13,8 +13,9 @@ HOW_TO_READ = (
     "over predictions of the seeds' mean NDCG@10, its interval the 95 % of a paired bootstrap over users, each by "
     "itself; the row below is the next that kept the ranks of its users; p is "
     "Wilcoxon's signed-rank test over users that differ, with Holm's correction over the rows of the table; win / tie "
-    "/ loss counts users, over as many seeds of both rows. Intervals are of other users, not of other seeds: what one "
-    "seed shows another may not. The answers use intervals that hold for all pairs of rows at once."
+    "/ loss counts users; both are left out where one row has more seeds than the other. Intervals are of other users, "
+    "not of other seeds: what one seed shows another may not. The answers use intervals that hold for all pairs of "
+    "rows at once."
 )
 
 

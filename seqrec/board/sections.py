@@ -56,16 +56,18 @@ class Section:
         return self.gains and self.gains.draws()
 
     @cached_property
-    def paired(self) -> Mapping[str, tuple[Paired, float]]:
-        """Of each row that can be paired with the baseline: the comparison, and p after Holm's correction."""
+    def paired(self) -> Mapping[str, tuple[Paired, float | None]]:
+        """Of each row that can be paired with the baseline: the comparison, and p after Holm's correction, if it has
+        one."""
         if self.gains is None or self._draws is None or self.baseline not in self.gains.rows:
             return {}
         base, draws = self.gains.rows.index(self.baseline), self._draws
         found = {
             row.label: draws.paired(at, base) for at, row in enumerate(self.gains.rows) if row is not self.baseline
         }
-        corrected = holm(np.array([each.p for each in found.values()]))
-        return {label: (each, float(p)) for (label, each), p in zip(found.items(), corrected, strict=True)}
+        known = {label: each.by_user.p for label, each in found.items() if each.by_user is not None}
+        corrected = dict(zip(known, holm(np.array(list(known.values()))).tolist(), strict=True))
+        return {label: (each, corrected.get(label)) for label, each in found.items()}
 
     @cached_property
     def below(self) -> Mapping[str, Paired]:
@@ -138,8 +140,11 @@ class Section:
             whose = "of users not kept" if not row.is_complete else f"of {self.baseline.label} not kept"
             return [Cell(f"ranks {whose}"), Cell("–"), Cell("–")]
         found, p = self.paired[row.label]
-        counts = f"{found.wins:,} / {found.ties:,} / {found.losses:,}"
-        return [_difference(found), Cell(p_text(p), p), Cell(counts, float(found.wins - found.losses))]
+        each = found.by_user
+        if each is None or p is None:
+            return [_difference(found), Cell("–"), Cell(f"{len(row.runs)} against {len(self.baseline.runs)} seeds")]
+        counts = f"{each.wins:,} / {each.ties:,} / {each.losses:,}"
+        return [_difference(found), Cell(p_text(p), p), Cell(counts, float(each.wins - each.losses))]
 
 
 def sections_of(

@@ -12,6 +12,23 @@ from scipy import stats
 
 
 @dataclass(frozen=True)
+class SignedRank:
+    """For how many users a row is better than another, and how sure that is.
+
+    Attributes:
+        p: two-sided Wilcoxon signed-rank, over users that differ; 1 where none does.
+        wins: users for whom the first is better.
+        ties: users for whom both are alike.
+        losses: users for whom the second is better.
+    """
+
+    p: float
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True)
 class Paired:
     """One row against another on the same users.
 
@@ -19,19 +36,14 @@ class Paired:
         difference: mean over predictions of the first minus that of the second.
         low: lower end of the interval.
         high: upper end.
-        p: two-sided Wilcoxon signed-rank, over users that differ; 1 where none does.
-        wins: users for whom the first is better.
-        ties: users for whom both are alike.
-        losses: users for whom the second is better.
+        by_user: user by user; None where one row has more seeds: a mean of more of them gains a little more often, and
+            much more seldom, whatever the model.
     """
 
     difference: float
     low: float
     high: float
-    p: float
-    wins: int
-    ties: int
-    losses: int
+    by_user: SignedRank | None
 
 
 class Draws:
@@ -42,7 +54,7 @@ class Draws:
     Args:
         gains: what each prediction is worth, for every row.
         users: the user of each prediction.
-        by_seed: the gains of every seed of each row, whose means are ``gains``; None where there is one of each.
+        n_seeds: of how many seeds each row is the mean; None where there is one of each.
         repeats: how often users are drawn.
         seed: of the draw.
     """
@@ -51,7 +63,7 @@ class Draws:
         self,
         gains: Float[np.ndarray, "rows M"],
         users: Int[np.ndarray, "M"],
-        by_seed: Sequence[Float[np.ndarray, "_ M"]] | None = None,
+        n_seeds: Sequence[int] | None = None,
         repeats: int = 2000,
         seed: int = 0,
     ) -> None:
@@ -59,8 +71,7 @@ class Draws:
         n_users = int(at.max()) + 1
         self.counts = np.bincount(at, minlength=n_users)
         self.sums = np.stack([np.bincount(at, row, minlength=n_users) for row in gains])
-        every = [row[None] for row in gains] if by_seed is None else by_seed
-        self.by_seed = [np.stack([np.bincount(at, each, minlength=n_users) for each in seeds]) for seeds in every]
+        self.n_seeds = [1] * len(gains) if n_seeds is None else list(n_seeds)
         self.means = self.sums.sum(1) / self.counts.sum()
         generator = np.random.default_rng(seed)
         columns = np.vstack([self.sums, self.counts]).T
@@ -74,15 +85,16 @@ class Draws:
         """The first row against the second, with a percentile interval of its own."""
         tail = (1 - confidence) / 2
         low, high = np.quantile(self.drawn[:, first] - self.drawn[:, second], [tail, 1 - tail])
-        # The mean of more seeds gains a little more often, and much more seldom, so both are means of as many.
-        n = min(len(self.by_seed[first]), len(self.by_seed[second]))
-        per_user = (self.by_seed[first][:n].mean(0) - self.by_seed[second][:n].mean(0)) / self.counts
+        difference = float(self.means[first] - self.means[second])
+        if self.n_seeds[first] != self.n_seeds[second]:
+            return Paired(difference, float(low), float(high), None)
+        per_user = (self.sums[first] - self.sums[second]) / self.counts
         differing = np.abs(per_user) > 1e-12
         result: Any = stats.wilcoxon(per_user[differing]) if differing.any() else None
         p = 1.0 if result is None else float(result.pvalue)
         wins, losses = int((per_user[differing] > 0).sum()), int((per_user[differing] < 0).sum())
         ties = per_user.size - wins - losses
-        return Paired(float(self.means[first] - self.means[second]), float(low), float(high), p, wins, ties, losses)
+        return Paired(difference, float(low), float(high), SignedRank(p, wins, ties, losses))
 
     def simultaneous(self, confidence: float = 0.95) -> Float[np.ndarray, "rows rows 2"]:
         """Intervals of every difference, row minus column, that hold all at once with this confidence.

@@ -147,15 +147,16 @@ def test_a_difference_is_given_with_interval_test_and_counts(tmp_path: Path):
     leaderboard(a_study(tmp_path / "runs", better=2.0), tmp_path / "page")
     (header,) = rows_of(tmp_path / "page.md", "row | model")
     assert header.index("NDCG@10 against sasrec") > header.index("ndcg@10")
-    (sasrec,), (markov,) = rows_of(tmp_path / "page.md", "sasrec"), rows_of(tmp_path / "page.md", "markov")
+    (sasrec,), (gru4rec,), (markov,) = (rows_of(tmp_path / "page.md", name) for name in ("sasrec", "gru4rec", "markov"))
     at = header.index("NDCG@10 against sasrec")
     assert sasrec[at] == "baseline"
     assert (sasrec[3], markov[3]) == ("20", "–")
     assert markov[at].startswith("-0.")
     low, high = (float(end) for end in markov[at].partition("[")[2].strip("]").split(", "))
     assert low < float(markov[at].split()[0]) < high < 0
-    assert markov[at + 1] == "< .0001"
-    assert sum(int(count) for count in markov[at + 2].split(" / ")) == 400
+    assert markov[at + 1 : at + 3] == ["–", "1 against 2 seeds"]
+    assert gru4rec[at + 1] == "< .0001"
+    assert sum(int(count) for count in gru4rec[at + 2].split(" / ")) == 400
     leaderboard(tmp_path / "runs", tmp_path / "page", baseline="markov")
     assert "NDCG@10 against markov" in (tmp_path / "page.md").read_text()
     with pytest.raises(InputError, match="No row is called 'sasrek'"):
@@ -275,9 +276,12 @@ def test_two_runs_are_compared_on_their_users(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "SASRec, 2 seeds, recall@10" in said
     assert "ndcg@10 of the first minus the second: +0." in said
+    assert "not compared user by user, because one has more seeds." in said
+    compare(tmp_path / "two", one[0])
+    said = capsys.readouterr().out
     # Of the first 30 users, ranks 0 to 11 and again, 3 were at rank 0 already.
     assert "better for 27 users, alike for 33, worse for 0." in said
-    compare(tmp_path / "two", tmp_path / "one", "recall@5")
+    compare(tmp_path / "two", one[0], "recall@5")
     # 7, 7 and 1 of them were no better than rank 5.
     assert "recall@5 of the first minus the second: +0.2500" in (said := capsys.readouterr().out)
     assert "better for 15 users, alike for 45, worse for 0." in said
