@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from seqrec.studies import worker
-from seqrec.studies.jobs import Job
+from seqrec.studies.jobs import Job, chosen_trial
 from seqrec.studies.locks import is_held
 
 PAUSE = 2.0  # seconds between looks at what others are doing
@@ -51,7 +51,9 @@ def work(study: Path, jobs: Sequence[Job], console: Console) -> list[Job]:
                 continue
             status = _do(study, free, jobs, progress, bar)
             if free.is_done:
-                console.print(f"{free.name}: {_said(free)}; {left(jobs)}", highlight=False, soft_wrap=True)
+                console.print(
+                    f"{free.name}: {_said(free)}; {left(jobs, between_jobs=1)}", highlight=False, soft_wrap=True
+                )
             elif status == 0:  # once more would end alike, for we still go by what we read when we began
                 failed.append(free)
                 console.print(
@@ -71,8 +73,13 @@ def size(job: Job) -> int:
     return job.search.trials if job.seed is None else 1
 
 
-def left(jobs: Sequence[Job]) -> str:
-    """An estimate in words of the time until all jobs are done, by how long jobs like them took."""
+def left(jobs: Sequence[Job], between_jobs: int = 0) -> str:
+    """An estimate in words of the time until all jobs are done, by how long jobs like them took.
+
+    Args:
+        jobs: done and not.
+        between_jobs: programs at work that hold the lock of no job now.
+    """
     pending = [job for job in jobs if not job.is_done]
     if not pending:
         return "nothing left"
@@ -81,7 +88,7 @@ def left(jobs: Sequence[Job]) -> str:
     known = [seconds for seconds in expected if seconds is not None]
     if len(known) < len(pending):
         return f"{_counted(pending)} left, no estimate yet"
-    hands = max(1, sum(is_held(job.lock) for job in pending))
+    hands = max(1, between_jobs + sum(is_held(job.lock) for job in pending))
     with_hands = f" with {hands} at work" if hands > 1 else ""
     return f"{_counted(pending)} left, about {_duration(sum(known) / hands)}{with_hands}"
 
@@ -92,7 +99,7 @@ def _counted(jobs: Sequence[Job]) -> str:
 
 def _expected(job: Job, done: Sequence[Job]) -> float | None:
     """Mean seconds of the jobs most like it: the same row, else the same data, else the same kind; what counts is
-    never like what trains."""
+    never like what trains. Of a search, only the trials that are left; else those of the trial that was chosen."""
     kind = [other for other in done if (other.seed is None, other.counts) == (job.seed is None, job.counts)]
     for alike in (
         [other for other in kind if (other.data, other.label) == (job.data, job.label)],
@@ -101,9 +108,11 @@ def _expected(job: Job, done: Sequence[Job]) -> float | None:
         kind,
     ):
         if alike:
-            return mean(other.seconds or 0.0 for other in alike)
-    trials = [other for other in done if other.label == job.label and other.data == job.data]
-    return mean((other.seconds or 0.0) / size(other) for other in trials) if trials else None
+            return mean(other.seconds or 0.0 for other in alike) * (1 - _over(job) / size(job))
+    if (search := job.before) is None or search not in done:
+        return None
+    longer = job.epochs / search.epochs if job.epochs and search.epochs else 1.0
+    return chosen_trial(search.outcome)["seconds"] * longer
 
 
 def _do(study: Path, job: Job, jobs: Sequence[Job], progress: Progress, bar: object) -> int:
@@ -125,13 +134,14 @@ def _do(study: Path, job: Job, jobs: Sequence[Job], progress: Progress, bar: obj
 
 def _completed(jobs: Sequence[Job]) -> int:
     """Final runs and trials that are over."""
-    over = 0
-    for job in jobs:
-        if job.is_done:
-            over += size(job)
-        elif job.seed is None:
-            over += min(size(job), len(list(job.folder.glob("trial-*/fit.json"))))
-    return over
+    return sum(size(job) if job.is_done else _over(job) for job in jobs)
+
+
+def _over(job: Job) -> int:
+    """Trials that are over of a search that is not."""
+    if job.seed is not None or job.begun is None:
+        return 0
+    return min(size(job), len(list(job.folder.glob("trial-*/fit.json"))))
 
 
 def _said(job: Job) -> str:

@@ -113,11 +113,20 @@ class Job:
         return [*self.study.data[self.data], *self.row.configs]
 
     @property
+    def _set(self) -> dict[str, Any]:
+        return {**self.row.set, **(self.search.set if self.seed is None else {})}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Keys that refine the stack: those of the row, and of the trial that was chosen for it."""
         chosen = {} if self.before is None else chosen_trial(self.before.outcome)["params"]
-        of_trials = self.search.set if self.seed is None else {}
-        return {**self.row.set, **of_trials, **chosen}
+        return {**self._set, **chosen}
+
+    @property
+    def epochs(self) -> int | None:
+        """The most that it, or each of its trials, may train; None where neither study nor configs say so."""
+        named = [((_content(config) or {}).get("trainer") or {}).get("max_epochs") for config in self.stack]
+        return self._set.get("trainer.max_epochs") or next((epochs for epochs in reversed(named) if epochs), None)
 
     @property
     def arguments(self) -> list[str]:
@@ -154,6 +163,15 @@ class Job:
                 f"{prepared}, the data of {self.name}, is not there; run `seqrec prepare {Path(prepared).name}` first."
             )
         return json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
+
+    @property
+    def begun(self) -> dict[str, Any] | None:
+        """The fingerprint with which its folder was begun; None where that is not what it would go on with."""
+        try:
+            begun = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return begun if same(begun, self.fingerprint, self.places.any_code) else None
 
     @property
     def outcome(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqrec.data.errors import InputError
 from seqrec.data.folders import write_whole
-from seqrec.studies.jobs import Job, same
+from seqrec.studies.jobs import Job
 
 if TYPE_CHECKING:
     from lightning import Callback
@@ -42,22 +42,23 @@ def measure(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
 
 
-def begin(job: Job) -> None:
-    """Make room for a job: what was begun with another config, other data or other code goes."""
-    mark = job.folder / "job.json"
-    try:
-        begun = json.loads(mark.read_text())
-    except (OSError, ValueError):
-        begun = None
-    if not same(begun, job.fingerprint, job.places.any_code):
-        shutil.rmtree(job.folder, ignore_errors=True)
-        write_whole(mark, json.dumps(job.fingerprint, indent=2) + "\n")
+def begin(job: Job) -> dict[str, Any]:
+    """Make room for a job: what was begun with another config, other data or other code goes.
+
+    Returns:
+        The fingerprint with which it was begun, maybe by other code where any will do.
+    """
+    if (begun := job.begun) is not None:
+        return begun
+    fingerprint = job.fingerprint
+    shutil.rmtree(job.folder, ignore_errors=True)
+    write_whole(job.folder / "job.json", json.dumps(fingerprint, indent=2) + "\n")
+    return fingerprint
 
 
 def run(job: Job) -> None:
     """Do a final run, and keep its result and the ranks of its users."""
-    fingerprint = job.fingerprint
-    begin(job)
+    fingerprint = begin(job)
     train(job.folder, [*job.arguments, f"--seed_everything={job.seed}"])
     began = time.perf_counter()
     result = measure(job.folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from lightning import Callback, LightningModule, Trainer
 from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
@@ -24,6 +25,15 @@ from seqrec.studies.running import begin, train
 
 REFUSED = "refused"  # why a trial could not be trained
 GIVEN_UP = "given-up"  # the file that says so
+# What errors say that the machine is to blame for, whatever was tried on it.
+OF_MACHINE = (
+    "out of memory",
+    "allocate memory",
+    "CUDA error",
+    "cuDNN error",
+    "DataLoader worker",
+    "PytorchStreamWriter",
+)
 
 
 class GiveUp(Callback):
@@ -32,11 +42,13 @@ class GiveUp(Callback):
     Args:
         trial: as Optuna knows it.
         metric: what it is judged by.
+        warmup_epochs: epochs before that; None is half of those that it may train.
     """
 
-    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+    def __init__(self, trial: optuna.Trial, metric: str, warmup_epochs: int | None) -> None:
         self.trial = trial
         self.metric = metric
+        self.warmup_epochs = warmup_epochs
         self.reported: dict[int, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -49,7 +61,8 @@ class GiveUp(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer.current_epoch, float(trainer.callback_metrics[self.metric]))
-        if self.trial.should_prune():
+        warmup = (trainer.max_epochs or 0) / 2 if self.warmup_epochs is None else self.warmup_epochs
+        if trainer.current_epoch >= warmup and self.trial.should_prune():
             trainer.should_stop = True
             (Path(trainer.default_root_dir) / GIVEN_UP).touch()
 
@@ -65,16 +78,15 @@ def search(job: Job) -> None:
     depend on the seed and the trials before it alone, so that the end is the same as if nothing had happened.
 
     Raises:
-        InputError: no trial could be trained.
+        InputError: no trial could be trained, or the machine failed.
     """
-    fingerprint, wanted = job.fingerprint, job.search
-    begin(job)
+    fingerprint, wanted = begin(job), job.search
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name="search",
         direction="maximize",
         storage=JournalStorage(JournalFileBackend(str(job.folder / "trials.journal"))),
-        pruner=MedianPruner(n_startup_trials=min(5, max(1, wanted.trials // 4)), n_warmup_steps=wanted.warmup_epochs),
+        pruner=MedianPruner(n_startup_trials=max(5, (wanted.trials + 1) // 2)),  # so many are trained to their end
         load_if_exists=True,
     )
     space = job.row.space or {}
@@ -103,6 +115,7 @@ def search(job: Job) -> None:
         },
         "metric": wanted.metric,
         "asked": wanted.trials,
+        "completed": len(complete),
         "space": job.row.space,
         "chosen": finished.index(best),
         "trials": trials,
@@ -117,10 +130,16 @@ def _try(job: Job, study: optuna.Study, trial: optuna.Trial) -> None:
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     folder = job.folder / f"trial-{key}"
     told = [f"--early_stopping.monitor={wanted.metric}", f"--seed_everything={wanted.seed}"]
+    watcher = GiveUp(trial, wanted.metric, wanted.warmup_epochs)
     try:
-        fitted = train(folder, [*job.arguments, *as_options(settings), *told], [GiveUp(trial, wanted.metric)])
+        fitted = train(folder, [*job.arguments, *as_options(settings), *told], [watcher])
     except (ValueError, FloatingPointError, RuntimeError) as refusal:
-        trial.set_user_attr(REFUSED, " ".join(str(refusal).split())[:400])
+        if _is_of_machine(refusal):
+            raise InputError(
+                f"The machine failed a trial of {job.name} ({_one_line(refusal)}), which needs memory, disk and a "
+                "device that works; free them, or take what is too large out of the row's space, and start again."
+            ) from refusal
+        trial.set_user_attr(REFUSED, _one_line(refusal))
         study.tell(trial, state=TrialState.FAIL)
         return
     for name in ("epochs", "wall_seconds", "validation"):
@@ -130,6 +149,17 @@ def _try(job: Job, study: optuna.Study, trial: optuna.Trial) -> None:
     else:
         study.tell(trial, fitted["validation"][wanted.metric])
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whether memory, a device or a disk failed: that says nothing of the settings."""
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OF_MACHINE)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
 
 
 def suggested(trial: optuna.trial.BaseTrial, key: str, choice: Mapping[str, Any]) -> Any:

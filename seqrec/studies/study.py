@@ -20,8 +20,8 @@ class Search:
         trials: how many settings are tried, at least 1.
         seed: of the search and of the training of each trial.
         metric: what is made as large as possible, on validation.
-        warmup_epochs: epochs before a trial may be given up.
-        set: keys of the config that trials have and final runs have not, say fewer epochs.
+        warmup_epochs: epochs before a trial may be given up; None is half of those that it may train.
+        set: keys of the config that trials have and final runs have not; what suits fewer epochs does not suit more.
         first: what the first trial sets of the keys that a row's space has, say what is known to do well; the search
             draws the others, and all of the later trials.
     """
@@ -29,7 +29,7 @@ class Search:
     trials: int
     seed: int = 0
     metric: str = "val/ndcg@10"
-    warmup_epochs: int = 5
+    warmup_epochs: int | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     first: Mapping[str, Any] = field(default_factory=dict)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +181,29 @@ def write(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
+@cache
 def commit() -> str | None:
-    """The git revision of the code in use, or None where it does not run from a checkout or git is absent."""
-    here = Path(__file__).resolve().parent
+    """The git revision of the code in use, or None where it does not run from a checkout or git is absent.
+
+    "-dirty" follows it where tracked files of the package had other content. Results that a study writes beside the
+    package do not count.
+    """
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=False
-        )
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return f"{head}-dirty" if head and changed else head or None
+
+
+def _git(*words: str) -> str:
+    """What git says in the folder of the package; it takes no lock that another git would stumble over."""
+    package, command = Path(__file__).resolve().parents[1], ["git", "--no-optional-locks", *words]
+    found = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=10, check=False)
+    return found.stdout.strip()
+
+
+commit()  # on import: the checkout may have gone on when training ends
 
 
 def machine(device: torch.device) -> str:

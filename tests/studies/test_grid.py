@@ -4,6 +4,8 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,9 +16,9 @@ from rich.console import Console
 
 from seqrec import reproduction
 from seqrec.cli import main
-from seqrec.studies import jobs, worker
+from seqrec.studies import grid, jobs, worker
 from seqrec.studies.grid import left, work
-from seqrec.studies.locks import is_held
+from seqrec.studies.locks import held, is_held
 from seqrec.studies.searching import search
 
 
@@ -183,6 +185,45 @@ def test_the_time_left_of_rows_that_train_is_not_told_by_rows_that_count(own_des
     assert left(own_desk.jobs) == "5 jobs left, no estimate yet"
     finish("sasrec", 600.0)
     assert left(own_desk.jobs) == "4 jobs left, about 30 min 1 s"
+
+
+def test_the_time_left_is_that_of_the_trials_left_and_of_as_many_epochs_as_final_runs_have(own_desk):
+    study = yaml.safe_load(own_desk.study.read_text())
+    study["rows"]["other"] = study["rows"]["sasrec"]
+    own_desk.study.write_text(yaml.safe_dump(study))
+    searched, begun, final = own_desk.job("sasrec", None), own_desk.job("other", None), own_desk.job("sasrec", 1)
+    trials = [{"number": number, "seconds": seconds, "params": {}} for number, seconds in enumerate((2.0, 10.0, 18.0))]
+    outcome = {"study": {"fingerprint": searched.fingerprint, "seconds": 30.0}, "chosen": 1, "trials": trials}
+    searched.kept.parent.mkdir(parents=True)
+    searched.kept.write_text(json.dumps(outcome))
+    assert left([searched, final]) == "1 job left, about 1 min 0 s"  # six times the epochs of the chosen trial
+    assert left([searched, begun]) == "1 job left, about 30 s"
+    (begun.folder / "trial-1").mkdir(parents=True)
+    (begun.folder / "trial-1" / "fit.json").touch()
+    assert left([searched, begun]) == "1 job left, about 30 s"  # begun by who knows whom
+    (begun.folder / "job.json").write_text(json.dumps(begun.fingerprint))
+    assert left([searched, begun]) == "1 job left, about 20 s"
+
+
+def test_who_tells_the_time_left_after_a_job_counts_itself(own_desk, monkeypatch, capsys):
+    """Another program is at the second job meanwhile, and dies."""
+    study = yaml.safe_load(own_desk.study.read_text())
+    study["seeds"] = [1, 2]
+    own_desk.study.write_text(yaml.safe_dump(study))
+    both = [own_desk.job("popularity", seed) for seed in study["seeds"]]
+
+    def finish(study, job):
+        job.kept.parent.mkdir(parents=True)
+        told = {"study": {"fingerprint": job.fingerprint, "seconds": 60.0}, "metrics": {"ndcg@10": 0.1}}
+        job.kept.write_text(json.dumps(told))
+        return [sys.executable, "-c", "pass"]
+
+    monkeypatch.setattr(worker, "command", finish)
+    with ExitStack() as other:
+        other.enter_context(held(both[1].lock))
+        monkeypatch.setattr(grid, "time", SimpleNamespace(sleep=lambda seconds: other.close()))
+        assert work(own_desk.study, both, Console()) == []
+    assert "seed 1: ndcg@10 0.1000 in 1 min 0 s; 1 job left, about 30 s with 2 at work" in capsys.readouterr().out
 
 
 def test_a_job_that_fails_says_where_and_the_others_are_done(own_desk):

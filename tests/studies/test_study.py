@@ -7,6 +7,7 @@ import yaml
 from optuna.trial import FixedTrial
 
 from seqrec.data.errors import InputError
+from seqrec.lightning_cli import complete_config
 from seqrec.studies.jobs import Places, jobs_of
 from seqrec.studies.searching import suggested
 from seqrec.studies.study import read_study
@@ -101,3 +102,15 @@ def test_what_is_tried_first_is_something_that_the_search_could_draw(path, monke
             if key in first:
                 drawn = FixedTrial({key: first[key]})
                 assert suggested(drawn, key, choice) == first[key]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_trials_of_a_study_train_as_many_epochs_as_its_final_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    jobs = jobs_of(read_study(path), Places(tmp_path / "runs", tmp_path / "results"))
+    for job in jobs:
+        if job.before is not None:
+            assert job.epochs is not None
+            assert job.before.epochs == job.epochs
+    for search in [job for job in jobs if job.seed is None][:1]:
+        assert complete_config(search.arguments)["trainer"]["max_epochs"] == search.epochs
