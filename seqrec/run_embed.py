@@ -18,6 +18,7 @@ from seqrec.semantics.texts import Texts
 from seqrec.semantics.vectors import VECTORS, Vectors, check_quotes, write_vectors
 from seqrec.semantics.writers import working
 
+_WINDOW = 20
 _OF_A_TEXT = ("text_source", "prompt_version", "domain", "quotes", "window")
 
 
@@ -61,7 +62,7 @@ def embed_histories(
     encoder: Encoder,
     out: Path,
     texts: Path | None = None,
-    window: int = 20,
+    window: int = _WINDOW,
     pool: Pool = Pool.training,
     granularity: Granularity = Granularity.prefix,
     protocol: Protocol | None = None,
@@ -81,7 +82,8 @@ def embed_histories(
         encoder: who makes the vectors, by import path.
         out: folder to write: ids.parquet, vectors.npy, manifest.json; an older one there is replaced.
         texts: folder that `seqrec describe histories` wrote; by default categories and titles are read.
-        window: most events of a prefix that are read, the newest, where no texts are given.
+        window: most events of a prefix that are read, the newest, where no texts are given; only for encoders that read
+            texts.
         pool: training, or official, which is leaky: it has the prefix that ends in the validation item, too.
         granularity: a vector for each prefix, or one for each user, which deviates from SRA-CL.
         protocol: how the log is split; by default leave-one-out.
@@ -89,10 +91,15 @@ def embed_histories(
         limit: only the first so many histories, to try.
         dry_run: only say how many vectors, tokens and how much money it would take.
     """
+    if window != _WINDOW and not encoder.reads_texts:
+        raise InputError(
+            f"--window {window} says how much of a history a text tells, and {type(encoder).__name__} reads no texts; "
+            f"leave it out, or set MeanOfItems' own option newest with --encoder.newest {window}."
+        )
     log = Log.open(data)
     split, record = split_of(log, protocol)
     histories = histories_of(log, split, pool, granularity, window, limit)
-    record |= record_of(pool, granularity, window, limit)
+    record |= record_of(pool, granularity, window, limit) | ({} if encoder.reads_texts else {"window": None})
     _embed(histories, encoder, out, texts, store, dry_run, record)
 
 

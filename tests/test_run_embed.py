@@ -124,7 +124,16 @@ def test_a_file_of_item_vectors_becomes_items_and_means_of_histories(prepared, t
         start = int(log.offsets[users[user]])
         np.testing.assert_allclose(vector, numbers[log.items[start : start + n_events][-20:]].mean(0), atol=1e-5)
     assert made.manifest["encoder"]["name"] == "mean of item vectors"
-    assert made.manifest["text_source"] == "none"
+    assert (made.manifest["text_source"], made.manifest["window"]) == ("none", None)
+
+
+def test_a_window_is_refused_where_no_text_is_read(prepared, tmp_path, capsys):
+    assert run(tmp_path, prepared, "embed", "histories", HASHING, "--window=5").manifest["window"] == 5
+    mean = ["--encoder=seqrec.semantics.encoders.MeanOfItems", "--encoder.path=v.parquet", "--window=5"]
+    assert main(["embed", "histories", f"--data={prepared}", f"--out={tmp_path / 'means'}", *mean]) == 2
+    said = capsys.readouterr().err
+    assert "--window 5" in said
+    assert "MeanOfItems reads no texts; leave it out, or set MeanOfItems' own option newest" in said
 
 
 def test_neighbours_of_a_history_are_of_other_users(prepared, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ class TextService(ThreadingHTTPServer):
         delay: seconds until an answer.
         most_at_once: most requests that were under way together.
         model: the name that it answers under; None repeats the one that was asked for.
+        tells_usage: whether it says what an answer took.
     """
 
     daemon_threads = True
@@ -35,6 +37,7 @@ class TextService(ThreadingHTTPServer):
         self.delay = 0.0
         self.most_at_once = self.under_way = 0
         self.model: str | None = None
+        self.tells_usage = True
         self.lock = threading.Lock()
 
     @property
@@ -54,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked[-1]["body"] = body
             refused = "400" if self.server.refuses.intersection(body.get("input", [])) else ""
             trouble = self.server.troubles.pop(0) if self.server.troubles else refused
+        if trouble == "interrupt":  # as if somebody had pressed Ctrl-C
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         try:
             time.sleep(self.server.delay + (1.0 if trouble == "slow" else 0.0))
             self.answer(trouble, body)
@@ -68,7 +73,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         reply = chat(body) if self.path.endswith("/chat/completions") else embeddings(body)
-        reply["model"] = self.server.model or body["model"]
+        reply["model"] = "other" if trouble == "other" else self.server.model or body["model"]
+        if not self.server.tells_usage:
+            reply["usage"] = None
         if trouble == "empty":
             reply |= {"choices": [{"index": 0, "message": {"role": "assistant", "content": " "}}], "data": []}
         if trouble == "cut" and "choices" in reply:

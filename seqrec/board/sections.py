@@ -117,7 +117,7 @@ class Section:
     def _cells(self, row: Row) -> list[Cell]:
         runs = row.runs
         mixed = ", of different code" if len({run.code for run in runs}) > 1 else ""
-        commits = sorted({str(run.fields.get("commit"))[:9] for run in runs})
+        commits = sorted({_short(str(run.fields.get("commit"))) for run in runs})
         metrics = [name for name in METRICS if name in self.columns]
         return [
             *(Cell(row.label), Cell(row.model + row.caveat), Cell(f"{len(runs)}{mixed}", float(len(runs)))),
@@ -185,6 +185,11 @@ def across(sections: Sequence[Section]) -> list[tuple[str, list[str], list[str],
             scores = [[row.mean("ndcg@10") or 0.0 for label in labels if (row := table.row(label))] for table in some]
             found.append((some[0].split, [table.data for table in some], labels, critical_difference(np.array(scores))))
     return found
+
+
+def _short(commit: str) -> str:
+    digest, dash, changed = commit.partition("-")
+    return digest[:9] + dash + changed
 
 
 def p_text(p: float) -> str:

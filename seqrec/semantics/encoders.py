@@ -67,17 +67,18 @@ class TextEncoder(Encoder):
     def vectors(self, subjects: Subjects, texts: Read, work: Work) -> tuple[Float[np.ndarray, "V S"], dict[str, Any]]:
         store, words = self._store(work), texts()
         keys = [key_of(text) for text in words]
-        self._make(store, [(keys[row], words[row]) for row in store.missing(keys)], work)
-        return store.vectors(keys), self.identity()
+        made = self._make(store, keys, [words[row] for row in store.missing(keys)], work)
+        return store.vectors(keys), {**self.identity(), **made}
 
-    def _make(self, store: Store, todo: list[tuple[str, str]], work: Work) -> None:
-        if not todo:
-            return
-        advance = work.begin(len(todo))
-        for first in range(0, len(todo), self.keep_every):
-            some = todo[first : first + self.keep_every]
-            self._keep(store, [key for key, _ in some], self.encode([text for _, text in some]))
-            advance(len(some))
+    def _make(self, store: Store, keys: list[str], todo: list[str], work: Work) -> dict[str, Any]:
+        """Keep the vectors of the texts that are to do, so that all keys have theirs; what the record shall say."""
+        if todo:
+            advance = work.begin(len(todo))
+            for first in range(0, len(todo), self.keep_every):
+                some = todo[first : first + self.keep_every]
+                self._keep(store, [key_of(text) for text in some], self.encode(some))
+                advance(len(some))
+        return {}
 
     def _keep(self, store: Store, keys: list[str], vectors: Float[np.ndarray, "n S"], **columns: Any) -> None:
         with np.errstate(over="ignore"):
@@ -155,14 +156,17 @@ class MeanOfItems(Encoder):
         path: file or folder of item vectors, see ``seqrec.semantics.vector_files.read_vectors``.
         newest: most items of a history that count, at least 1.
         half: whether the means are kept in half precision.
+        centred: whether the mean of all item vectors is taken off first, without which long histories, whose means lie
+            near that of all items, are everybody's neighbours.
     """
 
-    def __init__(self, path: Path, newest: int = 20, half: bool = True) -> None:
+    def __init__(self, path: Path, newest: int = 20, half: bool = True, centred: bool = False) -> None:
         if newest < 1:
             raise ValueError(f"newest is {newest}; at least 1 item must count, e.g. 20.")
         self.path = Path(path)
         self.newest = newest
         self.half = half
+        self.centred = centred
 
     def estimate(self, subjects: Subjects, texts: Read, work: Work) -> Estimate:
         return Estimate(len(subjects), len(subjects))
@@ -170,10 +174,12 @@ class MeanOfItems(Encoder):
     def vectors(self, subjects: Subjects, texts: Read, work: Work) -> tuple[Float[np.ndarray, "V S"], dict[str, Any]]:
         check_quotes(self.path, subjects.catalog)
         table = torch.from_numpy(vectors_of(self.path, subjects.catalog.ids).astype(np.float32))
+        if self.centred:
+            table -= table.mean(0)
         rows, first = (torch.from_numpy(each) for each in subjects.newest(self.newest))
         means = F.embedding_bag(rows, table, first, mode="mean").numpy()
         encoder = {"name": "mean of item vectors", "file": self.path.name, "digest": _digest(self.path)}
-        pooling = f"mean of the newest {self.newest} items"
+        pooling = f"mean of the newest {self.newest} items{', less the mean of all items' if self.centred else ''}"
         record = {"encoder": encoder, "pooling": pooling, "quotes": quotes_of(self.path)}
         return means.astype(np.float16 if self.half else np.float32), record
 

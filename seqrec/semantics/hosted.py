@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from seqrec.semantics.encoders import Read, TextEncoder
-from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service
+from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service, only_one, took_of
 from seqrec.semantics.store import Store, key_of
 from seqrec.semantics.subjects import Subjects
-from seqrec.semantics.writers import Estimate, Work, only_one
+from seqrec.semantics.writers import Estimate, Work, models_of
 
 
 class HostedEncoder(TextEncoder):
@@ -58,37 +57,29 @@ class HostedEncoder(TextEncoder):
         tokens = self._question([words[row] for row in missing]).likely_in
         return Estimate(len(subjects), len(missing), tokens, 0, self.service.price(tokens, 0))
 
-    def vectors(self, subjects: Subjects, texts: Read, work: Work) -> tuple[Float[np.ndarray, "V S"], dict[str, Any]]:
-        vectors, record = super().vectors(subjects, texts, work)
-        lines = self._store(work).lines(dict.fromkeys(map(key_of, texts())))
-        model, tokens = only_one(lines["model"], "vectors"), round(lines["tokens_in"].sum())
-        return vectors, {**record, "model": model, "tokens_in": tokens, "price": self.service.price(tokens, 0)}
+    def _make(self, store: Store, keys: list[str], todo: list[str], work: Work) -> dict[str, Any]:
+        asking = Asking(self.service) if todo else None
+        if asking is not None:
+            firsts = range(0, len(todo), self.batch_size)
+            questions = [self._question(todo[first : first + self.batch_size]) for first in firsts]
+            answers = asking.each(self._ask, questions, self._halves, models_of(store, keys))
+            asking.keep(answers, lambda fresh: self._flush(store, fresh), self.keep_every, work.begin(len(todo)))
+        lines = store.lines(dict.fromkeys(keys))
+        tokens = round(lines["tokens_in"].sum())
+        return {
+            "model": only_one(lines["model"]),
+            "tokens_in": tokens,
+            "price": self.service.price(tokens, 0),
+            "spent_in_this_run": asking.spent if asking is not None else 0.0,
+        }
 
-    def _make(self, store: Store, todo: list[tuple[str, str]], work: Work) -> None:
-        if not todo:
-            return
-        advance, fresh = work.begin(len(todo)), []
-        texts = [text for _, text in todo]
-        firsts = range(0, len(texts), self.batch_size)
-        questions = [self._question(texts[first : first + self.batch_size]) for first in firsts]
-        try:
-            for question, answer in Asking(self.service).each(self._ask, questions, self._halves):
-                fresh.append((question.keys, answer))
-                advance(question.parts)
-                if sum(len(keys) for keys, _ in fresh) >= self.keep_every:
-                    self._flush(store, fresh)
-                    fresh = []
-        finally:
-            if fresh:
-                self._flush(store, fresh)
-
-    def _flush(self, store: Store, fresh: list[tuple[Sequence[str], Answer]]) -> None:
+    def _flush(self, store: Store, fresh: list[tuple[Question, Answer]]) -> None:
         self._keep(
             store,
-            [key for keys, _ in fresh for key in keys],
+            [key for question, _ in fresh for key in question.keys],
             np.concatenate([answer.content for _, answer in fresh]),
-            tokens_in=[answer.tokens_in / len(keys) for keys, answer in fresh for _ in keys],
-            model=[answer.model for keys, answer in fresh for _ in keys],
+            tokens_in=[answer.tokens_in / question.parts for question, answer in fresh for _ in question.keys],
+            model=[answer.model for question, answer in fresh for _ in question.keys],
         )
 
     def _question(self, texts: list[str]) -> Question:
@@ -104,7 +95,7 @@ class HostedEncoder(TextEncoder):
     def _ask(self, client: Any, texts: list[str]) -> Answer:
         more = {} if self.dimensions is None else {"dimensions": self.dimensions}
         reply = client.embeddings.create(model=self.service.model, input=texts, encoding_format="float", **more)
-        took = (reply.usage.prompt_tokens, 0) if reply.usage else None
+        took = took_of(reply.usage, writes=False)
         place_of = {line.index: line.embedding for line in reply.data}
         if sorted(place_of) != list(range(len(texts))):
             raise Senseless(f"{len(place_of)} vectors for {len(texts)} texts", took)

@@ -53,7 +53,7 @@ class Prompt:
         """The two messages with every place filled.
 
         Raises:
-            ValueError: the prompt has a place that is not known.
+            ValueError: the prompt has a place that is not known, or a dollar sign that begins none.
         """
         try:
             texts = {role: Template(text).substitute(fields, domain=self.domain) for role, text in self._parts()}
@@ -62,6 +62,10 @@ class Prompt:
                 f"The prompt {self.version} has the place ${missing.args[0]}; known are $domain, "
                 f"{', '.join(f'${name}' for name in fields)}."
             ) from missing
+        except ValueError as error:
+            raise ValueError(
+                f"The prompt {self.version} has a $ without the name of a place behind it; write $$ for a dollar sign."
+            ) from error
         return [{"role": role, "content": text} for role, text in texts.items()]
 
     def key(self, fields: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,7 +41,8 @@ class Service:
         key_variable: environment variable that holds the key; a service of one's own needs none.
         price_in: price of a million tokens that are read.
         price_out: price of a million tokens that are written.
-        budget: most that a run may cost, in the unit of the prices; needs ``price_in``.
+        budget: most that a run may cost, in the unit of the prices; needs ``price_in``, and ``price_out`` of a service
+            that writes. Answers that do not say what they took count as the most that they can have taken.
         concurrency: requests under way at once, at least 1.
         requests_per_minute: most requests begun in a minute; None is no limit.
         tokens_per_minute: most tokens asked for in a minute, as far as they can be told beforehand; None is no limit.
@@ -102,7 +103,7 @@ class Question:
     @property
     def likely_in(self) -> int:
         """About how many tokens are read."""
-        return -(-len(self.text.encode()) // _BYTES_PER_TOKEN)
+        return likely_tokens(self.text)
 
     @property
     def most_in(self) -> int:
@@ -112,7 +113,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, what it took, and the model that the service says it was."""
+    """What came back, what it took, and the model that the service says it was.
+
+    Attributes:
+        content: what was asked for.
+        tokens_in: tokens that were read; an asking function gives 0 where the service does not say what it took.
+        tokens_out: tokens that were written, then about how many.
+        model: name of the model.
+    """
 
     content: Any
     tokens_in: int
@@ -176,6 +184,7 @@ class Asking:
         self.tokens_in = self.tokens_out = 0
         self._reserved = 0.0
         self._lock = threading.Lock()
+        self._stopped: BaseException | None = None
 
     @property
     def spent(self) -> float:
@@ -186,6 +195,7 @@ class Asking:
         ask: Callable[[Any, Any], Answer],
         questions: Sequence[Question],
         divide: Callable[[Question], Sequence[Question]] | None = None,
+        models: Iterable[str] = (),
     ) -> Iterator[tuple[Question, Answer]]:
         """Each question with its answer, as answers arrive.
 
@@ -193,12 +203,16 @@ class Asking:
             ask: gets the client and the content of a question; raises ``Senseless`` where the answer is none.
             questions: what to ask.
             divide: gives the parts of a question of several texts; if the service refuses the whole, they are asked.
+            models: who gave the answers that these are to stand beside.
 
         Raises:
-            ValueError: the budget does not suffice for the next question, or a question got no answer after all
-                retries. Where the fault lies with the question, all others are asked first; otherwise what is under way
-                is waited for. All of that is given out.
+            ValueError: the budget does not suffice for the next question, several models answered, or a question got no
+                answer after all retries. Where the fault lies with the question, all others are asked first; otherwise
+                what is under way is waited for. All of that is given out.
+            KeyboardInterrupt: somebody wants it to end; what is under way is waited for and given out.
         """
+        models = set(models)
+        self._stopped = _several(models)
         refused: dict[tuple[int, ...], tuple[Question, Exception]] = {}
         answered = 0
         few = _FEW if divide is None else _MANY  # bad texts of one batch come after each other
@@ -212,12 +226,11 @@ class Asking:
         waiting = deque(_Turn(question, (place,), retry) for place, question in enumerate(questions))
         again: deque[_Turn] = deque()  # keeps its share of what may be under way, soonest first
         under_way: dict[Future[Answer], _Turn] = {}
-        stopped: Exception | None = None
         pace = _Pace(self.service)
         with ThreadPoolExecutor(self.service.concurrency) as pool:
-            while under_way or (stopped is None and (waiting or again)):
+            while under_way or (self._stopped is None and (waiting or again)):
                 until: float | None = None  # when the next may be asked, if no answer is needed for that
-                while stopped is None:
+                while self._stopped is None:
                     is_room = len(under_way) + len(again) < self.service.concurrency
                     lines = [line for line in (again, waiting if is_room else None) if line]
                     if not lines:
@@ -232,12 +245,18 @@ class Asking:
                     if not self._reserve(line[0].question):
                         until = again[0].not_before if again and line is waiting else None
                         if not under_way and until is None:
-                            stopped = self._out_of_budget()
+                            self._stopped = self._out_of_budget()
                         break
                     turn = line.popleft()
                     pace.take(turn.question.likely_in + turn.question.most_out)
                     under_way[pool.submit(self._answer, ask, turn.question)] = turn
-                for future in _finished(under_way, until):
+                try:
+                    finished = _finished(under_way, until)
+                except KeyboardInterrupt as error:
+                    if isinstance(self._stopped, KeyboardInterrupt):
+                        raise
+                    self._stopped, finished = error, set()
+                for future in finished:
                     turn = under_way.pop(future)
                     try:
                         answer = future.result()
@@ -255,17 +274,43 @@ class Asking:
                         elif is_refused or isinstance(error, Senseless):
                             refused[turn.place] = turn.question, error
                             if len(refused) >= (_MANY if answered else few) and len(refused) > answered:
-                                stopped = stopped or self._failed(error)
+                                self._stopped = self._stopped or self._failed(error)
                         else:
-                            stopped = stopped or self._failed(error)
+                            self._stopped = self._stopped or self._failed(error)
                     else:
                         answered += turn.question.parts
+                        models.add(answer.model)
+                        self._stopped = self._stopped or _several(models)
                         yield turn.question, answer
-        if stopped is not None:
-            raise stopped
+        if self._stopped is not None:
+            raise self._stopped
         if refused:
             names = [refused[place][0].name for place in sorted(refused)]
             raise self._failed(next(iter(refused.values()))[1], names)
+
+    def keep(
+        self,
+        answers: Iterator[tuple[Question, Answer]],
+        keep: Callable[[list[tuple[Question, Answer]]], object],
+        every: int,
+        advance: Callable[[int], object],
+    ) -> None:
+        """Hand on the answers of ``each``, those to ``every`` texts at a time; whatever ends it, all are handed on."""
+        fresh: list[tuple[Question, Answer]] = []
+        try:
+            for question, answer in answers:
+                fresh.append((question, answer))
+                advance(question.parts)
+                if sum(question.parts for question, _ in fresh) >= every:
+                    keep(fresh)
+                    fresh = []
+        except KeyboardInterrupt as error:  # between two answers; the rest is what is under way
+            self._stopped = error
+            fresh += answers
+            raise
+        finally:
+            if fresh:
+                keep(fresh)
 
     def _later(self, turn: _Turn, error: Exception) -> _Turn | None:
         """The turn of another attempt; None where there is none to be made."""
@@ -300,8 +345,11 @@ class Asking:
         took = most  # whatever got lost may have been paid for, though nobody says how much
         try:
             answer = ask(self._client, question.content)
-            took = answer.tokens_in or question.likely_in, answer.tokens_out
-            return answer
+            if answer.tokens_in:
+                took = answer.tokens_in, answer.tokens_out
+            elif self.service.budget is None:
+                took = question.likely_in, answer.tokens_out
+            return replace(answer, tokens_in=took[0], tokens_out=took[1])
         except Senseless as error:
             took = error.took or most
             raise
@@ -351,6 +399,39 @@ class _Pace:
     def take(self, tokens: int) -> None:
         """A request of so many tokens begins now."""
         self.free_at = time.monotonic() + max(self.seconds_per_request, tokens * self.seconds_per_token)
+
+
+def likely_tokens(text: str) -> int:
+    """About how many tokens a text has."""
+    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+
+
+def took_of(usage: Any, writes: bool = True) -> tuple[int, int] | None:
+    """Tokens that were read and written, as a service says; None where it leaves out what cannot have been none."""
+    read, written = (getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
+    return (read, written) if read and (written or not writes) else None
+
+
+def only_one(models: Iterable[str]) -> str:
+    """The one model that gave all of these answers.
+
+    Raises:
+        ValueError: there are several, because the service changed what its name stands for.
+    """
+    names = set(models)
+    if error := _several(names):
+        raise error
+    return names.pop()
+
+
+def _several(models: set[str]) -> ValueError | None:
+    """What is wrong with answers of several models."""
+    if len(models) < 2:
+        return None
+    return ValueError(
+        f"The service answered with several models, {', '.join(sorted(models))}, and what was answered is stored; name "
+        "one of them exactly as the model, or another store, so that they are not mixed."
+    )
 
 
 def _finished(under_way: dict[Future[Answer], _Turn], until: float | None) -> set[Future[Answer]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from seqrec.semantics.prompts import Prompt
-from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service
+from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service, likely_tokens, only_one, took_of
 from seqrec.semantics.store import Store
 from seqrec.semantics.subjects import Subjects
 
@@ -100,12 +100,17 @@ class ChatWriter(Writer):
     NeurIPS 2025 (arXiv 2503.04162). Differs from it: the prompts are our own, and no top-p is set.
 
     Args:
-        service: where it answers.
+        service: where it answers; a budget needs its ``price_out``, too.
         max_tokens: most tokens of an answer; one that reaches it is kept as it was cut, and counted.
         keep_every: answers after which the store is written, at least 1; a killed program loses fewer than these.
     """
 
     def __init__(self, service: Service, max_tokens: int = 400, keep_every: int = 64) -> None:
+        if service.budget is not None and service.price_out <= 0:
+            raise ValueError(
+                f"A budget of {service.budget:g} cannot be kept with a price_out of {service.price_out:g}, for answers "
+                "would count as free; give the service's price of a million tokens that are written."
+            )
         self.service = service
         self.max_tokens = max_tokens
         self.keep_every = keep_every
@@ -127,22 +132,18 @@ class ChatWriter(Writer):
         missing = store.missing(keys)
         asking = Asking(self.service) if missing else None
         if asking is not None:
-            advance, fresh = work.begin(len(missing)), []
             questions = [self._question(subjects, prompt, row) for row in missing]
-            try:
-                for question, answer in asking.each(self._ask, questions):
-                    fresh.append(_line(question.keys[0], answer))
-                    advance(1)
-                    if len(fresh) >= self.keep_every:
-                        store.append(pl.DataFrame(fresh))
-                        fresh = []
-            finally:
-                if fresh:
-                    store.append(pl.DataFrame(fresh))
+            answers = asking.each(self._ask, questions, models=models_of(store, keys))
+            asking.keep(
+                answers,
+                lambda fresh: store.append(pl.DataFrame([_line(*each) for each in fresh])),
+                self.keep_every,
+                work.begin(len(missing)),
+            )
         lines = store.lines(dict.fromkeys(keys))  # what several subjects share was paid once
         record = {
             "prompt_version": prompt.version,
-            "model": only_one(lines["model"], "texts"),
+            "model": only_one(lines["model"]),
             "cut_answers": int(lines["is_cut"].sum()),
             "tokens_in": int(lines["tokens_in"].sum()),
             "tokens_out": int(lines["tokens_out"].sum()),
@@ -165,34 +166,27 @@ class ChatWriter(Writer):
         reply = client.chat.completions.create(
             model=self.service.model, messages=messages, temperature=0, max_tokens=self.max_tokens
         )
-        took = (reply.usage.prompt_tokens, reply.usage.completion_tokens) if reply.usage else None
         (choice,) = reply.choices
         text = choice.message.content
+        took = took_of(reply.usage, writes=bool(text))
         if not isinstance(text, str) or not text.strip():
             raise Senseless("no text", took)
         content = {"text": text.strip(), "is_cut": choice.finish_reason == "length"}
-        return Answer(content, *(took or (0, len(text) // 4)), reply.model or self.service.model)
+        return Answer(content, *(took or (0, likely_tokens(text))), reply.model or self.service.model)
 
 
-def only_one(models: pl.Series, what: str) -> str:
-    """The one model that made all of these.
-
-    Raises:
-        ValueError: there are several, because the service changed what its name stands for.
-    """
-    names = sorted(models.unique())
-    if len(names) > 1:
-        raise ValueError(
-            f"The service made these {what} with several models, {', '.join(names)}; name one of them exactly as the "
-            "model, so that they are not mixed."
-        )
-    return names[0]
+def models_of(store: Store, keys: Iterable[str]) -> set[str]:
+    """Who made those of these keys that are in the store."""
+    keys = list(dict.fromkeys(keys))
+    missing = {keys[place] for place in store.missing(keys)}
+    lines = store.lines(key for key in keys if key not in missing)
+    return set(lines["model"]) if lines.height else set()
 
 
 def _keys(subjects: Subjects, prompt: Prompt) -> list[str]:
     return [prompt.key(subjects.facts(row)) for row in range(len(subjects))]
 
 
-def _line(key: str, answer: Answer) -> dict[str, Any]:
+def _line(question: Question, answer: Answer) -> dict[str, Any]:
     took = {"tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "model": answer.model}
-    return {"key": key, **answer.content, **took}
+    return {"key": question.keys[0], **answer.content, **took}

@@ -38,12 +38,13 @@ def rows_of(page: Path, label: str = "SASRec") -> list[list[str]]:
 
 def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path):
     runs = [a_run(tmp_path, f"seed{seed}", ndcg, seed) for seed, ndcg in enumerate([0.04, 0.05, 0.06])]
-    other = a_run(tmp_path, "wide", 0.07, dim=128)
+    other = a_run(tmp_path, "wide", 0.07, dim=128, commit="0123456789abcdef-dirty")
     leaderboard([*runs, other], tmp_path / "docs" / "leaderboard")
     best, mean = rows_of(tmp_path / "docs" / "leaderboard.md")
     assert best[:6] == ["SASRec (wide)", "SASRec", "1", "–", "0.1400", "0.0700"]
     assert mean[2:6] == ["3", "–", "0.1000 ± 0.0200", "0.0500 ± 0.0100"]
     assert mean[-7:-1] == ["1,234,567", "1.5", "not recorded", "0.50", "–", "012345678"]
+    assert best[-2] == "012345678-dirty"
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
 
 

@@ -48,6 +48,29 @@ def test_a_mean_of_items_is_that_of_the_newest_ones(file, tmp_path):
     assert made(MeanOfItems(file), HISTORIES, tmp_path)[0].dtype == np.float16
 
 
+def test_centred_means_are_those_of_centred_vectors(file, tmp_path):
+    vectors, record = made(MeanOfItems(file, newest=3, half=False, centred=True), HISTORIES, tmp_path)
+    whole, _ = made(MeanOfItems(file, newest=3, half=False), HISTORIES, tmp_path)
+    np.testing.assert_allclose(vectors, whole - TABLE.mean(0), atol=1e-6)
+    assert record["pooling"] == "mean of the newest 3 items, less the mean of all items"
+
+
+def test_without_centring_a_long_history_is_the_neighbour_of_those_that_are_alike(tmp_path):
+    """Items of three clusters share much, and each has something of its own."""
+    own = np.eye(12, dtype=np.float32)
+    table = np.hstack([np.full((12, 1), 5, np.float32), np.repeat(np.eye(3, dtype=np.float32), 4, 0), own])
+    ids = [f"item {row}" for row in range(12)]
+    pl.DataFrame({"item_id": ids, "vector": table}).write_parquet(tmp_path / "v.parquet")
+    events = np.array([0, 1, 2, 3, 4, 5, 8, 9], dtype=np.int32)  # an item, another of its cluster, two of each cluster
+    who = pl.DataFrame({"user_id": ["short", "like it", "long"], "n_events": [1, 1, 6]})
+    catalog = Catalog(pl.DataFrame({"item_id": ids, "count": [1] * 12}))
+    histories = Histories(catalog, events, np.array([0, 1, 2]), np.array([1, 2, 8]), who)
+    for centred, neighbour in ((False, 2), (True, 1)):
+        vectors, _ = made(MeanOfItems(tmp_path / "v.parquet", half=False, centred=centred), histories, tmp_path)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        assert 1 + (unit @ unit[0])[1:].argmax() == neighbour
+
+
 def test_the_mean_of_an_item_is_its_own_vector(file, tmp_path):
     vectors, _ = made(MeanOfItems(file, half=False), ITEMS, tmp_path)
     np.testing.assert_allclose(vectors, TABLE)

@@ -2,6 +2,8 @@
 
 import time
 from email.utils import formatdate
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -11,7 +13,7 @@ from text_service import vector_of
 from seqrec.catalog import Catalog
 from seqrec.semantics.hosted import HostedEncoder
 from seqrec.semantics.prompts import DEFAULTS, Prompt
-from seqrec.semantics.service import Asking, Question, Service
+from seqrec.semantics.service import Asking, Question, Service, took_of
 from seqrec.semantics.subjects import Items
 from seqrec.semantics.writers import ChatWriter, Work
 
@@ -178,6 +180,68 @@ def test_a_budget_needs_prices():
         Service("small", budget=1.0)
 
 
+def test_a_budget_of_a_writer_needs_the_price_of_answers_too():
+    with pytest.raises(ValueError, match=r"budget of 1 cannot be kept with a price_out of 0, .*; give the service's"):
+        ChatWriter(Service("small", price_in=1.0, budget=1.0))
+    HostedEncoder(Service("small", price_in=1.0, budget=1.0))
+
+
+QUESTIONS = [
+    Question(None, "".join(message["content"] for message in PROMPT.messages(ITEMS.facts(row)))) for row in range(N)
+]
+
+
+def test_answers_that_do_not_say_what_they_took_are_not_free(service, tmp_path):
+    service.tells_usage = False
+    money = {"price_in": 1000.0, "price_out": 1000.0}
+    texts, record = written(service, tmp_path / "likely", **money)
+    assert record["tokens_in"] == sum(question.likely_in for question in QUESTIONS)
+    assert record["tokens_out"] == sum(-(-len(text) // 4) for text in texts)
+    assert record["spent_in_this_run"] == pytest.approx((record["tokens_in"] + record["tokens_out"]) / 1000)
+    _, record = written(service, tmp_path / "most", **money, budget=1e6)
+    assert (record["tokens_in"], record["tokens_out"]) == (sum(each.most_in for each in QUESTIONS), 400 * N)
+    assert record["spent_in_this_run"] == pytest.approx((record["tokens_in"] + record["tokens_out"]) / 1000)
+
+
+def test_half_of_what_an_answer_took_is_not_believed():
+    assert took_of(SimpleNamespace(prompt_tokens=7, completion_tokens=2)) == (7, 2)
+    assert took_of(SimpleNamespace(prompt_tokens=7), writes=False) == (7, 0)
+    for usage in (None, SimpleNamespace(prompt_tokens=7), SimpleNamespace(prompt_tokens=0, completion_tokens=2)):
+        assert took_of(usage) is None
+
+
+def test_an_interrupt_keeps_what_is_under_way_and_asks_nothing_more(service, tmp_path):
+    service.troubles, service.delay = [""] * 5 + ["interrupt"], 0.1
+    with pytest.raises(KeyboardInterrupt):
+        written(service, tmp_path)
+    assert 6 <= len(service.asked) < N
+    written(service, tmp_path)
+    assert len(service.asked) == N
+
+
+def test_an_interrupt_between_two_answers_keeps_what_is_under_way_too(service, tmp_path):
+    service.delay, done = 0.1, []
+
+    def advance(count):
+        done.append(count)
+        if len(done) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ChatWriter(at(service)).write(ITEMS, PROMPT, Work(tmp_path, lambda total: advance))
+    assert 5 <= len(service.asked) < N
+    written(service, tmp_path)
+    assert len(service.asked) == N
+
+
+def test_an_interrupt_ends_a_wait_for_another_try(service, tmp_path):
+    service.troubles, service.retry_after = ["429", "interrupt"], "60"
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        written(service, tmp_path, concurrency=2)
+    assert time.monotonic() - begun < 30
+
+
 def test_no_more_is_under_way_than_wanted(service, tmp_path):
     service.delay = 0.05
     written(service, tmp_path, concurrency=3)
@@ -218,13 +282,25 @@ def test_an_answer_that_was_cut_is_kept_and_counted(service, tmp_path):
 
 
 def test_a_service_that_changes_its_model_is_refused(service, tmp_path):
-    service.troubles = [""] * 4 + ["400"]
+    service.troubles = [""] * 4 + ["401"]
     service.model = "small-may"
-    with pytest.raises(ValueError, match="trouble 400"):
+    with pytest.raises(ValueError, match="trouble 401"):
         written(service, tmp_path, concurrency=1)
     service.model = "small-june"
-    with pytest.raises(ValueError, match="several models, small-june, small-may"):
-        written(service, tmp_path)
+    asked = len(service.asked)
+    for _ in range(2):  # one answer tells, and is kept
+        with pytest.raises(ValueError, match="several models, small-june, small-may"):
+            written(service, tmp_path, concurrency=1)
+        assert len(service.asked) == asked + 1
+
+
+def test_a_model_that_changes_on_the_way_ends_the_run_there(service, tmp_path):
+    for make in (written, partial(vectors, batch_size=1)):
+        service.asked, service.troubles = [], ["", "", "other"]
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"several models, other, small, .* stored; name one of them exactly"):
+                make(service, tmp_path, concurrency=1)
+            assert len(service.asked) == 3
 
 
 def test_another_model_prompt_or_length_asks_anew(service, tmp_path):
@@ -317,6 +393,31 @@ def test_embedding_stops_at_the_budget_and_goes_on(service, tmp_path):
     assert len(service.asked) == 1
     vectors(service, tmp_path, price_in=1e6, budget=1000.0)
     assert len(service.asked) == 3
+
+
+def test_a_record_of_vectors_says_what_they_cost_and_what_this_run_did(service, tmp_path):
+    service.troubles = ["empty"]  # tells that it took 28 tokens
+    _, record = vectors(service, tmp_path, price_in=1e6, concurrency=1)
+    assert (record["price"], record["spent_in_this_run"]) == (9 * 7, 9 * 7 + 28)
+    _, record = vectors(service, tmp_path, price_in=1e6)
+    assert (record["price"], record["spent_in_this_run"]) == (9 * 7, 0)
+
+
+def test_vectors_that_do_not_say_what_they_took_are_not_free(service, tmp_path):
+    service.tells_usage = False
+    _, record = vectors(service, tmp_path / "likely", price_in=1e6)  # nine texts of six letters by four
+    assert record["tokens_in"] == record["price"] == record["spent_in_this_run"] == 6 + 6 + 2
+    _, record = vectors(service, tmp_path / "most", price_in=1e6, budget=1e3)
+    assert record["tokens_in"] == record["price"] == record["spent_in_this_run"] == 9 * (6 + 16)
+
+
+def test_an_interrupt_keeps_the_vectors_under_way(service, tmp_path):
+    service.troubles, service.delay = ["", "", "interrupt"], 0.1
+    with pytest.raises(KeyboardInterrupt):
+        vectors(service, tmp_path, batch_size=1, concurrency=3)
+    assert 3 <= len(service.asked) < 9
+    vectors(service, tmp_path, batch_size=1)
+    assert len(service.asked) == 9
 
 
 def test_an_estimate_asks_nobody(service, tmp_path):

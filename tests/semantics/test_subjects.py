@@ -96,6 +96,9 @@ def test_a_prompt_is_known_by_its_text(tmp_path):
     assert Prompt.read(own).version != prompt.version
     with pytest.raises(ValueError, match=r"has the place \$history; known are \$domain, \$title"):
         Prompt.read(own).messages({"title": "t"})
+    own.write_text("You know $domain.\n---\nSay: $history costs $5")
+    with pytest.raises(ValueError, match=r"^The prompt mine@\w+ has a \$ without .*; write \$\$ for a dollar sign\.$"):
+        Prompt.read(own).messages({"history": "h"})
     own.write_text("no line")
     with pytest.raises(ValueError, match=r"mine\.txt has no line of three hyphens"):
         Prompt.read(own)
