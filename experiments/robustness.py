@@ -13,19 +13,22 @@ from pathlib import Path
 import yaml
 from quality import seqrec
 
+from seqrec.data.poisoning import poison
 from seqrec.training.record import write
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs"
-ATTACKS = ("Random", "Bandwagon", "ProfileCopy", "DP", "Rev", "LokiLike")
+ATTACKS = [attack.__name__ for attack in poison.ATTACKS]
 BUDGETS = (0.01, 0.03)
-# The config of each defence, whether it reads texts, and what else its reweighter is told.
+# The config of each defence, whether it reads texts, and what else its reweighter is told. `lorec` is ours, which looks
+# at how texts fit, with what it is without two of its losses; `lorec-by-states` is that of the paper, with and without
+# texts.
 DEFENCES = {
     "lorec": ("study/lorec.yaml", True, {"sees": "fit"}),
-    "lorec-by-states": ("study/lorec.yaml", True, {}),
-    "lorec-without-texts": ("study/lorec.yaml", False, {}),
     "lorec-without-agreement": ("study/lorec.yaml", True, {"sees": "fit", "knowledge_weight": 0.0}),
     "lorec-without-entropy": ("study/lorec.yaml", True, {"sees": "fit", "entropy_weight": 0.0}),
+    "lorec-by-states": ("study/lorec.yaml", True, {}),
+    "lorec-without-texts": ("study/lorec.yaml", False, {}),
     "text-detector": ("plugin/detector.yaml", True, {}),
     "isolation-forest": ("plugin/isolation-forest.yaml", False, {}),
     "adversarial": ("plugin/adversarial.yaml", False, {}),
@@ -47,11 +50,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3))
     parser.add_argument("--runs", type=Path, default=Path("runs/robustness"), help="folder for the runs themselves")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "robustness")
+    parser.add_argument("--any-code", action="store_true", help="also take what another version of the code made")
     options = parser.parse_args()
     name = "+".join([f"{options.data}-{options.model}", *(config.stem for config in options.refined)])
     out, kept = options.runs / name, options.results / name
-    if (kept / "results").is_dir():  # done on this machine or on another
-        shutil.copytree(kept / "results", out / "results", dirs_exist_ok=True)
+    copy_missing(kept / "results", out / "results")  # done on this machine or on another
     recipe = CONFIGS / "recipe" / f"{options.model}-{options.data.removeprefix('amazon-')}.yaml"
     try:
         seqrec(
@@ -63,6 +66,7 @@ def main() -> None:
             f"--seeds={_list(options.seeds)}",
             f"--defences={_list(defences(options.defences, out / 'defences', options.vectors))}",
             f"--out={out}",
+            *(["--any_code=true"] if options.any_code else []),
         )
     finally:  # what was finished is kept, even when it was stopped
         if (out / "results").is_dir():
@@ -83,6 +87,14 @@ def defences(names: list[str], folder: Path, vectors: Path) -> list[Path]:
         made.append(folder / f"{name}.yaml")
         write(made[-1], yaml.safe_dump(config))
     return made
+
+
+def copy_missing(source: Path, folder: Path) -> None:
+    """Copy the results that a folder lacks."""
+    for path in source.glob("*.json"):
+        if not (folder / path.name).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder)
 
 
 def _list(values: Iterable[object]) -> str:

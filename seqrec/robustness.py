@@ -24,10 +24,10 @@ from seqrec.data.poisoning.targets import Bucket
 from seqrec.evaluation.promotion import promotion
 from seqrec.recommenders.base import Recommender
 from seqrec.reproduction import LEFT_OUT
-from seqrec.robustness_report import write_report
+from seqrec.robustness_report import CLEAN, NO_DEFENCE, write_report
+from seqrec.studies.jobs import code_fingerprint
+from seqrec.studies.locks import held
 from seqrec.training.record import write
-
-NO_DEFENCE = "none"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def robustness(
     seeds: list[int] | None = None,
     attack_seed: int = 0,
     cutoffs: list[int] | None = None,
+    any_code: bool = False,
 ) -> None:
     """Train clean, attacked, and attacked with each defence, and write one table and one picture.
 
@@ -76,7 +77,7 @@ def robustness(
 
     Every data set is also trained without a defence, and every defence also on the clean data. Targets are the same for
     clean and poisoned data of one budget. A run that is done is not repeated, and one that was stopped goes on, unless
-    data, configs or targets are no longer what they were: OUT holds a folder for each run and data set,
+    data, configs, targets or the code are no longer what they were: OUT holds a folder for each run and data set,
     results/NAME.json for each finished run, robustness.md and robustness.svg, which leave out results of other targets.
 
     Args:
@@ -92,9 +93,10 @@ def robustness(
             these differ, too; 1, 2 and 3 where not given.
         attack_seed: where targets and fakes come from.
         cutoffs: list lengths of the target metrics; 10, 20 and 50 where not given.
+        any_code: also take what another version of the code made.
 
     Raises:
-        InputError: two defences or attacks share a name, or the data cannot be poisoned.
+        InputError: two defences or attacks share a name, the data cannot be poisoned, or another program uses ``out``.
     """
     classes = [type(attack).__name__ for attack in attacks]
     if len(set(classes)) < len(classes):
@@ -108,23 +110,32 @@ def robustness(
             f"The defences are called {', '.join(names)}; give each config a name of its own, none 'none'."
         )
     console = Console()
-    sets = {("clean", 0.0): data}
-    for attack in attacks:
-        for budget in budgets or [0.01]:
-            name = type(attack).__name__
-            folder = out / "data" / f"{name}-{budget:g}"
-            poisoned(data, folder, attack, budget, targets, n_targets, attack_seed)
-            sets[name, budget] = folder
-    pushed, cutoffs = _pushed(list(sets.values())[1:]), cutoffs or [10, 20, 50]
-    for (attack, budget), folder in sets.items():
-        for cell in _cells(attack, budget, defences or [], seeds or [1, 2, 3]):
-            kept = out / "results" / f"{cell.name}.json"
-            told, recipe = _told(cell, folder, model)
-            if not _holds(kept, recipe, pushed, cutoffs):
-                console.rule(f"[bold]{cell.name}", align="left")
-                result = _measured(cell, told, recipe, out / "runs" / cell.name, pushed, cutoffs)
-                write(kept, json.dumps(result, indent=2) + "\n")
-    write_report(out, pushed)
+    with held(out / "lock") as ours:
+        if not ours:
+            raise InputError(
+                f"Another `seqrec robustness` works in {out}, and each needs a folder of its own; wait until it has "
+                "ended, or choose another --out."
+            )
+        sets = {CLEAN: data}
+        for attack in attacks:
+            for budget in budgets or [0.01]:
+                name = type(attack).__name__
+                folder = out / "data" / f"{name}-{budget:g}"
+                poisoned(data, folder, attack, budget, targets, n_targets, attack_seed)
+                sets[name, budget] = folder
+        pushed, cutoffs, asked = _pushed(list(sets.values())[1:]), cutoffs or [10, 20, 50], []
+        for (attack, budget), folder in sets.items():
+            for cell in _cells(attack, budget, defences or [], seeds or [1, 2, 3]):
+                kept = out / "results" / f"{cell.name}.json"
+                told, recipe = _told(cell, folder, model)
+                if not _holds(kept, recipe, pushed, cutoffs, any_code):
+                    console.rule(f"[bold]{cell.name}", align="left")
+                    run = out / "runs" / cell.name
+                    code = _begin(run, recipe, any_code)
+                    result = {**_measured(cell, told, run, pushed, cutoffs), "files": recipe["files"], "code": code}
+                    write(kept, json.dumps(result, indent=2) + "\n")
+                asked.append(cell.name)
+        write_report(out, pushed, asked)
 
 
 def _cells(attack: str, budget: float, defences: list[Path], seeds: list[int]) -> Iterator[Cell]:
@@ -144,7 +155,7 @@ def _pushed(folders: list[Path]) -> list[int]:
 
 
 def _told(cell: Cell, folder: Path, model: list[Path]) -> tuple[list[str], dict[str, Any]]:
-    """What the training of a run is told on the command line, and what it is made of: data and complete config."""
+    """What the training of a run is told on the command line, and what it is made of: data, config and code."""
     from seqrec.lightning_cli import complete_config
 
     stack = [*model, *([] if cell.defence is None else [cell.defence])]
@@ -162,6 +173,7 @@ def _told(cell: Cell, folder: Path, model: list[Path]) -> tuple[list[str], dict[
         "dataset": Log.open(folder).manifest["fingerprint"],
         "config": own,
         "files": digests_of_named(own),
+        "code": code_fingerprint(),
     }
 
 
@@ -171,37 +183,47 @@ def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in config.items() if name not in LEFT_OUT}, "data": data}
 
 
-def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[int]) -> bool:
-    """Whether there is a result, of this data and config, that says where these targets stand."""
-    from seqrec.lightning_cli import differing
-
+def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[int], any_code: bool) -> bool:
+    """Whether there is a result, made of the same, that says where these targets stand."""
     if not kept.is_file():
         return False
     result = json.loads(kept.read_text())
+    made = {**result, "dataset": result["passport"]["dataset"], "config": _without_places(result["config"])}
     return (
         result["targets"] == pushed
         and {f"t_hr@{k}" for k in cutoffs} <= result["metrics"].keys()
-        and result["passport"]["dataset"] == recipe["dataset"]
-        and result.get("files", recipe["files"]) == recipe["files"]  # older results did not say
-        and not any(differing(_without_places(result["config"]), recipe["config"]))
+        and _same(made, recipe, any_code)
     )
 
 
-def _begin(run: Path, recipe: dict[str, Any]) -> None:
-    """Make room for a run: what was begun with other data or another config goes."""
-    mark, text = run / "recipe.json", json.dumps(recipe, indent=2) + "\n"
-    if not mark.is_file() or mark.read_text() != text:
+def _same(made: dict[str, Any], recipe: dict[str, Any], any_code: bool) -> bool:
+    """Whether something was made of the same data, config and files, and by the same code if that is wanted."""
+    from seqrec.lightning_cli import differing
+
+    return (
+        made["dataset"] == recipe["dataset"]
+        and made.get("files", {} if any_code else None) == recipe["files"]
+        and (any_code or made.get("code") == recipe["code"])
+        and not any(differing(made["config"], recipe["config"]))
+    )
+
+
+def _begin(run: Path, recipe: dict[str, Any], any_code: bool) -> str | None:
+    """Make room for a run: what was begun with other data, another config or other code goes. The code that began it,
+    None where that was not written down."""
+    mark = run / "recipe.json"
+    begun = json.loads(mark.read_text()) if mark.is_file() else None
+    if begun is None or not _same(begun, recipe, any_code):
         shutil.rmtree(run, ignore_errors=True)
-        write(mark, text)
+        write(mark, json.dumps(recipe, indent=2) + "\n")
+        begun = recipe
+    return begun.get("code")
 
 
-def _measured(
-    cell: Cell, told: list[str], recipe: dict[str, Any], run: Path, pushed: list[int], cutoffs: list[int]
-) -> dict[str, Any]:
+def _measured(cell: Cell, told: list[str], run: Path, pushed: list[int], cutoffs: list[int]) -> dict[str, Any]:
     """Train, unless that is done, test, and look where the targets stand."""
     from seqrec.lightning_cli import SeqrecCLI
 
-    _begin(run, recipe)
     if not (run / "fit.json").is_file():
         goes_on = ["--ckpt_path=last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
         SeqrecCLI("fit", [*told, f"--run={run}", *goes_on])
@@ -229,7 +251,6 @@ def _measured(
         "passport": result["passport"],
         "commit": result["commit"],
         "config": result["config"],
-        "files": recipe["files"],
     }
 
 

@@ -1,7 +1,6 @@
 """Attack, defence and report, the whole way through the command line, on small simulated shops."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import polars as pl
 import pytest
 import torch
 
-from seqrec.audit import figures, judgements
+from seqrec import robustness
+from seqrec.audit import judgements
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.cli import main
@@ -24,8 +24,7 @@ from seqrec.evaluation.promotion import promotion
 from seqrec.objectives.trail import Trail
 from seqrec.ops.ranking import ranks_of_scores
 from seqrec.recommenders.base import Encoded, Recommender, TopK
-from seqrec.robustness import _holds, _without_places, target_ranks, whole_histories
-from seqrec.robustness_report import interval, write_report
+from seqrec.robustness import target_ranks, whole_histories
 from seqrec.sequences import Sequences
 from seqrec.training.record import write
 
@@ -275,43 +274,6 @@ def test_what_a_defence_draws_differs_between_seeds_and_a_report_says_so(reporte
     assert config("none")["model"]["init_args"]["reweighter"] is None
 
 
-def test_a_figure_that_only_some_runs_have_says_how_many(tmp_path):
-    for seed, precision in ((1, 0.5), (2, None)):
-        metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
-        result = {"attack": "Random", "budget": 0.01, "defence": "forest", "targets": [7], "metrics": metrics}
-        result |= {"passport": {"dataset": "a"}, "config": {"model": {"init_args": {"recommender": {"dim": 8}}}}}
-        write(tmp_path / "results" / f"{seed}.json", json.dumps({**result, "detection": {"precision": precision}}))
-    write_report(tmp_path, [7])
-    row = (tmp_path / "robustness.md").read_text().splitlines()[-1]
-    assert "| 0.2000 ± 0.0000 |" in row
-    assert "| 0.500 (1 of 2) |" in row
-
-
-def test_a_report_leaves_out_what_another_model_or_other_data_left_behind_and_says_so(tmp_path):
-    def add(name, written, defence="none", dim=8, dataset="a", value=0.1, **config):
-        model = {"init_args": {"recommender": {"dim": dim}, **config.pop("model", {})}}
-        whole = {"seed_everything": written, "data": {"prepared": name, "seed": written}, "model": model, **config}
-        result = {"attack": "Random", "budget": 0.01, "defence": defence, "targets": [7], "detection": {}}
-        result |= {"metrics": {"t_hr@10": value, "recall@10": 0.2, "ndcg@10": 0.1}, "passport": {"dataset": dataset}}
-        write(tmp_path / "results" / f"{name}.json", json.dumps({**result, "config": whole}))
-        os.utime(tmp_path / "results" / f"{name}.json", (written, written))
-
-    add("old-model", 1, dim=16, value=0.9)
-    add("old-data", 2, dataset="b", value=0.9)
-    add("defended-old-model", 3, "lorec", dim=16, value=0.9)
-    add("first", 10, value=0.1)
-    add("second", 11, value=0.3)
-    add("other-strength", 12, "lorec", value=0.9, model={"reweighter": {"weight": 1, "seed": 4}})
-    add("defended", 13, "lorec", value=0.05, model={"reweighter": {"weight": 2, "seed": 5}})
-    with pytest.warns(UserWarning, match="is left out") as said:
-        write_report(tmp_path, [7])
-    left_out = {"old-model", "old-data", "defended-old-model", "other-strength"}
-    assert {Path(str(each.message).split()[0]).stem for each in said} == left_out
-    undefended, defended = (tmp_path / "robustness.md").read_text().splitlines()[-2:]
-    assert undefended.startswith("| Random | 1.0% | none | 2 | 0.2000 ±")
-    assert defended.startswith("| Random | 1.0% | lorec | 1 | 0.0500 |")
-
-
 def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_trains_nothing(shop, reported):
     files = {path: path.stat().st_mtime_ns for path in [*reported.rglob("*.json"), *reported.rglob("*.ckpt")]}
     assert main(command(shop, reported)) == 0
@@ -322,16 +284,6 @@ def test_a_report_that_is_done_repeats_nothing_and_one_that_lacks_a_result_train
     assert main(command(shop, reported)) == 0
     assert json.loads(lost.read_text())["metrics"] == before["metrics"]
     assert all(path.stat().st_mtime_ns == files[path] for path in files if path.suffix == ".ckpt")
-
-
-def test_a_defence_that_no_clean_run_has_is_named_in_the_picture(tmp_path):
-    metrics = {"t_hr@10": 0.1, "recall@10": 0.2, "ndcg@10": 0.1}
-    for attack, budget, defence in (("clean", 0.0, "none"), ("Random", 0.01, "forest")):
-        result = {"attack": attack, "budget": budget, "defence": defence, "targets": [7], "metrics": metrics}
-        result |= {"passport": {"dataset": "a"}, "config": {"model": {"init_args": {"recommender": {"dim": 8}}}}}
-        write(tmp_path / "results" / f"{attack}.json", json.dumps({**result, "detection": {}}))
-    write_report(tmp_path, [7])
-    assert "<!-- forest -->" in (tmp_path / "robustness.svg").read_text()
 
 
 @pytest.fixture
@@ -371,28 +323,22 @@ def test_a_config_that_is_no_longer_the_same_is_trained_again(shop, again):
     (shop / "shorter.yaml").write_text(MODEL.replace("max_epochs: 3", "max_epochs: 2"))
     assert again(model="shorter.yaml") == ({CLEAN, ATTACKED}, {CLEAN, ATTACKED})
     assert again("--cutoffs", "[5]", model="shorter.yaml") == ({CLEAN, ATTACKED}, set())
+    assert (again.out / "robustness.md").read_text().count("| 1 |") == 2  # without defences, which trained longer
 
 
-def test_a_result_of_before_an_option_existed_stays(again):
+def test_what_other_code_made_is_made_again_unless_any_will_do(again, monkeypatch):
     kept = again.out / "results" / f"{CLEAN}.json"
+    before = json.loads(kept.read_text())["code"]
+    monkeypatch.setattr(robustness, "code_fingerprint", lambda: "other")
+    assert again("--any-code") == (set(), set())
+    assert again("--any-code", "--cutoffs", "[5]") == ({CLEAN, ATTACKED}, set())
     result = json.loads(kept.read_text())
-    del result["config"]["data"]["mixes_lengths"]
+    assert result["code"] == before
+    del result["config"]["data"]["mixes_lengths"], result["code"], result["files"]  # of before they existed
     write(kept, json.dumps(result))
-    shutil.rmtree(again.out / "runs" / CLEAN)
-    assert again() == (set(), set())
-
-
-def test_a_result_of_other_texts_under_the_same_name_does_not_hold(again):
-    kept = again.out / "results" / f"{CLEAN}.json"
-    result = json.loads(kept.read_text())
-    recipe = {"dataset": result["passport"]["dataset"], "config": _without_places(result["config"])}
-    asked = (result["targets"], [10, 20, 50])
-    for of_result, of_now, holds in (({}, {}, True), ({"v": "1"}, {"v": "1"}, True), ({"v": "1"}, {"v": "2"}, False)):
-        write(kept, json.dumps(result | {"files": of_result}))
-        assert _holds(kept, recipe | {"files": of_now}, *asked) is holds
-    del result["files"]
-    write(kept, json.dumps(result))
-    assert _holds(kept, recipe | {"files": {"v": "2"}}, *asked)  # written before files were
+    assert again("--any-code", "--cutoffs", "[5]") == (set(), set())
+    assert again() == ({CLEAN, ATTACKED}, {CLEAN, ATTACKED})
+    assert json.loads(kept.read_text())["code"] == "other"
 
 
 def test_a_baseline_that_counts_is_reported_too(shop):
@@ -400,12 +346,6 @@ def test_a_baseline_that_counts_is_reported_too(shop):
     given = ["--data", str(shop / "clean"), "--model", f"[{config}]", "--attacks", "[Random]", "--budgets", "[0.05]"]
     assert main(["robustness", *given, "--seeds", "[1]", "--out", str(out)]) == 0
     assert (out / "robustness.md").read_text().count("| none | 1 |") == 2
-
-
-def test_two_attacks_of_one_name_are_refused(shop, capsys):
-    given = ["--data", str(shop / "clean"), "--model", f"[{shop / 'model.yaml'}]", "--out", str(shop / "refused")]
-    assert main(["robustness", *given, "--attacks", "[Random,Random]"]) == 2
-    assert "name each attack once" in capsys.readouterr().err
 
 
 def test_an_audit_lists_the_least_trusted_and_tells_marked_fakes_apart(shop, reported, capsys):
@@ -441,21 +381,6 @@ def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(
     Trail.restored(trail.state())
 
 
-def test_detection_is_that_of_the_weights_that_the_model_was_trained_with():
-    """Two users, of whom the second is fake and found after 5 epochs; after 10 the first is taken for a worse one."""
-    trail, is_fake, lengths = Trail(active_from=8), torch.tensor([False, True]), torch.tensor([9, 10])
-    for epochs, weights in ((5, [1.0, 0.1]), (10, [0.1, 0.3])):
-        trail.decided(epochs, torch.tensor(weights), torch.tensor(weights) < 1, -torch.tensor(weights))
-    equal = {"weight_of_fakes": 1.0, "weight_of_genuine": 1.0}
-    assert figures(trail, is_fake, lengths, epochs=6) == figures(trail, is_fake, lengths, epochs=8) == equal
-    for epochs in (9, 10):
-        found = figures(trail, is_fake, lengths, epochs)
-        assert (found["precision"], found["recall"], found["auc"]) == (1.0, 1.0, 1.0)
-        assert found["weight_of_fakes"] == pytest.approx(0.1)
-    found = figures(trail, is_fake, lengths, epochs=11)
-    assert (found["precision"], found["recall"], found["auc"]) == (0.5, 1.0, 0.0)
-
-
 def test_an_audit_of_weights_that_never_counted_says_so(idle, tmp_path, capsys):
     run, trail = shutil.copytree(idle, tmp_path / "run"), Trail(active_from=100)
     trail.decided(2, torch.full((105,), 0.5), torch.ones(105, dtype=torch.bool), torch.zeros(105))
@@ -473,8 +398,3 @@ def test_an_audit_of_a_run_that_weighed_nobody_says_so(shop, reported, capsys):
     assert "configs/study/lorec.yaml" in capsys.readouterr().err
     assert main(["audit", "--run", str(shop / "nowhere")]) == 2
     assert "seqrec fit" in capsys.readouterr().err
-
-
-def test_intervals_are_those_of_student():
-    assert interval([1.0]) is None
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / 3**0.5, rel=1e-4)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def precision(flagged: Bool[Tensor, "U"], is_fake: Bool[Tensor, "U"]) -> float:
-    """Share of the flagged who are fake; not a number where nobody is flagged."""
-    return (is_fake & flagged).sum().item() / n if (n := int(flagged.sum())) else float("nan")
+    """Share of the flagged who are fake; not a number where nobody is flagged or nobody is fake."""
+    return (is_fake & flagged).sum().item() / n if (n := int(flagged.sum())) and is_fake.any() else float("nan")
 
 
 def recall(flagged: Bool[Tensor, "U"], is_fake: Bool[Tensor, "U"]) -> float:

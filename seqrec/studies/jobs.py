@@ -19,7 +19,17 @@ from seqrec.studies.study import Row, Search, Study
 
 # Rooms and modules that no figure of a result depends on.
 BESIDE = ("board", "studies", "export", "serving")
-BESIDE_FILES = ("leaderboard", "reproduction", "quickstart", "run_export", "help_text", "suggestions", "cli")
+BESIDE_FILES = (
+    "leaderboard",
+    "reproduction",
+    "quickstart",
+    "run_export",
+    "help_text",
+    "suggestions",
+    "cli",
+    "robustness_report",
+    "audit",
+)
 # Of these, what the outcome of a search depends on.
 OF_SEARCHES = ("studies/searching", "studies/running")
 

@@ -34,8 +34,7 @@ from seqrec.data.poisoning.targets import Bucket
 from seqrec.data.prepare import refuse_other_data
 from seqrec.data.protocol import LeaveOneOut
 
-__all__ = ["DP", "Bandwagon", "LokiLike", "ProfileCopy", "Random", "Rev", "poison"]
-
+ATTACKS = (Random, Bandwagon, ProfileCopy, DP, Rev, LokiLike)
 FEWEST, MOST = 0.005, 0.05
 
 
@@ -56,7 +55,8 @@ def poison(
     Attacks: Random, Bandwagon, ProfileCopy, DP, Rev, LokiLike; their settings follow as --attack.NAME VALUE.
 
     The fakes are marked in the manifest: training reads them as it reads everyone, evaluation and the training counts
-    of items do not, and the passport of every result counts them. Running it again with the same settings does nothing.
+    of items do not, and the passport of every result counts them. Running it again with the same settings does nothing,
+    unless the code of the attacks has changed.
 
     Args:
         data: folder of a clean prepared data set.
@@ -110,6 +110,7 @@ def poisoned(
         "seed": seed,
         "clean": clean.manifest["fingerprint"],
         "n_targets": n_targets,
+        "code": _code(),
     }
     origin = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
     parameters = clean.manifest.get("parameters", {})
@@ -129,6 +130,12 @@ def poisoned(
     events = _joined(clean, profiles, times)
     store.write(events, clean.catalog.table, out, {**clean.manifest, "origin": origin, "poison": made})
     return Log.open(out)
+
+
+def _code() -> str:
+    """SHA-256 of all that makes up fakes."""
+    modules = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
 
 
 def _mission(clean: Log, budget: float, targets: Bucket, n_targets: int, random: np.random.Generator) -> Mission:

@@ -9,6 +9,7 @@ from seqrec.cli import main
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError
 from seqrec.data.log import Log
+from seqrec.data.poisoning import poison
 from seqrec.data.poisoning.heuristic import Bandwagon, Random
 from seqrec.data.poisoning.known import KnownFraudsters
 from seqrec.data.poisoning.poison import poisoned
@@ -110,6 +111,15 @@ def test_the_same_command_again_does_nothing_and_another_seed_makes_other_fakes(
     assert (out / "manifest.json").stat().st_mtime_ns == made
     assert poisoned(shop, out, Bandwagon(), seed=2).manifest["fingerprint"] != first
     assert poisoned(shop, out, Bandwagon(), seed=1, force=True).manifest["fingerprint"] == first
+
+
+def test_fakes_are_made_anew_by_other_code(shop, tmp_path, monkeypatch):
+    out = shop.parent / "other-code"
+    first = poisoned(shop, out, Random()).manifest
+    assert poisoned(shop, out, Random()).manifest["origin"] == first["origin"]
+    (tmp_path / "poison.py").write_text("# other code")
+    monkeypatch.setattr(poison, "__file__", str(tmp_path / "poison.py"))
+    assert poisoned(shop, out, Random()).manifest["origin"] != first["origin"]
 
 
 def test_other_data_are_never_replaced(shop, attacked):
