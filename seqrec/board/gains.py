@@ -22,6 +22,7 @@ POPULARITY = (-1.0, 0.0, 5.0, 20.0, 100.0, np.inf)
 COLD = 5
 OF_RANKS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
 LEAST = 30  # predictions; fewer say nothing of a group
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -126,22 +127,31 @@ def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
                     "though their passports agree; run `seqrec test` for both runs again."
                 )
             about |= {name: table[name].to_numpy() for name in ("history", "popularity") if name in table.columns}
-            seeds.append(OF_RANKS[kind](torch.from_numpy(table["rank"].to_numpy().copy()), int(k)).double().numpy())
+            seeds.append(_gains(table, kind, int(k)))
         values.append(np.mean(seeds, axis=0))
     assert first is not None
     users = first[1]["user"].to_numpy()
     return Gains(kept, np.stack(values), users, about.get("history"), about.get("popularity"))
 
 
+def _gains(table: pl.DataFrame, kind: str, k: int) -> Float[np.ndarray, "M"]:
+    return OF_RANKS[kind](torch.from_numpy(table["rank"].to_numpy().copy()), k).double().numpy()
+
+
 def _ranks(run: Result) -> pl.DataFrame:
     """Predictions in an order that all runs share; ``place`` tells a user's repeated target apart."""
     assert run.ranks is not None
     table = pl.read_parquet(run.ranks).sort("user", "target", "rank")
-    wanted = run.fields["metrics"].get("count")
+    wanted, told = (run.fields["metrics"].get(name) for name in ("count", "ndcg@10"))
     if wanted is not None and table.height != int(wanted):
         raise InputError(
             f"{run.ranks} holds {table.height:,} predictions and result.json counts {int(wanted):,}; run `seqrec test` "
             "for that run again."
+        )
+    if told is not None and abs(_gains(table, "ndcg", 10).mean() - told) > _ROUNDING:
+        raise InputError(
+            f"{run.ranks} does not give the NDCG@10 of {told:.4f} that result.json says; run `seqrec test` for that "
+            "run again."
         )
     return table.with_columns(place=pl.int_range(pl.len()).over("user", "target"))
 
