@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from seqrec.semantics.asking import Asking
 from seqrec.semantics.encoders import Read, TextEncoder
-from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service, only_one, took_of
+from seqrec.semantics.service import Answer, Question, Senseless, Service, only_one, took_of
 from seqrec.semantics.store import Store, key_of
 from seqrec.semantics.subjects import Subjects
 from seqrec.semantics.writers import Estimate, Work, models_of

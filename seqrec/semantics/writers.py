@@ -13,8 +13,9 @@ import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from seqrec.semantics.asking import Asking
 from seqrec.semantics.prompts import Prompt
-from seqrec.semantics.service import Answer, Asking, Question, Senseless, Service, likely_tokens, only_one, took_of
+from seqrec.semantics.service import Answer, Question, Senseless, Service, likely_tokens, only_one, took_of
 from seqrec.semantics.store import Store
 from seqrec.semantics.subjects import Subjects
 

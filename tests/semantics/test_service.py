@@ -11,9 +11,10 @@ import pytest
 from text_service import vector_of
 
 from seqrec.catalog import Catalog
+from seqrec.semantics.asking import Asking
 from seqrec.semantics.hosted import HostedEncoder
 from seqrec.semantics.prompts import DEFAULTS, Prompt
-from seqrec.semantics.service import Asking, Question, Service, took_of
+from seqrec.semantics.service import Question, Service, took_of
 from seqrec.semantics.subjects import Items
 from seqrec.semantics.writers import ChatWriter, Work
 
