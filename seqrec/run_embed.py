@@ -103,25 +103,33 @@ def embed_histories(
     _embed(histories, encoder, out, texts, store, dry_run, record)
 
 
-def neighbours(vectors: Path, k: int = 100, exact: bool = True) -> None:
+def neighbours(vectors: Path, k: int = 100, exact: bool = True, same_user: bool = False) -> None:
     """Find the nearest neighbours of every vector of a folder, by cosine; of a user's histories, none is another's.
 
     seqrec neighbours --vectors vectors/histories -k 100
+
+    With --same_user true and vectors of --pool official they are those of the released code of SRA-CL.
 
     Args:
         vectors: folder that `seqrec embed` wrote; the neighbours are written into it.
         k: how many, at least 1.
         exact: false looks into a part of the space only, faster where there are very many.
+        same_user: of histories, leave out the row itself alone, which is leaky: the next prefix of the same user ends
+            in the very item that is to be predicted.
     """
     made = Vectors.open(vectors)
-    by_user = made.manifest["kind"] == "histories"
+    kind = made.manifest["kind"]
+    if same_user and kind != "histories":
+        raise InputError(f"{vectors} holds vectors of {kind}, which belong to no user; leave --same_user out.")
+    by_user = kind == "histories" and not same_user
     groups = made.ids["user_id"].rank("dense").to_numpy().astype("int64") if by_user else None
     with working(STORE, "searching") as work:
         rows = nearest(made.vectors, k, groups, exact, work.begin(len(made)))
+    told = {"same_user": True} if same_user else {}
     record = {"exact": exact, "groups": "user" if by_user else None, "fingerprint": made.manifest["fingerprint"]}
-    write_neighbours(Path(vectors), rows, record)
+    write_neighbours(Path(vectors), rows, record | told)
     fewer = f"; {int((rows[:, -1] < 0).sum()):,} have fewer" if (rows[:, -1] < 0).any() else ""
-    print(f"{vectors}: {k} neighbours of each of {len(rows):,} {made.manifest['kind']}{fewer}.{remark(made.manifest)}")
+    print(f"{vectors}: {k} neighbours of each of {len(rows):,} {kind}{fewer}.{remark(made.manifest | told)}")
 
 
 def _embed(

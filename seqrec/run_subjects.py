@@ -66,6 +66,7 @@ def record_of(pool: Pool, granularity: Granularity, window: int, limit: int | No
 def remark(record: dict[str, Any]) -> str:
     """What a person must know of a record before using what it describes; mostly nothing."""
     remarks = ["leaky: some histories end in a validation item"] if record.get("leaky") else []
+    remarks += ["leaky: neighbours may be of the same user"] if record.get("same_user") else []
     remarks += [f"deviation: {record['deviation']}"] if record.get("deviation") else []
     remarks += [f"the first {record['limit']:,} only"] if record.get("limit") else []
     return "".join(f" ({each})" for each in remarks)

@@ -152,6 +152,20 @@ def test_neighbours_of_a_history_are_of_other_users(prepared, tmp_path, capsys):
     assert (users[cosines.argmax(1)] == users).mean() > 0.3
 
 
+def test_as_in_the_released_code_neighbours_may_be_of_the_same_user_and_are_called_leaky(prepared, tmp_path, capsys):
+    made = run(tmp_path, prepared, "embed", "histories", HASHING, "--pool=official")
+    asked = ["neighbours", f"--vectors={tmp_path / 'out'}", "-k", "7", "--same_user=true"]
+    assert main(asked) == 0
+    assert "leaky: neighbours may be of the same user" in capsys.readouterr().out
+    found, users = Neighbours.open(tmp_path / "out"), made.ids["user_id"].to_numpy()
+    assert (found.rows != np.arange(len(made))[:, None]).all()
+    assert (users[found.rows[:, 0]] == users).mean() > 0.3
+    assert (found.manifest["groups"], found.manifest["same_user"]) == (None, True)
+    run(tmp_path, prepared, "embed", "items", HASHING)
+    assert main(asked) == 2
+    assert "belong to no user; leave --same_user out" in capsys.readouterr().err
+
+
 def test_neighbours_of_items_leave_out_the_item_alone_and_new_vectors_forget_them(prepared, tmp_path):
     made = run(tmp_path, prepared, "embed", "items", HASHING)
     assert main(["neighbours", f"--vectors={tmp_path / 'out'}", "-k", str(len(made))]) == 0

@@ -83,18 +83,20 @@ class SemanticNeighbours(View):
 
     Source: the retrieval of Cui et al., "Semantic Retrieval Augmented Contrastive Learning for Sequential
     Recommendation", NeurIPS 2025 (arXiv 2503.04162). Differs from its code: the pool holds training prefixes alone and
-    leaves out all of the same user, as the paper says; the code's pool, which holds the validation items, is used only
-    where ``allows_leak`` says so.
+    leaves out all of the same user, as the paper says; the code's pool, which holds the validation items, and its
+    neighbours, among them the same user's next prefixes, are used only where ``allows_leak`` says so.
 
     Args:
         data: what the view may draw from.
         vectors: folder of ``seqrec embed histories`` in which ``seqrec neighbours`` has run.
         name: the key of the view.
         k: neighbours of each history, at least 1.
-        allows_leak: whether vectors made of more than the training part are accepted, to compare with published code.
+        allows_leak: whether vectors made of more than the training part, and neighbours of the same user, are accepted,
+            to compare with published code.
 
     Raises:
-        ValueError: the vectors are of other data, tell of more than the training part, or there are too few of them.
+        ValueError: the vectors are of other data, tell of more than the training part, there are too few of them, or
+            neighbours are of the same user.
     """
 
     def __init__(
@@ -122,6 +124,12 @@ class SemanticNeighbours(View):
                 "embed training prefixes alone, or set allows_leak to compare with code that does the same."
             )
         self.neighbours = _nearest(vectors, k)
+        if Neighbours.open(Path(vectors)).manifest.get("same_user") and not allows_leak:
+            raise ValueError(
+                f"Neighbours in {vectors} are leaky: they may be other prefixes of the same user, which end in what is "
+                f"to be predicted; run `seqrec neighbours --vectors {vectors}` without --same_user, or set allows_leak "
+                "to compare with code that does the same."
+            )
         # With one text per user, all prefixes of a user share it.
         self.per_user = described.manifest.get("granularity") == "user"
         keys = self._keys(self.users, self.counts)

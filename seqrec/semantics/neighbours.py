@@ -25,7 +25,8 @@ class Neighbours:
 
     Attributes:
         rows: rows of the vectors, best first, int32; -1 where fewer than K may be neighbours.
-        manifest: ``k``, ``exact``, ``groups`` (what is kept apart) and ``fingerprint``, that of the vectors.
+        manifest: ``k``, ``exact``, ``groups`` (what is kept apart), ``same_user`` where histories of one user were not,
+            and ``fingerprint``, that of the vectors.
     """
 
     rows: Int[np.ndarray, "V K"]

@@ -7,7 +7,7 @@ import torch
 
 from seqrec.data.semantic_views import SemanticNeighbours, SemanticSubstitutes
 from seqrec.data.views import TrainingData
-from seqrec.semantics.neighbours import Neighbours
+from seqrec.semantics.neighbours import Neighbours, nearest, write_neighbours
 from seqrec.semantics.vectors import Vectors
 from seqrec.sequences import Sequences
 from tests.contracts.test_views import LOG, N_ITEMS, SPLIT, item_vectors, prefix_vectors, written
@@ -134,6 +134,16 @@ def leaky_vectors(folder):
 def test_a_pool_that_holds_more_than_the_training_part_is_called_leaky_and_refused_unless_it_is_asked_for(tmp_path):
     folder = leaky_vectors(tmp_path)
     with pytest.raises(ValueError, match="is leaky: 7 of its 30 prefixes reach beyond"):
+        SemanticNeighbours(DATA, folder, k=2)
+    assert len(SemanticNeighbours(DATA, folder, k=2, allows_leak=True)(*prefixes([(3, 5)]))) == 3
+
+
+def test_neighbours_of_the_same_user_are_called_leaky_and_refused_unless_they_are_asked_for(tmp_path):
+    folder = prefix_vectors(tmp_path)
+    made = Vectors.open(folder)
+    found = {"fingerprint": made.manifest["fingerprint"], "same_user": True}
+    write_neighbours(tmp_path, nearest(made.vectors, 2), found)
+    with pytest.raises(ValueError, match="leaky: they may be other prefixes of the same user"):
         SemanticNeighbours(DATA, folder, k=2)
     assert len(SemanticNeighbours(DATA, folder, k=2, allows_leak=True)(*prefixes([(3, 5)]))) == 3
 
