@@ -19,7 +19,7 @@ from kept_configs import demand_same
 from seqrec.data.errors import InputError
 
 HERE = Path(__file__).parent
-SHOWN = ("recall@10", "ndcg@10")
+SHOWN = ("recall@10", "ndcg@10", "recall@20", "ndcg@20")
 
 
 def main() -> None:
