@@ -101,8 +101,21 @@ def test_weights_that_would_count_only_when_training_is_over_are_announced(shop,
         assert ("set model.reweighter.init_args.active_from lower" in capsys.readouterr().err) == announced
 
 
-def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(shop, idle):
-    plain = fit(shop, "plain")
+@pytest.fixture(scope="module")
+def plain(shop) -> Path:
+    """A run without a defence."""
+    return fit(shop, "plain")
+
+
+def test_weights_that_count_and_are_all_one_change_no_bit(shop, plain):
+    counting = (f"{PREFIX}active_from=1", f"{PREFIX}period=100")
+    kept = state(fit(shop, "ones", f"--config={shop / 'idle.yaml'}", *counting))
+    weights = kept.pop("reweighter._extra_state")["weights"]
+    assert weights.tolist() == [1.0] * len(weights)
+    assert_equal(kept, state(plain))
+
+
+def test_a_run_whose_weights_are_all_one_is_the_undefended_run_bit_for_bit(idle, plain):
     kept = state(idle)
     learnt = kept.pop("reweighter._extra_state")
     assert_equal(kept, state(plain))
