@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -36,6 +38,13 @@ def kernel_discrepancy(ones: Float[Tensor, "n D"], others: Float[Tensor, "n D"])
     return within / (n * (n - 1)) - 2 * kernel[:n, n:].mean()
 
 
+class Rows(Enum):
+    """Which rows of a batch are compared: every item once (``unique``), or as often as it occurs (``flat``)."""
+
+    unique = "unique"
+    flat = "flat"
+
+
 class KernelAlignment(Auxiliary):
     """The two vectors of an item, one of its own and one made of its text, come to be spread alike over the items.
 
@@ -44,23 +53,24 @@ class KernelAlignment(Auxiliary):
 
     Source: the alignment of Wang et al., "Pre-train, Align, and Disentangle: Empowering Sequential Recommendation with
     Large Language Models" (PAD), SIGIR 2025 (arXiv 2412.04107), after its released code. Differs from it: rows are the
-    different items of the batch that were read or are targets, where the code takes every occurrence, drawn negatives
-    and padding, too; the constant without a gradient is left out; vectors need not begin as those of a model that was
-    trained without texts. It aligns the parts of any fusion, of which ``ConcatEmbedding(gelu=True)`` is
-    closest to PAD's.
+    different items that the batch reads, predicts or brings as negatives, where the code takes every occurrence, as
+    ``rows=flat`` does, and padding, too, which there is none of here; at most ``most_items`` are compared; the constant
+    without a gradient is left out; vectors need not begin as those of a model that was trained without texts. It aligns
+    the parts of any fusion, of which ``ConcatEmbedding(gelu=True)`` is closest to PAD's.
 
     Args:
         weight: γ, how much of it is added to the objective; 0.2 in the code.
-        most_items: items that are compared, at most; more are drawn from. At least 2.
+        most_items: rows that are compared, at most; more are drawn from. At least 2.
+        rows: which rows these are.
     """
 
     name = "kernel_alignment"
 
-    def __init__(self, weight: float = 0.2, most_items: int = 1024) -> None:
+    def __init__(self, weight: float = 0.2, most_items: int = 1024, rows: Rows = Rows.unique) -> None:
         super().__init__()
         if most_items < 2:
             raise ValueError(f"most_items is {most_items}; a distribution needs at least 2.")
-        self.weight, self.most_items = weight, most_items
+        self.weight, self.most_items, self.rows = weight, most_items, rows
 
     def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
         items = self._items(encoded)
@@ -78,7 +88,10 @@ class KernelAlignment(Auxiliary):
 
     def _items(self, encoded: Encoded) -> Int[Tensor, "n"]:
         batch = encoded.batch
-        items = torch.cat([batch.history.items, batch.targets]).unique()
+        negatives = batch.targets[:0] if batch.negatives is None else batch.negatives.flatten()
+        items = torch.cat([batch.history.items, batch.targets, negatives])
+        if self.rows is Rows.unique:
+            items = items.unique()
         if len(items) > self.most_items:
             items = items[torch.randperm(len(items), device=items.device)[: self.most_items]]
         return items

@@ -1,5 +1,7 @@
 """Alignment against a plain NumPy one, on samples whose distributions are known, and on a real fusion."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,7 +13,7 @@ from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.embeddings.fusion import ConcatEmbedding
 from seqrec.embeddings.ids import IdEmbedding
-from seqrec.objectives.alignment import KernelAlignment, kernel_discrepancy
+from seqrec.objectives.alignment import KernelAlignment, Rows, kernel_discrepancy
 from seqrec.recommenders.base import Encoded
 from seqrec.sequences import Sequences
 
@@ -115,6 +117,17 @@ def test_of_many_items_some_are_drawn():
     KernelAlignment(most_items=3)(encoded)
     assert len(set(asked[0].tolist())) == 3
     assert set(asked[0].tolist()) <= {1, 2, 3, 5, 7}
+
+
+@pytest.mark.parametrize(
+    ("rows", "compared"), [(Rows.unique, [1, 2, 3, 5, 7, 8, 9]), (Rows.flat, [1, 2, 2, 2, 3, 5, 7, 8, 8, 9, 9])]
+)
+def test_items_are_compared_once_or_as_often_as_they_occur_negatives_included(rows, compared):
+    embedding = ConcatEmbedding(CATALOG, 8, Doubled)
+    encoded, asked = encoded_by(embedding), []
+    batch = replace(encoded.batch, negatives=torch.tensor([[8, 9], [9, 8]]))
+    KernelAlignment(rows=rows)(replace(encoded, batch=batch, parts=lambda of: asked.append(of) or embedding.parts(of)))
+    assert sorted(asked[0].tolist()) == compared
 
 
 def test_an_embedding_with_one_side_is_answered_with_what_to_take():
