@@ -160,7 +160,10 @@ def _embed(
     with whole_folder(Path(out), VECTORS) as fresh:
         write_vectors(fresh, subjects.ids, vectors, {"kind": kind, **record, **about, **made})
     source = f"of texts by {about['text_source']}" if encoder.reads_texts else "without texts"
-    print(f"{out}: {len(vectors):,} vectors of {kind}, {vectors.shape[1]} numbers each, {source}.{remark(record)}")
+    alike = Vectors.open(Path(out)).manifest["alike"]
+    told_apart = f"; {alike:,} equal another and cannot be told apart by text" if alike else ""
+    size = f"{vectors.shape[1]} numbers each"
+    print(f"{out}: {len(vectors):,} vectors of {kind}, {size}, {source}{told_apart}.{remark(record)}")
 
 
 def _texts_of(subjects: Subjects, written: Texts, folder: Path, record: dict[str, Any]) -> list[str]:

@@ -127,6 +127,17 @@ def test_a_file_of_item_vectors_becomes_items_and_means_of_histories(prepared, t
     assert (made.manifest["text_source"], made.manifest["window"]) == ("none", None)
 
 
+def test_items_whose_texts_cannot_be_told_apart_are_counted(prepared, tmp_path, capsys):
+    log = Log.open(prepared)
+    numbers = np.eye(len(log.catalog), dtype=np.float32)
+    numbers[3] = numbers[8] = numbers[5]
+    numbers[1] = numbers[2]
+    pl.DataFrame({"item_id": log.catalog.ids, "vector": numbers}).write_parquet(tmp_path / "v.parquet")
+    by_path = ("--encoder=seqrec.semantics.encoders.VectorFile", f"--encoder.path={tmp_path / 'v.parquet'}")
+    assert run(tmp_path, prepared, "embed", "items", *by_path).manifest["alike"] == 5
+    assert "; 5 equal another and cannot be told apart by text." in capsys.readouterr().out
+
+
 def test_a_window_is_refused_where_no_text_is_read(prepared, tmp_path, capsys):
     assert run(tmp_path, prepared, "embed", "histories", HASHING, "--window=5").manifest["window"] == 5
     mean = ["--encoder=seqrec.semantics.encoders.MeanOfItems", "--encoder.path=v.parquet", "--window=5"]

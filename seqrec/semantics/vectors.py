@@ -85,7 +85,8 @@ def write_vectors(
         folder: where; older vectors there are replaced.
         ids: one line per vector with the columns of its kind, see ``Vectors``; no id comes twice.
         vectors: float16 or float32, all finite.
-        manifest: how they were made, at least ``kind``; schema version, shape and fingerprint are added.
+        manifest: how they were made, at least ``kind``; schema version, shape, fingerprint and ``alike``, how many
+            equal another, are added.
 
     Raises:
         ValueError: ids, vectors and kind do not belong together, an id comes twice, or a number is not finite.
@@ -116,9 +117,19 @@ def write_vectors(
             "rows": len(vectors),
             "dim": vectors.shape[1],
             "dtype": str(vectors.dtype),
+            "alike": _alike(vectors),
             "fingerprint": fingerprint(ids, vectors),
         },
     )
+
+
+def _alike(vectors: Float[np.ndarray, "V S"]) -> int:
+    """How many vectors equal another one: no model that reads nothing else can tell whose they are."""
+    if not vectors.size:
+        return 0
+    rows = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.itemsize * vectors.shape[1])))
+    counts = pl.Series(rows.ravel().tolist(), dtype=pl.Binary).value_counts()["count"]
+    return int(counts.filter(counts > 1).sum())
 
 
 def training_of(catalog: Catalog) -> str:
