@@ -15,7 +15,7 @@ from seqrec.semantics.encoders import Encoder
 from seqrec.semantics.neighbours import nearest, write_neighbours
 from seqrec.semantics.subjects import Subjects
 from seqrec.semantics.texts import Texts
-from seqrec.semantics.vectors import VECTORS, Vectors, check_quotes, write_vectors
+from seqrec.semantics.vectors import VECTORS, Vectors, check_quotes, origin_of, write_vectors
 from seqrec.semantics.writers import working
 
 _WINDOW = 20
@@ -160,7 +160,7 @@ def _embed(
     with whole_folder(Path(out), VECTORS) as fresh:
         write_vectors(fresh, subjects.ids, vectors, {"kind": kind, **record, **about, **made})
     source = f"of texts by {about['text_source']}" if encoder.reads_texts else "without texts"
-    alike = Vectors.open(Path(out)).manifest["alike"]
+    alike = origin_of(Path(out))["alike"]
     told_apart = f"; {alike:,} equal another and cannot be told apart by text" if alike else ""
     size = f"{vectors.shape[1]} numbers each"
     print(f"{out}: {len(vectors):,} vectors of {kind}, {size}, {source}{told_apart}.{remark(record)}")

@@ -123,13 +123,7 @@ class SemanticNeighbours(View):
                 f"{vectors} is leaky: {beyond:,} of its {len(self.counts):,} prefixes reach beyond the training part; "
                 "embed training prefixes alone, or set allows_leak to compare with code that does the same."
             )
-        self.neighbours = _nearest(vectors, k)
-        if Neighbours.open(Path(vectors)).manifest.get("same_user") and not allows_leak:
-            raise ValueError(
-                f"Neighbours in {vectors} are leaky: they may be other prefixes of the same user, which end in what is "
-                f"to be predicted; run `seqrec neighbours --vectors {vectors}` without --same_user, or set allows_leak "
-                "to compare with code that does the same."
-            )
+        self.neighbours = _nearest(vectors, k, allows_leak)
         # With one text per user, all prefixes of a user share it.
         self.per_user = described.manifest.get("granularity") == "user"
         keys = self._keys(self.users, self.counts)
@@ -184,9 +178,16 @@ def _opened(folder: str, kind: str, data: TrainingData) -> Vectors:
     return described
 
 
-def _nearest(folder: str, k: int | None = None) -> Int[np.ndarray, "V K"]:
+def _nearest(folder: str, k: int | None = None, allows_leak: bool = False) -> Int[np.ndarray, "V K"]:
     """The nearest rows of each vector, all that are known or, of every vector, exactly ``k``."""
-    rows = Neighbours.open(Path(folder)).rows
+    found = Neighbours.open(Path(folder))
+    if found.manifest.get("same_user") and not allows_leak:
+        raise ValueError(
+            f"Neighbours in {folder} are leaky: they may be other prefixes of the same user, which end in what is to "
+            f"be predicted; run `seqrec neighbours --vectors {folder}` without --same_user, or set allows_leak to "
+            "compare with code that does the same."
+        )
+    rows = found.rows
     if k is not None and (rows.shape[1] < k or (rows[:, k - 1] < 0).any()):
         raise ValueError(
             f"Some vectors of {folder} have fewer than {k} neighbours; run `seqrec neighbours --vectors {folder} "

@@ -71,6 +71,15 @@ def test_positions_at_halves_read_the_mean_of_two_columns():
     assert bias[0, 0, 2].tolist() == [(3 + 7) / 2, 3.0, (1 + 3) / 2]
 
 
+@pytest.mark.parametrize("kind", [CAPE, CoPE])
+def test_as_many_tables_as_heads_or_one_for_all_are_needed(kind):
+    """With more, rows of one history would be paired with those of another."""
+    for build, n_heads in ((HSTU, 2), (LiGR, 2), (SASRec, 4)):
+        model = build(8, n_heads=1 if n_heads == 2 else 2, position=lambda channels, n=n_heads: kind(channels, 12, n))
+        with pytest.raises(ValueError, match=rf"{kind.__name__} has tables for n_heads {n_heads} and the backbone has"):
+            model(torch.randn(3, 8), Sequences.pack([[1], [2, 3]]))
+
+
 def test_the_gradient_of_logits_is_that_of_finite_differences():
     torch.manual_seed(0)
     position, pairs = CAPE(4, 5).double(), pairs_of(6)
