@@ -75,8 +75,21 @@ class ContinuingBackbone(Backbone, Generic[Memory]):
             memory: what was remembered of the same histories in the same order; None is no past.
         """
 
+    def proceed_at(
+        self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: Memory | None
+    ) -> tuple[Float[Tensor, "M D"], Memory]:
+        """``proceed`` with the states of the events at these places alone, as a request wants the newest.
+
+        A backbone that need not finish the others says so here.
+        """
+        states, newest = self.proceed(events, history, memory)
+        return states[at], newest
+
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         return self.proceed(events, history, None)[0]
+
+    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        return self.proceed_at(events, history, at, None)[0]
 
     def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> tuple[Float[Tensor, "T D"], Memory]:
         """As ``proceed`` from no past, where all that happens next is newer than these events."""

@@ -76,6 +76,13 @@ class Compressed(ContinuingBackbone[Any]):
         states, memory = self.inner.proceed(recent.of(events), recent.history, memory)
         return recent.back(older, states), memory
 
+    def proceed_at(
+        self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: Any | None
+    ) -> tuple[Float[Tensor, "M D"], Any]:
+        if memory is not None:
+            return self.inner.proceed_at(events, history, at, memory)
+        return super().proceed_at(events, history, at, memory)
+
     def remember(self, events: Float[Tensor, "T D"], history: Sequences) -> tuple[Float[Tensor, "T D"], Any]:
         """All events are older ones, and their tokens are what is remembered."""
         return self._compress(events, history, history.lengths)

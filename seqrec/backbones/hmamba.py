@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.hyperbolic import Curvature, FixedCurvature, exp_origin, lift, log_origin
-from seqrec.nn.layers import through_to
 from seqrec.nn.mamba import Mamba, MambaMemory
 from seqrec.nn.mamba_shell import Layer
 from seqrec.sequences import Sequences
@@ -185,5 +184,8 @@ class HMamba(ContinuingBackbone[MambaMemory]):
         states, newest = self.layer(events, history, memory)
         return self.leave(states), newest
 
-    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return self.leave(through_to([self.layer], events, history, at))
+    def proceed_at(
+        self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: MambaMemory | None
+    ) -> tuple[Float[Tensor, "M D"], MambaMemory]:
+        states, newest = self.layer.forward_at(events, history, at, memory)
+        return self.leave(states), newest

@@ -5,14 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.attention import AttentionMemory, CausalAttention, PositionFactory, condensed, restored, stored
+from seqrec.nn.attention import (
+    AttentionLayer,
+    AttentionMemory,
+    CausalAttention,
+    PositionFactory,
+    condensed,
+    restored,
+    stored,
+)
 from seqrec.nn.dropout import Dropout
-from seqrec.nn.layers import stacked, through
+from seqrec.nn.layers import stacked, through, through_to
 from seqrec.sequences import Sequences
 
 _EPS = 1e-6
@@ -28,7 +36,7 @@ class PointwiseSiLU:
         return (F.silu(logits) / self.n).masked_fill(~visible, 0)
 
 
-class Block(nn.Module):
+class Block(AttentionLayer):
     """``U, V, Q, K = silu(W LN(x)); y = LN(pointwise attention); x + W_o drop(U ⊙ y)``; the norms learn nothing."""
 
     def __init__(
@@ -55,15 +63,17 @@ class Block(nn.Module):
         nn.init.normal_(self.enter.weight, std=0.02)
         nn.init.xavier_uniform_(self.leave.weight)
 
-    def forward(
-        self, x: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
-        gate, v, q, k = F.silu(self.enter(self.norm(x))).chunk(4, dim=-1)
-        heads = [each.unflatten(-1, (self.n_heads, -1)) for each in (q, k, v)]
+    def ask(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"] | slice, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], AttentionMemory]:
+        gate, v, q, k = F.silu(self.enter(self.norm(h))).chunk(4, dim=-1)
+        heads = [each.unflatten(-1, (self.n_heads, -1)) for each in (q[at], k, v)]
         mixed, newest = self.attention(*heads, history, memory)
-        y = self.mixed_norm(mixed.flatten(-2))
-        gated = torch.cat([gate, y, gate * y], dim=-1) if self.concatenates else gate * y
-        return x + self.leave(self.dropout(gated)), newest
+        gate, y = gate[at], self.mixed_norm(mixed.flatten(-2))
+        return h[at], torch.cat([gate, y, gate * y], dim=-1) if self.concatenates else gate * y, newest
+
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M I"]) -> Float[Tensor, "M D"]:
+        return kept + self.leave(self.dropout(mixed))
 
 
 class HSTU(ContinuingBackbone[list[AttentionMemory]]):
@@ -112,6 +122,15 @@ class HSTU(ContinuingBackbone[list[AttentionMemory]]):
     ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
         """The memory is that of every layer."""
         return through(self.units, events, history, memory)
+
+    def proceed_at(
+        self,
+        events: Float[Tensor, "T D"],
+        history: Sequences,
+        at: Int[Tensor, "M"],
+        memory: list[AttentionMemory] | None,
+    ) -> tuple[Float[Tensor, "M D"], list[AttentionMemory]]:
+        return through_to(self.units, events, history, at, memory)
 
     def condense(
         self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int

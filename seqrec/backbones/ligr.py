@@ -32,9 +32,12 @@ class Block(AttentionLayer):
         self.attention_gate, self.feed_forward_gate = (nn.Linear(dim, dim) for _ in range(2))
         self.dropout = Dropout(dropout)
 
-    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
+    def ask(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"] | slice, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], AttentionMemory]:
         q = self.attention_norm(h)
-        return h, q, q
+        mixed, newest = self.attention(q[at], q, history, memory)
+        return h[at], mixed, newest
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         h = kept + torch.sigmoid(self.attention_gate(kept)) * self.dropout(mixed)
@@ -85,8 +88,14 @@ class LiGR(ContinuingBackbone[list[AttentionMemory]]):
         """The memory is that of every layer."""
         return through(self.blocks, events, history, memory)
 
-    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return through_to(self.blocks, events, history, at)
+    def proceed_at(
+        self,
+        events: Float[Tensor, "T D"],
+        history: Sequences,
+        at: Int[Tensor, "M"],
+        memory: list[AttentionMemory] | None,
+    ) -> tuple[Float[Tensor, "M D"], list[AttentionMemory]]:
+        return through_to(self.blocks, events, history, at, memory)
 
     def condense(
         self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int

@@ -64,5 +64,7 @@ class Mamba4Rec(ContinuingBackbone[list[MambaMemory]]):
     ) -> tuple[Float[Tensor, "T D"], list[MambaMemory]]:
         return self.shell(events, history, memory)
 
-    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return self.shell.states_at(events, history, at)
+    def proceed_at(
+        self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: list[MambaMemory] | None
+    ) -> tuple[Float[Tensor, "M D"], list[MambaMemory]]:
+        return self.shell.proceed_at(events, history, at, memory)

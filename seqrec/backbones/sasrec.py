@@ -42,9 +42,12 @@ class Block(AttentionLayer):
         self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(dim, eps=1e-8) for _ in range(2))
         self.dropout = Dropout(dropout)
 
-    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
+    def ask(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"] | slice, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], AttentionMemory]:
         q = self.attention_norm(h)
-        return q, q, h
+        mixed, newest = self.attention(q[at], h, history, memory)
+        return q[at], mixed, newest
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         z = self.feed_forward_norm(kept + mixed)
@@ -54,9 +57,12 @@ class Block(AttentionLayer):
 class PreNormBlock(Block):
     """``h = h + attention(LN(h)); h = h + ffn(LN(h))``: residuals carry un-normalised vectors."""
 
-    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
+    def ask(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"] | slice, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], AttentionMemory]:
         q = self.attention_norm(h)
-        return h, q, q
+        mixed, newest = self.attention(q[at], q, history, memory)
+        return h[at], mixed, newest
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         h = kept + self.dropout(mixed)
@@ -66,8 +72,11 @@ class PreNormBlock(Block):
 class PostNormBlock(Block):
     """``h = LN(h + attention(h)); h = LN(h + ffn(h))``, as in BERT."""
 
-    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
-        return h, h, h
+    def ask(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"] | slice, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], AttentionMemory]:
+        mixed, newest = self.attention(h[at], h, history, memory)
+        return h[at], mixed, newest
 
     def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
         h = self.attention_norm(kept + self.dropout(mixed))
@@ -143,8 +152,15 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
         states, newest = through(self.blocks, events, history, memory)
         return self.final_norm(states), newest
 
-    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return self.final_norm(through_to(self.blocks, events, history, at))
+    def proceed_at(
+        self,
+        events: Float[Tensor, "T D"],
+        history: Sequences,
+        at: Int[Tensor, "M"],
+        memory: list[AttentionMemory] | None,
+    ) -> tuple[Float[Tensor, "M D"], list[AttentionMemory]]:
+        states, newest = through_to(self.blocks, events, history, at, memory)
+        return self.final_norm(states), newest
 
     def condense(
         self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int

@@ -323,7 +323,7 @@ class SIGMA(Backbone):
         return self.shell(events, history, None)[0]
 
     def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return self.shell.states_at(events, history, at)
+        return self.shell.proceed_at(events, history, at, None)[0]
 
 
 class LoggedSIGMA(Backbone):
@@ -375,7 +375,7 @@ class LoggedSIGMA(Backbone):
         return self.shell(events, history, None)[0]
 
     def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return self.shell.states_at(events, history, at)
+        return self.shell.proceed_at(events, history, at, None)[0]
 
 
 class CausalSIGMA(ContinuingBackbone[list[CausalMemory]]):
@@ -425,5 +425,7 @@ class CausalSIGMA(ContinuingBackbone[list[CausalMemory]]):
     ) -> tuple[Float[Tensor, "T D"], list[CausalMemory]]:
         return self.shell(events, history, memory)
 
-    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        return self.shell.states_at(events, history, at)
+    def proceed_at(
+        self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: list[CausalMemory] | None
+    ) -> tuple[Float[Tensor, "M D"], list[CausalMemory]]:
+        return self.shell.proceed_at(events, history, at, memory)

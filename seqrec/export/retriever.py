@@ -180,7 +180,7 @@ class Retriever:
             queries = self.recommender.scorer.queries(self.users.newest[[place]])
         elif self._goes_on(self.recommender, n_past, n_new):
             window = self._window(known, clocks, asked_at)
-            _, remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
+            remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
             queries = self.recommender.scorer.queries(remembered.newest)
         else:
             past = [] if self._reads_clock else filters.rows([self._ids[row] for row in has])[0]
@@ -238,7 +238,7 @@ class Retriever:
         """The k best items to follow the newest events, given by their states.
 
         Args:
-            states: one per history, as the recommender's ``proceed`` makes them.
+            states: one per history, as ``newest`` of what the recommender remembers.
             seen: catalog rows that are left out, for each history.
             k: length of the lists, at least 1.
             allow: as in ``recommend``.

@@ -21,7 +21,7 @@ from seqrec.ops.attention import (
     resumed_attention,
 )
 from seqrec.positions.base import AttentionPosition, TurningPosition
-from seqrec.sequences import Sequences
+from seqrec.sequences import Sequences, bounds
 
 PositionFactory = Callable[[int], AttentionPosition]
 
@@ -167,7 +167,7 @@ class CausalAttention(nn.Module):
     ) -> tuple[Float[Tensor, "M H V"], AttentionMemory]:
         """What these events, which follow the remembered ones, take from the past and from each other.
 
-        Either all of them ask or, without a memory, the newest of each history, of which none is empty then.
+        Either all of them ask or the newest of each history that has any.
 
         Raises:
             ValueError: the position reads times that the histories do not carry.
@@ -184,17 +184,18 @@ class CausalAttention(nn.Module):
             )
         offsets, asking = history.offsets, Stand(places, history.asked_at if position.reads_asked_at else None)
         if q.shape[0] < k.shape[0]:  # not len, which would fix the length of an exported program
-            offsets, asking = torch.arange(len(history) + 1, device=q.device), asking.at(history.newest)
+            happened = history.lengths > 0
+            offsets, asking = bounds(happened.long()), asking.at(history.newest[happened])
         q, k = position.turn(q, asking.places), position.turn(k, places)
         new = AttentionMemory(k, v, history.offsets, places, history.times)
         whole = new if memory is None else memory.followed_by(new)
         dropout = self.dropout if self.training else 0.0
         if not position.changes_logits and self.weigh is softmax and self.scale is None:
-            if memory is not None:
+            if offsets is history.offsets and memory is None:
+                return causal_attention(q, k, v, offsets, dropout), whole
+            if offsets is history.offsets and memory is not None:
                 past = memory.keys, memory.values, memory.offsets
                 return continued_attention(q, k, v, offsets, *past, dropout), whole
-            if offsets is history.offsets:
-                return causal_attention(q, k, v, offsets, dropout), whole
             return resumed_attention(q, whole.keys, whole.values, offsets, whole.offsets, dropout), whole
         mixed = adjusted_attention(
             q,
@@ -257,53 +258,40 @@ class SelfAttention(_Heads):
 
     def forward(
         self,
-        asking: Float[Tensor, "T D"],
+        asking: Float[Tensor, "M D"],
         asked: Float[Tensor, "T D"],
         history: Sequences,
         memory: AttentionMemory | None,
-    ) -> tuple[Float[Tensor, "T D"], AttentionMemory]:
+    ) -> tuple[Float[Tensor, "M D"], AttentionMemory]:
         """What these events, which follow the remembered ones, take from the past and from each other.
 
-        Queries are made from ``asking``; keys and values from ``asked``.
+        Queries are made from ``asking``; keys and values from ``asked``. Either all events ask or the newest of each
+        history that has any.
         """
         mixed, newest = self.attention(*self._split(asking, asked), history, memory)
         return self.output(mixed.flatten(-2)), newest
 
-    def newest(
-        self, asking: Float[Tensor, "B D"], asked: Float[Tensor, "T D"], history: Sequences
-    ) -> Float[Tensor, "B D"]:
-        """What the newest event of each history takes from the past and from itself, where no other event asks."""
-        mixed, _ = self.attention(*self._split(asking, asked), history, None)
-        return self.output(mixed.flatten(-2))
-
 
 class AttentionLayer(MixingLayer[AttentionMemory]):
-    """A layer that mixes by causal attention, its part ``attention``."""
-
-    attention: SelfAttention
+    """A layer that mixes by causal attention, where the newest events can ask alone."""
 
     @abstractmethod
-    def reads(self, h: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Float[Tensor, "T D"]]:
-        """What goes past the mixing, what asks, and what is asked."""
+    def ask(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"] | slice, memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], AttentionMemory]:
+        """``mix_at``, where ``at`` is all events or the newest of each history that has any."""
 
     def mix(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: AttentionMemory | None
-    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], AttentionMemory]:
-        kept, asking, asked = self.reads(h)
-        mixed, newest = self.attention(asking, asked, history, memory)
-        return kept, mixed, newest
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T I"], AttentionMemory]:
+        return self.ask(h, history, slice(None), memory)
 
     def mix_at(
-        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]
-    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
-        if torch.compiler.is_compiling() or not _newest_of_each(history, at):
-            return super().mix_at(h, history, at)
-        kept, asking, asked = self.reads(h)
-        return kept[at], self.attention.newest(asking[at], asked, history)
-
-
-def _newest_of_each(history: Sequences, at: Int[Tensor, "M"]) -> bool:
-    return len(at) == len(history) and bool((history.lengths > 0).all()) and torch.equal(at, history.newest)
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: AttentionMemory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], AttentionMemory]:
+        if torch.compiler.is_compiling() or not torch.equal(at, history.newest[history.lengths > 0]):
+            return super().mix_at(h, history, at, memory)
+        return self.ask(h, history, at, memory)
 
 
 class BidirectionalSelfAttention(_Heads):

@@ -27,19 +27,19 @@ class MixingLayer(nn.Module, ABC, Generic[Memory]):
     @abstractmethod
     def mix(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: Memory | None
-    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"], Memory]:
-        """What goes past the mixing, what was mixed, and what to remember next."""
+    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T I"], Memory]:
+        """What goes past the mixing, what was mixed, as wide as ``refine`` reads it, and what to remember next."""
 
     @abstractmethod
-    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+    def refine(self, kept: Float[Tensor, "M D"], mixed: Float[Tensor, "M I"]) -> Float[Tensor, "M D"]:
         """What the layer makes of each event; the same whatever stands beside it."""
 
     def mix_at(
-        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]
-    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
-        """What goes past the mixing, and what was mixed, at these places alone; nothing came before the histories."""
-        kept, mixed, _ = self.mix(h, history, None)
-        return kept[at], mixed[at]
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: Memory | None
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M I"], Memory]:
+        """``mix`` with what goes past the mixing, and what was mixed, at these places alone."""
+        kept, mixed, newest = self.mix(h, history, memory)
+        return kept[at], mixed[at], newest
 
     def forward(
         self, h: Float[Tensor, "T D"], history: Sequences, memory: Memory | None
@@ -47,9 +47,16 @@ class MixingLayer(nn.Module, ABC, Generic[Memory]):
         kept, mixed, newest = self.mix(h, history, memory)
         return self.refine(kept, mixed), newest
 
+    def forward_at(
+        self, h: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: Memory | None
+    ) -> tuple[Float[Tensor, "M D"], Memory]:
+        """What the layer makes of the events at these places, and what to remember next of all."""
+        kept, mixed, newest = self.mix_at(h, history, at, memory)
+        return self.refine(kept, mixed), newest
+
 
 def through(
-    layers: nn.ModuleList, events: Float[Tensor, "T D"], history: Sequences, memory: list[Memory] | None
+    layers: Iterable[nn.Module], events: Float[Tensor, "T D"], history: Sequences, memory: list[Memory] | None
 ) -> tuple[Float[Tensor, "T D"], list[Memory]]:
     """What the last layer makes of the events, and what every layer remembers next.
 
@@ -67,11 +74,15 @@ def through(
 
 
 def through_to(
-    layers: Iterable[nn.Module], events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]
-) -> Float[Tensor, "M D"]:
-    """What the last of several ``MixingLayer`` makes of the events at these places, without refining any other."""
+    layers: Iterable[nn.Module],
+    events: Float[Tensor, "T D"],
+    history: Sequences,
+    at: Int[Tensor, "M"],
+    memory: list[Memory] | None,
+) -> tuple[Float[Tensor, "M D"], list[Memory]]:
+    """``through`` several ``MixingLayer``, the last of which refines the events at these places alone."""
     *before, last = layers
     assert isinstance(last, MixingLayer), "only such a layer can be left half done"
-    for layer in before:
-        events, _ = layer(events, history, None)
-    return last.refine(*last.mix_at(events, history, at))
+    events, newest = through(before, events, history, memory)
+    states, left = last.forward_at(events, history, at, None if memory is None else memory[-1])
+    return states, [*newest, left]

@@ -84,6 +84,8 @@ class MambaShell(nn.Module, Generic[Memory]):
     ) -> tuple[Float[Tensor, "T D"], list[Memory]]:
         return through(self.layers, self.norm(events), history, memory)
 
-    def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+    def proceed_at(
+        self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"], memory: list[Memory] | None
+    ) -> tuple[Float[Tensor, "M D"], list[Memory]]:
         """What the last layer makes of the events at these places."""
-        return through_to(self.layers, self.norm(events), history, at)
+        return through_to(self.layers, self.norm(events), history, at, memory)

@@ -54,12 +54,10 @@ class SequentialRecommender(KeyedRecommender):
         """What to carry from these events, so that newer ones can be read without them. Raises as ``proceed`` does."""
         backbone = self._continuing()
         states, memory = backbone.remember(self._events(self.embedding(history.items), history), history)
-        return Remembered(memory, ended(history), _newest(states, history, None))
+        return Remembered(memory, ended(history), _newest(states[history.newest[history.lengths > 0]], history, None))
 
-    def proceed(
-        self, history: Sequences, remembered: Remembered | None = None
-    ) -> tuple[Float[Tensor, "T D"], Remembered]:
-        """The states of these events, which follow what is remembered of the same histories, and what to remember next.
+    def proceed(self, history: Sequences, remembered: Remembered | None = None) -> Remembered:
+        """What to remember when these events follow what is remembered of the same histories.
 
         Raises:
             TypeError: the backbone cannot go on from what it remembers, or the position means something else once the
@@ -68,8 +66,9 @@ class SequentialRecommender(KeyedRecommender):
         backbone = self._continuing()
         history = replace(history, past=None if remembered is None else remembered.past)
         events = self._events(self.embedding(history.items), history)
-        states, memory = backbone.proceed(events, history, None if remembered is None else remembered.memory)
-        return states, Remembered(memory, ended(history), _newest(states, history, remembered))
+        at = history.newest[history.lengths > 0]
+        states, memory = backbone.proceed_at(events, history, at, None if remembered is None else remembered.memory)
+        return Remembered(memory, ended(history), _newest(states, history, remembered))
 
     def stored(self, memory: Any) -> dict[str, Tensor]:
         """What the backbone remembers as tensors whose first dimension counts histories. Raises as ``proceed`` does."""
@@ -103,7 +102,7 @@ def ended(history: Sequences) -> Past:
 
 
 def _newest(states: Tensor, history: Sequences, before: Remembered | None) -> Float[Tensor, "B D"]:
-    """The newest state of each history, or what it was where nothing happened."""
+    """These newest states of the histories where something happened, and what they were of the others."""
     earlier = states.new_zeros(len(history), states.shape[1]) if before is None else before.newest
-    happened = history.lengths > 0
-    return earlier.index_copy(0, happened.nonzero().squeeze(1), states[history.newest[happened]].to(earlier.dtype))
+    happened = (history.lengths > 0).nonzero().squeeze(1)
+    return earlier.index_copy(0, happened, states.to(earlier.dtype))

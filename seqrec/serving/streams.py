@@ -137,7 +137,7 @@ class Streams:
             remembered, n_read = self._remembered_before(recommender, record), record.begin
         if n_read < len(record.rows):
             window = self._window(recommender, record, n_read, len(record.rows))
-            _, remembered = recommender.proceed(window, remembered)
+            remembered = recommender.proceed(window, remembered)
         assert remembered is not None, "a window holds at least one event"
         if new:
             record = replace(record, memory=to_bytes(recommender, remembered, self._fingerprint))

@@ -242,6 +242,23 @@ def test_to_go_on_from_what_is_remembered_equals_the_full_pass(build, arguments,
 
 
 @pytest.mark.parametrize(("build", "arguments"), CONTINUING)
+@pytest.mark.parametrize("newest_alone", [False, True], ids=["places at will", "the newest of each"])
+def test_some_states_behind_a_memory_are_those_of_all_and_all_is_remembered(build, arguments, newest_alone):
+    backbone, vectors = ready(build, arguments)
+    past, new, later = (
+        Sequences.pack([history[some] for history in HISTORIES]) for some in (slice(3), slice(3, 17), slice(17, None))
+    )
+    _, memory = backbone.proceed(vectors[past.items], past, None)
+    states, whole = backbone.proceed(vectors[new.items], new, memory)
+    at = new.newest[new.lengths > 0]
+    at = at if newest_alone else torch.cat([at.flip(0), torch.tensor([0, 0])])
+    found, partial = backbone.proceed_at(vectors[new.items], new, at, memory)
+    torch.testing.assert_close(found, states[at])
+    after = [backbone.proceed(vectors[later.items], later, each)[0] for each in (whole, partial)]
+    torch.testing.assert_close(*after)
+
+
+@pytest.mark.parametrize(("build", "arguments"), CONTINUING)
 @pytest.mark.parametrize("histories", [[[*range(9)]], [[*range(9)], [4, 1], [7]]], ids=["one", "several"])
 def test_what_is_remembered_goes_through_a_file(build, arguments, histories, tmp_path):
     backbone, vectors = ready(build, arguments)

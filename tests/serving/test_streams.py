@@ -54,8 +54,8 @@ def expected(retriever, events, described):
         older = slice(max(0, begin - (LENGTH - RECENT)), begin)
         remembered = recommender.remember(Sequences.pack([rows[older]], [times[older]]))
     with torch.no_grad():
-        states, _ = recommender.proceed(Sequences.pack([rows[begin:]], [times[begin:]]), remembered)
-    return retriever.following(states[-1:], [rows], 5)[0]
+        newest = recommender.proceed(Sequences.pack([rows[begin:]], [times[begin:]]), remembered).newest
+    return retriever.following(newest, [rows], 5)[0]
 
 
 def same(found, wanted):
