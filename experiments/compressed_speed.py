@@ -1,4 +1,6 @@
-"""Times one request of compressed user tokens beside reading the recent events alone and the whole history.
+"""Time and memory of a request of compressed user tokens beside reading the recent events alone and the whole history.
+
+Every way makes the state of the newest event alone, as requests do.
 
 See experiments/README.md for the command. Run it alone on the machine.
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 import torch
 from prepare_scale import record
 from streaming_speed import DIM
-from timing import in_turn
+from timing import in_turn, peak_bytes
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.backbones.compressed import Compressed
@@ -61,27 +63,33 @@ def main() -> None:
 def measured(
     build: Callable[[], ContinuingBackbone], older: int, recent: int, users: int, repeats: int
 ) -> dict[str, object]:
-    """Milliseconds of a request of all users, and the bytes that are remembered of one."""
+    """Milliseconds and peak bytes of a request of all users, and the bytes that are remembered of one."""
     torch.manual_seed(0)
     events = torch.randn(users, older + recent, DIM)
     alone, whole = events[:, older:].flatten(0, 1), events.flatten(0, 1)
     new, every, old = (Sequences.pack([[0] * n] * users) for n in (recent, older + recent, older))
     plain = build().eval()
-    ways: dict[str, Callable[[], object]] = {"recent events alone": lambda: plain(alone, new)}
+    ways: dict[str, Callable[[], object]] = {"recent events alone": lambda: plain.states_at(alone, new, new.newest)}
     remembered = {}
     for k in TOKENS:
         backbone = Compressed(build(), n_tokens=k, n_recent=recent).eval()
         _, memory = backbone.remember(events[:, :older].flatten(0, 1), old)
-        ways[f"{k} tokens"] = lambda b=backbone, m=memory: b.proceed(alone, new, m)
+        ways[f"{k} tokens"] = lambda b=backbone, m=memory: b.proceed_at(alone, new, new.newest, m)
         remembered[k] = sum(tensor[0].nbytes for tensor in backbone.stored(memory).values())
     taken = in_turn(ways, repeats)
-    taken |= in_turn({"whole history": lambda: plain(whole, every)}, max(3, repeats // 5))
+    ways["whole history"] = lambda: plain.states_at(whole, every, every.newest)
+    taken |= in_turn({"whole history": ways["whole history"]}, max(3, repeats // 5))
+    held = {name: peak_bytes(work) for name, work in ways.items()}
     # Of each round its ratio, so that a slow moment of the machine weighs on both sides of it.
     own = taken["recent events alone"]
     shares = {name: statistics.median(a / b for a, b in zip(each, own, strict=False)) for name, each in taken.items()}
     return {
         "median_milliseconds": {name: round(1000 * statistics.median(each), 3) for name, each in taken.items()},
         "times_recent_events_alone": {name: round(share, 3) for name, share in shares.items()},
+        "peak_bytes": held,
+        "peak_bytes_times_recent_events_alone": {
+            name: round(each / held["recent events alone"], 3) for name, each in held.items()
+        },
         "bytes_remembered_of_a_user": remembered,
     }
 

@@ -1,9 +1,15 @@
-"""Times several ways of doing one thing in turn, so that a slow moment of the machine weighs on all of them."""
+"""Measures several ways of doing one thing: times, in turn, so that a slow moment weighs on all, and memory."""
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from itertools import accumulate
+from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile
 
 
 def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -15,3 +21,16 @@ def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str,
             work()
             taken[name].append(time.perf_counter() - began)
     return {name: each[1:] for name, each in taken.items()}
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most that tensors on the CPU hold at once beyond what was held before, by torch's own account."""
+    work()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        work()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        watched.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted((each["ts"], each["args"]["Bytes"]) for each in events if each["name"] == "[memory]")
+    return max(accumulate((change for _, change in changes), initial=0))

@@ -116,7 +116,10 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule, recipe:
             window = Sequences.pack(items, times if data.has_clock else None)
             if recommender.reads_asked_at:  # what is remembered does not depend on it
                 window = window.asking(window.newest, torch.tensor([clock[-1] for clock in times]))
-            seen = Sequences.pack([log.items[each].tolist() for each in events])
+            seen = Sequences.pack(
+                [log.items[each].tolist() for each in events],
+                [log.times[each].tolist() for each in events] if data.has_clock else None,
+            )
             yield [log.users[user] for user in some], window, seen
 
     try:

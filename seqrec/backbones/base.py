@@ -22,9 +22,11 @@ class Backbone(nn.Module, ABC):
     Attributes:
         causal: whether a state depends on nothing that happened after its event. Only a causal backbone may be
             trained on every event.
+        leaves_room: how many newest events of a window are not to be remembered but read with what is.
     """
 
     causal: ClassVar[bool]
+    leaves_room: int = 0
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -56,12 +58,7 @@ class ContinuingBackbone(Backbone, Generic[Memory]):
 
     What it carries from the past is its memory, one per history, whose form is the backbone's own affair: recurrent
     ones keep theirs bounded, attention remembers every event.
-
-    Attributes:
-        leaves_room: how many newest events of a window are not to be remembered but read with what is.
     """
-
-    leaves_room: int = 0
 
     @abstractmethod
     def proceed(

@@ -35,7 +35,8 @@ class Compressed(ContinuingBackbone[Any]):
     and without a remembered past.
 
     Args:
-        inner: the causal backbone; attention backbones forget the older events, others go on.
+        inner: the causal backbone; attention backbones forget the older events, others go on. Attention needs at least
+            2 layers: in the first, a token is read before it has read anything.
         n_tokens: tokens k, at least 1.
         n_recent: newest events of a window that are read themselves, at least 1.
         n_segments: parts that the older events are cut into, at least 1; one works best according to its authors.

@@ -138,9 +138,10 @@ class Retriever:
         """The k best items for a user whom the bundle remembers, what they did since included.
 
         Their past is not read again while the model may read what happened since beside what it remembers. With more
-        than that, the newest events of all that they have are read; a model that reads the clock reads the recent ones
-        alone, because the bundle keeps no times of the others. With nothing new that is known, the state after their
-        newest remembered event answers, which no time changes.
+        than that, the newest events of all that they have are read. With nothing new that is known, the state after
+        their newest remembered event answers, unless the model reads when it is asked and is told. A model that reads
+        the clock can read nothing again from a bundle of earlier versions, which kept no times: it then reads the
+        recent events alone.
 
         Args:
             user: raw id of the user.
@@ -168,24 +169,28 @@ class Retriever:
         admitted = filters.admitted(allow, deny, categories)
         if recent:
             self._demand_times([recent], None if times is None else [times], asked_at)
-        known, clocks = _known(filters, [recent], None if times is None else [times])
-        has = self.users.seen_by(place)
+        known, clocks, unknown = _known(filters, [recent], None if times is None else [times])
+        _warn_of(unknown)
+        has, had_at = self.users.seen_by(place), self.users.times_of(place)
+        past, then, _ = _known(filters, [[self._ids[row] for row in has]], None if had_at is None else [had_at])
+        if self._reads_clock and then is None:
+            past, then = [[]], [[]]
         n_past, n_new = int(self.users.counts[place]), len(known[0])
+        asks_again = self._reads_asked_at and asked_at is not None and bool(past[0])
         if not n_past and not n_new:
             raise InputError(
                 f"The bundle remembers no event of user '{user}', and of {len(recent)} recent items none is in the "
                 "catalog; give at least one that is."
             )
-        if not n_new:  # nothing is read, so nothing need be known of when
+        if not n_new and not asks_again:  # nothing is read, so nothing need be known of when
             queries = self.recommender.scorer.queries(self.users.newest[[place]])
-        elif self._goes_on(self.recommender, n_past, n_new):
+        elif n_new and self._goes_on(self.recommender, n_past, n_new):
             window = self._window(known, clocks, asked_at)
             remembered = self.recommender.proceed(window, self.users.remembered([place], self.recommender))
             queries = self.recommender.scorer.queries(remembered.newest)
         else:
-            past = [] if self._reads_clock else filters.rows([self._ids[row] for row in has])[0]
-            window = self._window([[*past, *known[0]]], clocks if self._reads_clock else None, asked_at)
-            queries = self._queries(window)
+            clock = [[*(then or [[]])[0], *(clocks or [[]])[0]]] if self._reads_clock else None
+            queries = self._queries(self._window([[*past[0], *known[0]]], clock, asked_at))
         seen = Sequences.pack([[*has, *known[0]] if exclude_seen else []])
         return self._named(TopK(*best_rows(self.index, queries, k, seen, filters.offered, admitted)))[0]
 
@@ -268,7 +273,8 @@ class Retriever:
         self._demand_times(histories, times, asked_at)
         filters = self._filters
         admitted = filters.admitted(allow, deny, categories)
-        known, times = _known(filters, histories, times)
+        known, times, unknown = _known(filters, histories, times)
+        _warn_of(unknown)
         items = torch.full((len(known), k), -1)
         scores = torch.full((len(known), k), -torch.inf)
         asked = [place for place, rows in enumerate(known) if rows]
@@ -333,8 +339,8 @@ class Retriever:
 
 def _known(
     filters: Filters, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None
-) -> tuple[list[list[int]], Sequence[Sequence[int]] | None]:
-    """Catalog rows of the known items of each history, and their times; warns of the others."""
+) -> tuple[list[list[int]], Sequence[Sequence[int]] | None, list[str]]:
+    """Catalog rows of the known items of each history, their times, and the ids that nobody knows."""
     found = [filters.rows(history) for history in histories]
     unknown = [raw for _, others in found for raw in others]
     if times is not None and unknown:
@@ -343,8 +349,7 @@ def _known(
             [time for raw, time in zip(history, clock, strict=True) if raw not in absent]
             for history, clock in zip(histories, times, strict=True)
         ]
-    _warn_of(unknown)
-    return [rows for rows, _ in found], times
+    return [rows for rows, _ in found], times, unknown
 
 
 def _demand_positive(k: int) -> None:
@@ -357,7 +362,7 @@ def _warn_of(unknown: list[str]) -> None:
         return
     ids = list(dict.fromkeys(unknown))
     named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
-    warnings.warn(f"Not in the catalog, so skipped: {named}.", stacklevel=5)
+    warnings.warn(f"Not in the catalog, so skipped: {named}.", stacklevel=4)
 
 
 def _batches(places: list[int], lengths: list[int]) -> Iterator[list[int]]:

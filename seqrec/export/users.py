@@ -33,7 +33,7 @@ class Users:
     Attributes:
         ids: raw ids, unique.
         fingerprint: of the weights, the recipe and the catalog that the memories belong to.
-        seen: what each user has, as catalog rows, oldest first.
+        seen: what each user has, as catalog rows, oldest first, and when it happened where the data have times.
         memory: what the backbone remembers, as tensors whose first dimension counts users.
         newest: the state after the newest remembered event of each.
         counts: how many events are remembered.
@@ -58,7 +58,14 @@ class Users:
 
     def seen_by(self, row: int) -> list[int]:
         """Catalog rows that this user has."""
-        return self.seen.items[self.seen.offsets[row] : self.seen.offsets[row + 1]].tolist()
+        return self.seen.items[self._events(row)].tolist()
+
+    def times_of(self, row: int) -> list[int] | None:
+        """When that happened; None where nobody knows, as in bundles of earlier versions."""
+        return None if self.seen.times is None else self.seen.times[self._events(row)].tolist()
+
+    def _events(self, row: int) -> slice:
+        return slice(int(self.seen.offsets[row]), int(self.seen.offsets[row + 1]))
 
     def save(self, path: Path) -> None:
         """Write all as safetensors; raw ids are UTF-8, laid end to end."""
@@ -68,6 +75,7 @@ class Users:
             "id_lengths": torch.tensor([len(raw) for raw in encoded], dtype=torch.long),
             "seen_items": self.seen.items,
             "seen_offsets": self.seen.offsets,
+            **({} if self.seen.times is None else {"seen_times": self.seen.times}),
             "newest": self.newest,
             "counts": self.counts,
             **({} if self.times is None else {"times": self.times}),
@@ -93,7 +101,7 @@ class Users:
         text, ends = tensors["ids"].numpy().tobytes(), tensors["id_lengths"].cumsum(0).tolist()
         ids = [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
         memory = {name.removeprefix(_MEMORY): each for name, each in tensors.items() if name.startswith(_MEMORY)}
-        seen = Sequences(tensors["seen_items"], tensors["seen_offsets"])
+        seen = Sequences(tensors["seen_items"], tensors["seen_offsets"], tensors.get("seen_times"))
         return cls(ids, found, seen, memory, tensors["newest"], tensors["counts"], tensors.get("times"))
 
 
@@ -152,7 +160,7 @@ def remember_users(
         remembered = recommender.remember(window)
         ids += names
         parts.append(recommender.stored(remembered.memory))
-        seen.append(Sequences(has.items, has.offsets))
+        seen.append(Sequences(has.items, has.offsets, has.times))
         newest.append(remembered.newest)
         pasts.append(remembered.past)
     if not parts:

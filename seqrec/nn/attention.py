@@ -100,7 +100,16 @@ class _Continued(AttentionMemory):
 
 
 def condensed(before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int) -> list[AttentionMemory]:
-    """What every layer remembers when all but the newest ``n`` events since ``before`` are forgotten."""
+    """What every layer remembers when all but the newest ``n`` events since ``before`` are forgotten.
+
+    Raises:
+        ValueError: there is one layer, whose keys and values know of no other event.
+    """
+    if len(after) < 2:
+        raise ValueError(
+            "In one layer a token is read before it has read anything, so that nothing would be remembered; give the "
+            "backbone at least 2 layers."
+        )
     kept = [layer.newest(n) for layer in after]
     return kept if before is None else [past.followed_by(new) for past, new in zip(before, kept, strict=True)]
 
@@ -171,10 +180,12 @@ class CausalAttention(nn.Module):
 
         Raises:
             ValueError: the position reads times that the histories do not carry.
+            TypeError: something is remembered, and the position means something else once the history goes on.
         """
         position = self.position
         places = history.places
         if memory is not None:
+            position.demand_that_it_continues()
             places = places + memory.next_places[history.owners]
         if position.reads_clock and history.times is None:
             raise ValueError(f"{type(position).__name__} reads when events happened, but the histories carry no times.")

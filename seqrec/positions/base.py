@@ -11,24 +11,40 @@ from seqrec.ops.adjusted_attention import Pairs
 from seqrec.sequences import Sequences
 
 
-class InputPosition(nn.Module, ABC):
+class Continues:
+    """Something whose meaning for an event may or may not change when the history goes on.
+
+    Attributes:
+        continues: whether what it says of an event stays the same when the history goes on.
+    """
+
+    continues: bool = True
+
+    def demand_that_it_continues(self) -> None:
+        """Raise a ``TypeError`` unless it does."""
+        if not self.continues:
+            raise TypeError(
+                f"{type(self).__name__} means something else once the history goes on; read whole histories, or train "
+                "with a position that counts from the oldest event."
+            )
+
+
+class InputPosition(Continues, nn.Module, ABC):
     """Adds to each event what its place in the history, or its time, means.
 
     Attributes:
         reads_clock: whether it needs times that a clock gave; a log whose times are positions is then refused.
         reads_asked_at: whether it needs to know when a prediction is asked for.
-        continues: whether what it gives an event stays the same when the history goes on.
     """
 
     reads_clock: bool = False
     reads_asked_at: bool = False
-    continues: bool = True
 
     @abstractmethod
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]: ...
 
 
-class AttentionPosition(nn.Module, ABC):
+class AttentionPosition(Continues, nn.Module, ABC):
     """Tells attention where, or when, queries and keys stand: it turns them, or changes their logits.
 
     It is built once per layer, from the width C of a head.

@@ -81,7 +81,8 @@ class CAPE(_Contextual):
         max_length: number of columns M, at least 2.
         n_heads: 1 shares the table among the heads; otherwise the number of heads H, each with its own.
         position_dim: width of the query's projection before it meets the table; None reads the query itself.
-        mask_gates: False counts every later event of the history as 1, as the released self-attention would.
+        mask_gates: False counts every later event of the history as 1, as the released self-attention would; what it
+            says of an event then changes when the history goes on.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class CAPE(_Contextual):
         mask_gates: bool = True,
     ) -> None:
         super().__init__(channels, max_length, n_heads, position_dim)
-        self.mask_gates = mask_gates
+        self.mask_gates = self.continues = mask_gates
 
     def adjust(self, logits: Float[Tensor, "b H i j"], pairs: Pairs) -> Float[Tensor, "b H i j"]:
         gates = torch.sigmoid(-logits)

@@ -32,6 +32,7 @@ class Stacked(AttentionPosition):
         self.reads_clock = any(part.reads_clock for part in parts)
         self.reads_asked_at = any(part.reads_asked_at for part in parts)
         self.reads_queries = any(part.reads_queries for part in parts)
+        self.continues = all(part.continues for part in parts)
         turning = [type(part).__name__ for part in parts if not part.changes_logits]
         if turning and self.reads_queries:
             reading = next(type(part).__name__ for part in parts if part.reads_queries)

@@ -79,6 +79,7 @@ class Recommender(nn.Module, ABC):
         learns_hidden_events: whether it is trained to name hidden events of a history, not those that followed.
         reads_clock: whether a part of it needs times that a clock gave.
         reads_asked_at: whether a part of it needs to know when a prediction is asked for, which most models do not.
+        leaves_room: how many newest events of a window it does not remember but reads with what it does.
     """
 
     counts: Tensor
@@ -86,6 +87,7 @@ class Recommender(nn.Module, ABC):
     learns_hidden_events: bool = False
     reads_clock: bool = False
     reads_asked_at: bool = False
+    leaves_room: int = 0
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqrec.backbones.base import ContinuingBackbone
 from seqrec.batch import Batch
+from seqrec.positions.base import Continues
 from seqrec.recommenders.base import Encoded
 from seqrec.recommenders.keyed import KeyedRecommender, wanted, whole
 from seqrec.sequences import Past, Sequences
@@ -47,8 +48,7 @@ class SequentialRecommender(KeyedRecommender):
 
     @property
     def leaves_room(self) -> int:
-        """How many newest events of a window are not to be remembered but read with what is."""
-        return self._continuing().leaves_room
+        return self.backbone.leaves_room
 
     def remember(self, history: Sequences) -> Remembered:
         """What to carry from these events, so that newer ones can be read without them. Raises as ``proceed`` does."""
@@ -83,11 +83,9 @@ class SequentialRecommender(KeyedRecommender):
             raise TypeError(
                 f"{type(self.backbone).__name__} cannot go on from what it remembers; read whole histories."
             )
-        if self.position is not None and not self.position.continues:
-            raise TypeError(
-                f"{type(self.position).__name__} means something else once the history goes on; read whole histories, "
-                "or train with a position that counts from the oldest event."
-            )
+        for part in (self.position, *self.backbone.modules()):
+            if isinstance(part, Continues):
+                part.demand_that_it_continues()
         return self.backbone
 
 

@@ -98,6 +98,13 @@ class NextItemTask(RankingTask):
                 "histories; choose another position, or a data set with real times."
             )
 
+        longest, room = self.trainer.datamodule.max_length, self.recommender.leaves_room  # type: ignore[attr-defined]
+        if longest is not None and longest <= room:
+            raise ValueError(
+                f"The newest {room} events of a history are read as they are and only older ones compressed, but "
+                f"data.max_length is {longest}, so none would be; raise data.max_length or lower n_recent."
+            )
+
         self.reweighter.begin(lambda: self.trainer.datamodule.audience)  # type: ignore[attr-defined]
         waiting = self.reweighter.trail.active_from
         if waiting and 0 < (self.trainer.max_epochs or -1) <= waiting:

@@ -163,6 +163,40 @@ def test_the_last_token_speaks_unless_the_loss_keeps_within_segments(predicts, i
     assert torch.equal(by_token[at], by_event[at]) is not is_asked
 
 
+def test_tokens_happen_when_the_newest_event_before_them_does_and_neither_knows_what_is_asked_for_later(monkeypatch):
+    backbone = ready(lambda: HSTU(DIM, position=TimeBias), n_segments=2)
+    events, history = drawn([12, 3, 0])
+    read = []
+    proceed = backbone.inner.proceed
+    monkeypatch.setattr(
+        backbone.inner,
+        "proceed",
+        lambda events, history, memory: read.append(history) or proceed(events, history, memory),
+    )
+    backbone(events, history)
+    (first, second, _), times = read, history.times.tolist()
+    # Of twelve events seven are older: three of them, then four, each part with its tokens behind it.
+    assert first.times.tolist() == [*times[:3], *[times[2]] * TOKENS, *[0] * TOKENS, *[0] * TOKENS]
+    assert second.times.tolist() == [*times[3:7], *[times[6]] * TOKENS, *[0] * TOKENS, *[0] * TOKENS]
+    assert first.asked_at.tolist() == [*times[1:3], *[times[2]] * (1 + TOKENS), *[0] * TOKENS, *[0] * TOKENS]
+    assert second.asked_at.tolist() == [*times[4:7], *[times[6]] * (1 + TOKENS), *[0] * TOKENS, *[0] * TOKENS]
+
+
+def test_a_position_that_counts_later_events_is_refused_since_tokens_would_count_as_such():
+    with pytest.raises(TypeError, match="CAPE means something else once the history goes on"):
+        ready(lambda: SASRec(DIM, position=lambda c: CAPE(c, mask_gates=False)))(*drawn([12]))
+
+
+def test_tokens_begin_apart_from_each_other():
+    tokens = Compressed(SASRec(DIM), TOKENS, RECENT, n_segments=2).tokens.flatten(0, 1)
+    assert (torch.pdist(tokens) > 0.02).all()
+
+
+def test_one_layer_of_attention_is_refused_since_its_tokens_would_know_nothing():
+    with pytest.raises(ValueError, match="give the backbone at least 2 layers"):
+        ready(lambda: SASRec(DIM, n_layers=1))(*drawn([12]))
+
+
 @pytest.mark.parametrize("name", ["n_tokens", "n_recent", "n_segments"])
 def test_sizes_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is 0"):

@@ -124,15 +124,36 @@ def test_a_user_who_did_nothing_since_is_answered_without_times_as_right_after_r
         for later in (0, 200_000_000):  # nothing that is remembered depends on when what follows is asked for
             asking = window.asking(window.newest, window.times[window.newest] + later)
             (expected,) = retriever.following(retriever.recommender.remember(asking).newest, [items], 10)
-            with pytest.warns(UserWarning, match="Not in the catalog, so skipped: nobody"):
-                unknown = retriever.recommend_user(name, ["nobody"], 10, times=[1_700_000_000], asked_at=1_800_000_000)
-            for found in (
-                retriever.recommend_user(name),
-                retriever.recommend_user(name, times=[], asked_at=1_800_000_000),
-                unknown,
-            ):
-                assert [each.item_id for each in found] == [each.item_id for each in expected]
-                torch.testing.assert_close(*(torch.tensor([each.score for each in some]) for some in (found, expected)))
+            same(retriever.recommend_user(name), expected)
+        expected = retriever.recommend([catalog.ids[row] for row in items], 10, times=clock, asked_at=1_800_000_000)
+        with pytest.warns(UserWarning, match="Not in the catalog, so skipped: nobody"):
+            same(retriever.recommend_user(name, ["nobody"], times=[1_700_000_000], asked_at=1_800_000_000), expected)
+        same(retriever.recommend_user(name, asked_at=1_800_000_000), expected)
+
+
+@pytest.mark.parametrize(
+    ("inner", "arguments"), [("seqrec.backbones.sasrec.SASRec", {}), ("seqrec.backbones.hstu.HSTU", TIMED)]
+)
+def test_after_more_than_there_is_room_for_the_whole_history_is_read(tmp_path, catalog, inner, arguments):
+    pasts = some_pasts()
+    retriever = exported(tmp_path / "bundle", catalog, recipe(inner, arguments), pasts)
+    recent = [catalog.ids[row] for row in range(70, 71 + RECENT)]
+    since = [1_700_000_000 + 1000 * place for place in range(RECENT + 1)]
+    for name, (items, clock) in pasts.items():
+        whole = [*(catalog.ids[row] for row in items), *recent]
+        expected = retriever.recommend(whole, 10, times=[*clock, *since], asked_at=1_800_000_000)
+        same(retriever.recommend_user(name, recent, times=since, asked_at=1_800_000_000), expected)
+    # An earlier version kept no times, so that a model of the clock has nothing of the past to read again.
+    retriever.users = replace(retriever.users, seen=replace(retriever.users.seen, times=None))
+    found = retriever.recommend_user("ann", recent, times=since, asked_at=1_800_000_000, exclude_seen=False)
+    whole = [*(catalog.ids[row] for row in pasts["ann"][0]), *recent]
+    read = (recent, since) if arguments else (whole, [*pasts["ann"][1], *since])
+    same(found, retriever.recommend(read[0], times=read[1], asked_at=1_800_000_000, exclude_seen=False))
+
+
+def same(found, expected):
+    assert [each.item_id for each in found] == [each.item_id for each in expected]
+    torch.testing.assert_close(*(torch.tensor([each.score for each in some]) for some in (found, expected)))
 
 
 def test_a_user_of_whom_nothing_is_remembered_or_new_is_refused(tmp_path, catalog):

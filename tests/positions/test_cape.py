@@ -112,6 +112,18 @@ def test_unmasked_gates_count_every_later_event():
     torch.testing.assert_close(shift, later, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [CAPE, CoPE])
+def test_positions_are_counted_and_read_in_full_precision_under_autocast(kind):
+    torch.manual_seed(0)
+    position, pairs, logits = kind(4, COLUMNS, position_dim=3), pairs_of(200), torch.randn(1, 2, 200, 200)
+    torch.nn.init.normal_(position.columns.table)
+    expected = position.adjust(logits, pairs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = position.adjust(logits, pairs)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_too_few_columns_are_refused():
     with pytest.raises(ValueError, match="n_columns is 1"):
         CAPE(4, 1)

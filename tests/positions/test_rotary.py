@@ -35,6 +35,18 @@ def test_the_first_pair_turns_by_a_radian_per_event():
     )
 
 
+def test_vectors_in_half_precision_turn_by_angles_in_full():
+    torch.manual_seed(0)
+    rotary, x, far = RotaryPosition(8), torch.randn(5, 2, 8).bfloat16(), torch.arange(1000, 1005)
+    turned = rotary.turn(x, far)
+    assert turned.dtype == torch.bfloat16
+    assert torch.equal(turned, rotary.turn(x.float(), far).bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(rotary.turn(x, far), turned)
+    exact = RotaryPosition(8).double().turn(x.double(), far)  # rounded once, at the end
+    torch.testing.assert_close(turned.double(), exact, rtol=2**-8, atol=1e-3)
+
+
 @pytest.mark.parametrize(("arguments", "message"), [((7,), "pairs"), ((8, 0.5), "base")])
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -16,9 +16,11 @@ from seqrec.backbones.sigma import CausalSIGMA
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.embeddings.ids import IdEmbedding
+from seqrec.positions.contextual import CAPE
 from seqrec.positions.learned import InversePosition, LearnedPosition
 from seqrec.positions.rotary import RotaryPosition
 from seqrec.positions.sinusoidal import SinusoidalPosition
+from seqrec.positions.stacked import Stacked
 from seqrec.positions.time import Calendar, TimeGap
 from seqrec.positions.time_bias import TimeBias
 from seqrec.recommenders.sequential import SequentialRecommender
@@ -102,6 +104,9 @@ def test_what_cannot_go_on_says_so():
     history = whole()
     with pytest.raises(TypeError, match="InversePosition means something else"):
         recommender_of(lambda: SASRec(DIM), lambda: InversePosition(DIM, 20)).proceed(history)
+    for padded in (lambda c: CAPE(c, mask_gates=False), lambda c: Stacked(c, [lambda c: CAPE(c, mask_gates=False)])):
+        with pytest.raises(TypeError, match=r"(CAPE|Stacked) means something else"):
+            recommender_of(lambda p=padded: SASRec(DIM, position=p), lambda: None).remember(history)
     with pytest.raises(TypeError, match="BERT4Rec cannot go on"):
         recommender_of(lambda: BERT4Rec(DIM), lambda: None).proceed(history)
 

@@ -279,7 +279,8 @@ def remembering(folder, described, past, times=None):
     window = Sequences.pack([past[newest]], None if times is None else [times[newest]])
     if recommender.reads_asked_at:
         window = window.asking(window.newest, window.times[window.newest])
-    users = remember_users(recommender, [(["ann"], window, Sequences.pack([past]))], described)
+    has = Sequences.pack([past], None if times is None else [times])
+    users = remember_users(recommender, [(["ann"], window, has)], described)
     write_bundle(recommender, folder, recipe=described, config={}, max_length=LENGTH, users=users)
     return Retriever.load(folder)
 
@@ -300,12 +301,15 @@ def test_a_user_whom_the_bundle_remembers_is_gone_on_with(tmp_path, described, n
                 assert found == [each.item_id for each in retriever.recommend(all_of_it, 200)]
 
 
-def test_what_a_user_has_is_left_out_where_a_model_of_the_clock_cannot_read_it_again(tmp_path):
+def test_a_model_of_the_clock_reads_what_a_user_has_again_and_leaves_it_out(tmp_path):
     described = recipe(part("backbones.gru4rec.GRU4Rec", dim=8), part("positions.time.TimeGap", dim=8, init_std=1.0))
     retriever = remembering(tmp_path / "bundle", described, range(LENGTH), range(1_000_000, 1_000_000 + LENGTH))
-    found = retriever.recommend_user("ann", ["item-100"], 200, times=[2_000_000])
-    others = [f"item-{row:03d}" for row in range(LENGTH)]
-    assert found == retriever.recommend(["item-100"], 200, times=[2_000_000], deny=others)
+    store = SQLiteStore(tmp_path / "events.sqlite")
+    with TestClient(build_app(tmp_path / "bundle", store, watch=0.0)) as client:
+        client.post("/events", json={"events": [{"user": "ann", "item": "item-100", "time": 2_000_000}]})
+        found = ids(client.get("/users/ann/recommend", params={"k": 200}).json())
+    whole, times = [f"item-{row:03d}" for row in [*range(LENGTH), 100]], [*range(1_000_000, 1_000_000 + LENGTH)]
+    assert found == [each.item_id for each in retriever.recommend(whole, 200, times=[*times, 2_000_000])]
 
 
 def test_a_user_who_did_nothing_since_is_answered_by_a_model_of_the_clock(tmp_path):
@@ -314,12 +318,13 @@ def test_a_user_who_did_nothing_since_is_answered_by_a_model_of_the_clock(tmp_pa
     retriever = remembering(tmp_path / "bundle", described, range(6), range(1_000_000, 1_000_006))
     assert retriever.recommender.reads_asked_at
     with TestClient(build_app(tmp_path / "bundle", SQLiteStore(tmp_path / "e.sqlite"), watch=0.0)) as client:
-        wanted = [each.item_id for each in retriever.recommend_user("ann")]
-        assert ids(client.get("/users/ann/recommend").json()) == wanted
+        whole, times = [f"item-{row:03d}" for row in range(6)], [*range(1_000_000, 1_000_006)]
+        wanted = [each.item_id for each in retriever.recommend(whole, times=times, asked_at=3_000_000)]
+        assert ids(client.get("/users/ann/recommend", params={"asked_at": 3_000_000}).json()) == wanted
         old_and_unknown = [("item-000", 1_000_000), ("nobody", 2_000_000)]
         told = [{"user": "ann", "item": item, "time": time} for item, time in old_and_unknown]
         client.post("/events", json={"events": told})
-        assert ids(client.get("/users/ann/recommend").json()) == wanted
+        assert ids(client.get("/users/ann/recommend", params={"asked_at": 3_000_000}).json()) == wanted
 
 
 @pytest.mark.parametrize("n_past", [3, 12])

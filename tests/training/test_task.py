@@ -111,7 +111,8 @@ def test_the_objective_is_told_the_weights_that_its_losses_get():
 
 def supervise(made: NextItemTask, predicts_every_event: bool, target_lag: int, precision: str = "32-true") -> None:
     supervision = SimpleNamespace(predicts_every_event=predicts_every_event, target_lag=target_lag)
-    made._trainer = SimpleNamespace(datamodule=SimpleNamespace(supervision=supervision), precision=precision)
+    data = SimpleNamespace(supervision=supervision, max_length=50)
+    made._trainer = SimpleNamespace(datamodule=data, precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,18 @@ def test_hidden_events_and_models_that_learn_from_them_go_together(recommender, 
             made.on_fit_start()
     else:
         made.on_fit_start()
+
+
+@pytest.mark.parametrize(("leaves_room", "fits"), [(49, True), (50, False), (51, False)])
+def test_a_window_that_leaves_nothing_to_compress_is_refused(monkeypatch, leaves_room, fits):
+    monkeypatch.setattr(Table, "leaves_room", leaves_room)
+    made = task(Table)
+    supervise(made, predicts_every_event=True, target_lag=1)
+    if fits:
+        made.on_fit_start()
+    else:
+        with pytest.raises(ValueError, match=rf"newest {leaves_room} events .* data.max_length is 50"):
+            made.on_fit_start()
 
 
 def test_a_learning_rate_that_cannot_learn_is_refused():
