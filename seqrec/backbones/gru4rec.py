@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
+from seqrec.nn.dropout import Dropout
 from seqrec.nn.recurrent import read_from_oldest_to_newest
 from seqrec.sequences import Sequences
 
@@ -21,13 +22,17 @@ class GRU4Rec(ContinuingBackbone[Tensor]):
         dim: width D of an event and of a state.
         n_layers: stacked recurrent layers, at least 1.
         dropout: share of activations dropped between layers, in [0, 1); with one layer it does nothing.
+
+    Raises:
+        ValueError: dropout is out of its range.
     """
 
     causal = True
 
     def __init__(self, dim: int, n_layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__(dim)
-        self.cells = nn.GRU(dim, dim, n_layers, dropout=dropout if n_layers > 1 else 0.0)
+        share = Dropout(dropout).share
+        self.cells = nn.GRU(dim, dim, n_layers, dropout=share if n_layers > 1 else 0.0)
 
     def proceed(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: Tensor | None

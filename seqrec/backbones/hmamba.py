@@ -28,7 +28,7 @@ class NormedPoint(nn.Module):
         self.dropout, self.norm = Dropout(dropout), nn.LayerNorm(dim + 1, eps=_EPS)
 
     def forward(self, events: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
-        return self.norm(self.dropout(exp_origin(events, self.curvature())))
+        return self.norm(self.dropout(exp_origin(events, self.curvature())).to(self.norm.weight.dtype))
 
 
 class PointOfNormed(nn.Module):
@@ -44,7 +44,7 @@ class PointOfNormed(nn.Module):
         nn.init.constant_(self.norm.weight, 1 / math.sqrt(dim))
 
     def forward(self, events: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
-        return exp_origin(self.norm(self.dropout(events)), self.curvature())
+        return exp_origin(self.norm(self.dropout(events)), self.curvature()).to(self.norm.weight.dtype)
 
 
 class Flat(nn.Module):
@@ -86,11 +86,14 @@ class TangentVector(nn.Module):
 
     def forward(self, states: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         k = self.curvature()
-        return log_origin(lift(states, k), k)
+        return log_origin(lift(states, k), k).to(states.dtype)
 
 
 class Variant(Enum):
-    """What a state is: ``full`` wants ``scorers.Lorentz``, ``half`` wants ``scorers.Dot``."""
+    """What a state is: ``full`` wants ``scorers.Lorentz``, ``half`` wants ``scorers.Dot``.
+
+    Under ``scorers.Cosine`` both are one model: ``half`` gives a state another length, but not another direction.
+    """
 
     full = SpaceCoordinates
     half = TangentVector

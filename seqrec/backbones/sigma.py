@@ -75,6 +75,10 @@ class ReleasedFlip(PartialFlip):
         self.padding = nn.Parameter(torch.randn(dim))
 
     def flip(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        if events.shape[1] != len(self.padding):
+            raise ValueError(
+                f"Events are {events.shape[1]} wide and the flip's dim is {len(self.padding)}; give it theirs."
+            )
         at = _reversed_within(history, torch.full_like(history.lengths, self.n_slots))
         is_padding = at >= history.offsets[1:][history.owners]
         rows = torch.cat([events, self.padding.to(events.dtype)[None]])

@@ -96,7 +96,11 @@ def log_origin(point: Float[Tensor, "*n E"], k: Float[Tensor, ""]) -> Float[Tens
 
 
 def distance(x: Float[Tensor, "*n E"], y: Float[Tensor, "*n E"], k: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
-    """How long the straight way from one point to the other is; exact for neighbours, with gradient 0 at 0."""
+    """How long the straight way from one point to the other is, with gradient 0 at 0.
+
+    It is made of their difference, so that neighbours are told apart; but far from the origin, where coordinates are
+    large, what is left of a small difference is rounded, and where that makes it no distance at all it counts as 0.
+    """
     gap = _wide(x) - _wide(y)
     squared = lorentz_product(gap, gap)
     apart = squared > 0

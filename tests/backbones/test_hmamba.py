@@ -186,3 +186,17 @@ def test_backbone_and_scorer_may_learn_one_curvature():
     assert curvature.raw.grad is not None
     assert curvature.raw.grad.isfinite()
     assert curvature.raw.grad != 0
+
+
+@pytest.mark.parametrize("variant", Variant)
+@pytest.mark.parametrize("entrance", Entrance)
+def test_weights_in_half_precision_compute_in_it(variant, entrance):
+    torch.manual_seed(0)
+    backbone = HMamba(8, d_state=4, variant=variant, entrance=entrance)
+    events, history = torch.randn(9, 8), Sequences.pack([range(5), range(4)])
+    expected = backbone.eval()(events, history)
+    states = backbone.bfloat16()(events.bfloat16(), history)
+    assert states.dtype == torch.bfloat16
+    torch.testing.assert_close(states.float(), expected, rtol=0.05, atol=0.05)
+    states.float().square().sum().backward()
+    assert all(bool(weight.grad.isfinite().all()) for weight in backbone.parameters())

@@ -67,7 +67,7 @@ def test_a_block_is_the_recurrence_of_its_definition(length, d_conv):
     torch.manual_seed(0)
     mamba = shaken(Mamba(6, d_state=3, d_conv=d_conv))
     h = torch.randn(length, 6, dtype=torch.float64)
-    torch.testing.assert_close(mamba(h, Sequences.pack([range(length)]))[0], defined(mamba, h), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mamba(h, Sequences.pack([range(length)]))[0], defined(mamba, h), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("n_layers", [1, 2])
@@ -84,7 +84,7 @@ def test_the_shell_adds_a_residual_to_the_block_only_where_there_are_several(n_l
         activated = widened * (1 + torch.erf(widened / 2**0.5)) / 2
         narrowed = activated @ layer.feed_forward.narrow.weight.T + layer.feed_forward.narrow.bias
         h = normalised(layer.feed_forward_norm, narrowed + h)
-    torch.testing.assert_close(backbone(events, Sequences.pack([range(9)])), h, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(backbone(events, Sequences.pack([range(9)])), h, rtol=1e-10, atol=1e-10)
 
 
 def steps(backbone):

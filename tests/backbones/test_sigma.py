@@ -341,3 +341,8 @@ def test_a_logged_block_is_its_definition_over_the_padded_window(n_slots):
         w0, w1, w2 = block.weights
         expected = w2 * (forward + forward * gate) + w1 * backward + w0 * block.cell(x)[0]
         torch.testing.assert_close(mine, expected[:n], rtol=1e-5, atol=1e-6)
+
+
+def test_a_flip_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="Events are 8 wide and the flip's dim is 4"):
+        SIGMA(8, flip=ReleasedFlip(4))(torch.randn(3, 8), Sequences.pack([range(3)]))

@@ -78,6 +78,14 @@ def test_a_hand_made_history():
     assert y[:, 0].tolist() == [1.5, 12.5, 4.5, 48.5]
 
 
+def test_a_step_under_autocast_is_as_precise_as_the_whole():
+    x, weight, bias, offsets = problem([6], 4, starts=False, kind=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        read, _ = causal_conv1d_step(x[None, 2:5], x[5:6], weight, bias)
+        torch.testing.assert_close(read, causal_conv1d(x, weight, bias, offsets)[5:])
+    assert read.dtype == torch.float32
+
+
 def test_steps_one_by_one_equal_the_whole():
     x, weight, bias, offsets = problem([6, 6], 4, starts=False)
     y = causal_conv1d(x, weight, bias, offsets)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from seqrec.ops import scan
 from seqrec.ops.dispatch import using
 from seqrec.ops.scan import selective_scan, selective_step
 from seqrec.sequences import bounds
@@ -85,6 +86,25 @@ def test_extreme_steps_stay_finite_and_agree(name, smallest, largest):
 
 def test_no_implementation_is_forgotten_here():
     assert {"stepwise", "compiled", "triton", "mamba_ssm"} == {each.name for each in selective_scan.implementations}
+
+
+@pytest.mark.parametrize("lengths", [[9, 2, 0, 5, 3, 4, 1], [1] * 7], ids=["of many lengths", "single events"])
+def test_groups_that_take_their_steps_after_each_other_agree(monkeypatch, lengths):
+    monkeypatch.setattr(scan, "_CACHED", 2 * 15)  # states of two histories
+    inputs, offsets = problem(lengths)
+    torch.testing.assert_close(
+        answers("stepwise", inputs, offsets), answers("reference", inputs, offsets), rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", ["stepwise", "compiled"])
+def test_a_second_derivative_is_refused_since_the_first_is_made_by_hand(name):
+    inputs, offsets = problem([3, 2], torch.float32)
+    with using(name):
+        y, _ = selective_scan(**inputs, offsets=offsets)
+    (slope,) = torch.autograd.grad(y.square().sum(), inputs["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
 
 
 def test_float64_is_not_for_the_compiled_scan():
