@@ -74,7 +74,8 @@ class CAPE(_Contextual):
 
     Source: Yuan, Cai and Dong, "A Contextual-Aware Position Encoding for Sequential Recommendation", WWW Companion 2025
     (arXiv 2502.09027), whose released self-attention does not run it: the gates of keys that a query may not see count
-    nothing here, and each head has a query of its own. Its published figures are of click prediction.
+    nothing here, and each head has a query of its own. Its published figures are of click prediction. In attention
+    without softmax, as HSTU's, it is ours: the paper has it in softmax attention alone.
 
     Args:
         channels: width C of a head.
