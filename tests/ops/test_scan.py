@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from seqrec.ops import scan
 from seqrec.ops.dispatch import using
 from seqrec.ops.scan import selective_scan, selective_step
 from seqrec.sequences import bounds
@@ -70,6 +71,17 @@ def test_implementations_agree_with_the_reference(implementation, kind, starts, 
             rtol=TOLERANCE[kind],
             atol=TOLERANCE[kind] * (1 + float(other.detach().abs().max() if other.numel() else 0)),
         )
+
+
+@pytest.mark.parametrize("name", ["of many lengths", "more than take a step together", "no history"])
+@pytest.mark.parametrize("starts", [True, False], ids=["from a state", "from nothing"])
+@pytest.mark.parametrize("together", [1, 50])
+def test_histories_that_step_group_after_group_agree_with_the_reference(together, starts, name, monkeypatch):
+    monkeypatch.setattr(scan, "_CACHED", 15 * together)
+    inputs, offsets = problem(LENGTHS[name], starts=starts)
+    assert len(scan.time_major(offsets, together)) >= len(LENGTHS[name]) / together
+    ours, reference = (answers(name, inputs, offsets) for name in ("stepwise", "reference"))
+    torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("smallest", "largest"), [(1e-4, 1.1e-4), (50.0, 50.1), (1e-4, 50.0)])
