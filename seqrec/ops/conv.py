@@ -50,9 +50,9 @@ def causal_conv1d_step(
     weight: Float[Tensor, "I K"],
     bias: Float[Tensor, "I"] | None,
 ) -> tuple[Float[Tensor, "B I"], Float[Tensor, "B before I"]]:
-    """One more event of each history: its sum, and the K - 1 inputs that the next one needs."""
+    """One more event of each history: its sum, and the K - 1 inputs that the next one needs. See ``causal_conv1d``."""
     window = torch.cat([past, x[:, None]], dim=1)
-    y = torch.einsum("bki,ik->bi", window, weight)
+    y = (window * weight.T).sum(1)  # no product of matrices, which autocast would round
     return y if bias is None else y + bias, window[:, 1:]
 
 

@@ -88,6 +88,24 @@ def test_steps_one_by_one_equal_the_whole():
     torch.testing.assert_close(past, newest_inputs(x, 3, offsets))
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_steps_are_as_fine_as_the_whole_where_inputs_are_narrower_than_filters_or_autocast_is_on(autocast, kind):
+    x, weight, bias, offsets = problem([6, 6], 4, starts=False, kind=torch.float32)
+    x, past = x.detach().to(kind), torch.zeros(2, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = causal_conv1d(x, weight, bias, offsets)
+        for t in range(6):
+            read, past = causal_conv1d_step(past, x[offsets[:-1] + t], weight, bias)
+            assert read.dtype == past.dtype == torch.float32
+            torch.testing.assert_close(read, y[offsets[:-1] + t], rtol=1e-6, atol=1e-6)
+
+
+def test_second_derivatives_are_those_of_finite_differences():
+    x, weight, bias, offsets = problem([3, 0, 2], 3, starts=False, channels=2)
+    assert torch.autograd.gradgradcheck(lambda *leaves: causal_conv1d(*leaves, offsets), [x, weight, bias])
+
+
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_the_newest_inputs_reach_back_into_the_past(n):
     x = torch.arange(1.0, 8.0)[:, None]
