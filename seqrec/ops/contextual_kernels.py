@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seqrec.ops.threads import share_out
 
@@ -36,6 +37,7 @@ class _Bias(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         gates, columns, n_visible = ctx.saved_tensors
         for_gates, for_columns = torch.zeros_like(gates), torch.zeros_like(columns)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seqrec.ops.dispatch import Op, lacks
 from seqrec.ops.loops import selective_loop
@@ -187,6 +188,7 @@ class _Steps(torch.autograd.Function):
         return y, newest
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         u, delta, decay, b, c, *marks = ctx.saved_tensors
         for_y, for_newest = gradients

@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seqrec.ops.threads import share_out
 
@@ -67,6 +68,7 @@ class _Scan(torch.autograd.Function):
         return y, newest
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         u, delta, decay, b, c, before, offsets, first_mark, marks = ctx.saved_tensors
         for_y = torch.zeros_like(u) if gradients[0] is None else gradients[0].contiguous()

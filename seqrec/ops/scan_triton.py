@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _STRIDE = 8
 # States that one program, a single warp, holds in registers.
@@ -56,6 +57,7 @@ class _Scan(torch.autograd.Function):
         return y, newest
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         u, delta, decay, b, c, offsets, marks = ctx.saved_tensors
         for_y, for_newest = (None if x is None else x.contiguous() for x in gradients)
