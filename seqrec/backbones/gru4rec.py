@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
+from seqrec.nn.dropout import share_of
 from seqrec.nn.recurrent import read_from_oldest_to_newest
 from seqrec.sequences import Sequences
 
@@ -27,7 +28,8 @@ class GRU4Rec(ContinuingBackbone[Tensor]):
 
     def __init__(self, dim: int, n_layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__(dim)
-        self.cells = nn.GRU(dim, dim, n_layers, dropout=dropout if n_layers > 1 else 0.0)
+        share = share_of(dropout)
+        self.cells = nn.GRU(dim, dim, n_layers, dropout=share if n_layers > 1 else 0.0)
 
     def proceed(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: Tensor | None

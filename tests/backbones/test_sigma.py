@@ -10,13 +10,12 @@ from seqrec.backbones.mamba4rec import Mamba4Rec
 from seqrec.backbones.sigma import (
     SIGMA,
     AlignedFlip,
-    BranchMixture,
     CausalSIGMA,
-    DenseSelectiveGates,
     LoggedSIGMA,
     Mixing,
     ReleasedFlip,
 )
+from seqrec.nn.branch_mixture import BranchMixture, DenseSelectiveGates
 from seqrec.nn.mamba import Mamba, StepInit
 from seqrec.sequences import Sequences
 
@@ -322,6 +321,13 @@ def test_both_the_flip_and_the_symmetric_convolution_show_later_events():
 def test_a_flip_of_no_sense_is_refused(make):
     with pytest.raises(ValueError, match="must be at least"):
         make()
+
+
+@pytest.mark.parametrize("build", [SIGMA, LoggedSIGMA])
+def test_a_flip_of_another_width_is_refused(build):
+    refusal = "flip is made for events of width 4 and dim is 6; give both the same dim"
+    with pytest.raises(ValueError, match=refusal):
+        build(DIM, flip=ReleasedFlip(4))
 
 
 @pytest.mark.parametrize("n_slots", [45, 50])
