@@ -61,7 +61,7 @@ def epoch(options: argparse.Namespace, name: str) -> float:
     data = SequenceDataModule(
         str(options.prepared), max_length=options.length, events_per_batch=options.events_per_batch
     )
-    position = LearnedPosition(DIM, options.length) if name in ("SASRec", "LiGR") else None
+    position = LearnedPosition(DIM, options.length) if name in ("SASRec", "LiGR", "HSTU") else None
     task = task_of(data, BACKBONES[name](), position)
     return statistics.median(epochs(task, data, options.precision, 1 + options.epochs)[1:])
 

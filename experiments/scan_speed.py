@@ -12,7 +12,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,14 +46,13 @@ def main() -> None:
     held = json.loads(subprocess.run(alone, check=True, stdout=subprocess.PIPE, text=True).stdout)
     histories, length = 64, 50
     problem = inputs([length] * histories)
-    medians = {
-        "seqrec": seconds(lambda: backward(selective_scan(**problem)[0], problem), options.repeats),
-        "seqrec without numba": seconds(lambda: stepwise(problem), options.repeats),
-        "loop under autograd": seconds(
-            lambda: backward(loop(**problem, histories=histories), problem), options.repeats
-        ),
-        "one exponential of each element": seconds(exponentials(histories * length), options.repeats),
+    ways: dict[str, Callable[[], object]] = {
+        "seqrec": lambda: backward(selective_scan(**problem)[0], problem),
+        "seqrec without numba": lambda: stepwise(problem),
+        "loop under autograd": lambda: backward(loop(**problem, histories=histories), problem),
+        "one exponential of each element": exponentials(histories * length),
     }
+    medians = {name: statistics.median(each) for name, each in in_turn(ways, options.repeats).items()}
     if options.mambapy_python:
         shape = {"histories": histories, "length": length, "channels": CHANNELS, "states": STATES}
         settings = shape | {"repeats": options.repeats, "threads": options.threads}
@@ -62,19 +60,20 @@ def main() -> None:
         command = [options.mambapy_python, HERE / "peers" / "mambapy_scan.py", *arguments]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         medians["mambapy"] = statistics.median(json.loads(said.splitlines()[-1])["seconds"])
-    medians["reference, one history after the other"] = seconds(
-        lambda: backward(selective_scan.reference(**problem)[0], problem), 3
-    )
-    by_length = per_event(dict.fromkeys(LENGTHS, histories), options.repeats // 4)
-    few_by_length = per_event({length: EVENTS // length for length in LENGTHS}, options.repeats // 2)
+    slow = {"reference, one history after the other": lambda: backward(selective_scan.reference(**problem)[0], problem)}
+    medians |= {name: statistics.median(each) for name, each in in_turn(slow, 3).items()}
+    by_length = per_event(dict.fromkeys(LENGTHS, histories), max(3, options.repeats // 4))
+    few_by_length = per_event({length: EVENTS // length for length in LENGTHS}, max(3, options.repeats // 2))
     entry = {
         "shape": {"histories": 64, "length": 50, "channels": CHANNELS, "states": STATES},
         "threads": options.threads,
         "torch": torch.__version__,
         "median_seconds": medians,
         "times_faster": {name: value / medians["seqrec"] for name, value in medians.items() if name != "seqrec"},
-        "seconds_per_event_of_64_histories_by_length": by_length,
-        "seconds_per_event_of_8000_events_by_length": few_by_length,
+        "seconds_per_event_of_64_histories_by_length": medians_of(by_length),
+        "seconds_per_event_of_8000_events_by_length": medians_of(few_by_length),
+        "longest_times_length_of_64_histories": longest_times(by_length),
+        "longest_times_length_of_8000_events": longest_times(few_by_length),
         "memory_at_length_2000": held,
     }
     record(options.results, "cpu", entry)
@@ -120,23 +119,24 @@ def exponentials(events: int) -> Callable[[], object]:
     return lambda: torch.exp(values, out=out)
 
 
-def per_event(counts: dict[int, int], repeats: int) -> dict[int, float]:
-    """Median seconds per event, forward and backward, by length of the histories, of which there are so many."""
+def per_event(counts: dict[int, int], repeats: int) -> dict[int, list[float]]:
+    """Seconds per event, forward and backward, in every round by length of histories, of which there are so many."""
     ways = {}
     for length, count in counts.items():
         some = inputs([length] * count)
-        ways[str(length)] = lambda some=some: backward(selective_scan(**some)[0], some)
+        ways[length] = lambda some=some: backward(selective_scan(**some)[0], some)
     taken = in_turn(ways, repeats)
-    return {length: statistics.median(taken[str(length)]) / (length * count) for length, count in counts.items()}
+    return {length: [each / (length * count) for each in taken[length]] for length, count in counts.items()}
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    taken = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+def medians_of(rounds: dict[int, list[float]]) -> dict[int, float]:
+    return {length: statistics.median(each) for length, each in rounds.items()}
+
+
+def longest_times(rounds: dict[int, list[float]]) -> dict[int, float]:
+    """What an event of the longest histories costs beside one of each length, by the median of the rounds' ratios."""
+    pairs = {length: zip(rounds[max(rounds)], own, strict=True) for length, own in rounds.items()}
+    return {length: statistics.median(longest / each for longest, each in both) for length, both in pairs.items()}
 
 
 def memory(length: int) -> dict[str, float]:

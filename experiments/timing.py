@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 from torch.profiler import ProfilerActivity, profile
 
+Way = TypeVar("Way")
 
-def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+
+def in_turn(ways: Mapping[Way, Callable[[], object]], repeats: int) -> dict[Way, list[float]]:
     """Seconds of each way in every round, after one round that warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[Way, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
         for name, work in ways.items():
             began = time.perf_counter()

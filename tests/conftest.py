@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 from text_service import TextService, running
+from torch import Tensor
 
 # numba, Triton and torch's exporter compile functions as they are written, without checks; not every system has Triton.
 import seqrec.ops.contextual_kernels
@@ -59,6 +60,17 @@ def log_of(items: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None
         users=pl.Series("user_id", [f"user {row}" for row in range(len(items))], dtype=pl.String),
         manifest={"fingerprint": "abc", "share_of_tied_events": 0.25},
     )
+
+
+@pytest.fixture
+def drop(monkeypatch) -> Callable[[Tensor, float], Tensor]:
+    """What every dropout layer does in training for this test: no chance, and nothing that a norm or a sum undoes."""
+
+    def seen(x: Tensor, share: float) -> Tensor:
+        return (x / (1 - share)).tanh()
+
+    monkeypatch.setattr("seqrec.nn.dropout.drop", seen)
+    return seen
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
-from seqrec.nn.dropout import Dropout
+from seqrec.nn.dropout import share_of
 from seqrec.nn.recurrent import read_from_oldest_to_newest
 from seqrec.sequences import Sequences
 
@@ -22,16 +22,13 @@ class GRU4Rec(ContinuingBackbone[Tensor]):
         dim: width D of an event and of a state.
         n_layers: stacked recurrent layers, at least 1.
         dropout: share of activations dropped between layers, in [0, 1); with one layer it does nothing.
-
-    Raises:
-        ValueError: dropout is out of its range.
     """
 
     causal = True
 
     def __init__(self, dim: int, n_layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__(dim)
-        share = Dropout(dropout).share
+        share = share_of(dropout)
         self.cells = nn.GRU(dim, dim, n_layers, dropout=share if n_layers > 1 else 0.0)
 
     def proceed(

@@ -28,7 +28,8 @@ class NormedPoint(nn.Module):
         self.dropout, self.norm = Dropout(dropout), nn.LayerNorm(dim + 1, eps=_EPS)
 
     def forward(self, events: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
-        return self.norm(self.dropout(exp_origin(events, self.curvature())).to(self.norm.weight.dtype))
+        point = exp_origin(events, self.curvature()).to(self.norm.weight.dtype)
+        return self.norm(self.dropout(point))
 
 
 class PointOfNormed(nn.Module):
@@ -44,7 +45,7 @@ class PointOfNormed(nn.Module):
         nn.init.constant_(self.norm.weight, 1 / math.sqrt(dim))
 
     def forward(self, events: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
-        return exp_origin(self.norm(self.dropout(events)), self.curvature()).to(self.norm.weight.dtype)
+        return exp_origin(self.norm(self.dropout(events)), self.curvature())
 
 
 class Flat(nn.Module):
@@ -90,10 +91,7 @@ class TangentVector(nn.Module):
 
 
 class Variant(Enum):
-    """What a state is: ``full`` wants ``scorers.Lorentz``, ``half`` wants ``scorers.Dot``.
-
-    Under ``scorers.Cosine`` both are one model: ``half`` gives a state another length, but not another direction.
-    """
+    """What a state is: ``full`` wants ``scorers.Lorentz``, ``half`` wants ``scorers.Dot``."""
 
     full = SpaceCoordinates
     half = TangentVector
@@ -120,7 +118,7 @@ class _Mixer(nn.Module):
     def forward(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: MambaMemory | None
     ) -> tuple[Float[Tensor, "T D"], MambaMemory]:
-        return self.mamba(self.entrance(events), history, memory)
+        return self.mamba(self.entrance(events).to(self.mamba.enter.weight.dtype), history, memory)
 
 
 class HMamba(ContinuingBackbone[MambaMemory]):
@@ -132,7 +130,9 @@ class HMamba(ContinuingBackbone[MambaMemory]):
     histories are packed, so no padding is read; layers that it builds and never calls are absent; a tangent vector
     counts as 10 √k long at most; the logarithmic map divides by the true length, where the code divides by at most 10.
     The curvature of ``scorers.Lorentz`` is one of its own, unless both are given the same. The code has one layer
-    however many are asked for, so there is no such argument.
+    however many are asked for, so there is no such argument. The entrance drops event vectors, so the recommender's own
+    dropout stays 0. With ``scorers.Cosine`` the logarithmic map of ``half`` does nothing, because it only scales a
+    state; ``full`` is then the same.
 
     The paper's K(k) is read as one factor per state of the scan: √k for the first state of each channel, 1 for the
     others.

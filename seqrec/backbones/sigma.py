@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.backbones.base import Backbone, ContinuingBackbone
+from seqrec.nn.branch_mixture import BranchMixture, Mixing
 from seqrec.nn.convolution import NeighbourConvolution
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.mamba import Mamba, MambaMemory, StepInit
@@ -21,7 +21,13 @@ from seqrec.sequences import Sequences
 
 
 class PartialFlip(nn.Module, ABC):
-    """Lays the older part of each history in reverse, so that a causal pass meets its newer events first."""
+    """Lays the older part of each history in reverse, so that a causal pass meets its newer events first.
+
+    Attributes:
+        dim: width D of the events that it can lay; None is any.
+    """
+
+    dim: int | None = None
 
     @abstractmethod
     def flip(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
@@ -71,14 +77,10 @@ class ReleasedFlip(PartialFlip):
         super().__init__()
         if n_slots < 1:
             raise ValueError(f"n_slots is {n_slots}; it must be at least 1.")
-        self.n_slots = n_slots
+        self.dim, self.n_slots = dim, n_slots
         self.padding = nn.Parameter(torch.randn(dim))
 
     def flip(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
-        if events.shape[1] != len(self.padding):
-            raise ValueError(
-                f"Events are {events.shape[1]} wide and the flip's dim is {len(self.padding)}; give it theirs."
-            )
         at = _reversed_within(history, torch.full_like(history.lengths, self.n_slots))
         is_padding = at >= history.offsets[1:][history.owners]
         rows = torch.cat([events, self.padding.to(events.dtype)[None]])
@@ -88,84 +90,19 @@ class ReleasedFlip(PartialFlip):
         return flipped
 
 
+def _laying(flip: PartialFlip | None, dim: int) -> PartialFlip:
+    """The order of the second direction for events of this width; the aligned one where none is told."""
+    flip = AlignedFlip() if flip is None else flip
+    if flip.dim not in (None, dim):
+        raise ValueError(f"flip is made for events of width {flip.dim} and dim is {dim}; give both the same dim.")
+    return flip
+
+
 def _reversed_within(history: Sequences, n_slots: Int[Tensor, "B"]) -> Int[Tensor, "T"]:
     """The event that each slot reads when the first slots of its history are reversed, possibly one after its end."""
     owners, places = history.owners, history.places
     n_mine = n_slots[owners]
     return history.offsets[:-1][owners] + torch.where(places < n_mine, n_mine - 1 - places, places)
-
-
-class _Softmax(nn.Module):
-    def forward(self, weights: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        return weights.softmax(0)
-
-
-class Mixing(Enum):
-    """What is made of the three learned numbers that weigh the branches."""
-
-    raw = nn.Identity  # the released code: they may become negative and grow
-    softmax = _Softmax  # shares of 1, which begin at about 0.25, 0.25 and 0.50
-
-
-class DenseSelectiveGates(nn.Module):
-    """How much of itself each direction adds to itself, entry by entry.
-
-    With ``A(v) = W_a silu(v) + b_a``, ``S(v) = W_s sigmoid(v) + b_s`` and ``p``, ``q`` each a residual linear map of
-    what the direction read: ``g₁ = drop(A(p) + S(p))`` and ``g₂ = drop(A(q) + S(g₁))``. As in the released code the
-    non-linearity comes before the linear map, so gates are unbounded; both directions share A and S; and the second
-    gate squashes the first gate, not ``q``. Every form keeps to this; the paper's convolution inside is not there.
-
-    Args:
-        dim: width D.
-        dropout: share of a gate's entries dropped, in [0, 1).
-    """
-
-    def __init__(self, dim: int, dropout: float) -> None:
-        super().__init__()
-        self.forward_map, self.backward_map, self.silu_map, self.sigmoid_map = (nn.Linear(dim, dim) for _ in range(4))
-        self.dropout = Dropout(dropout)
-
-    def forward(
-        self, forward_read: Float[Tensor, "T D"], backward_read: Float[Tensor, "T D"]
-    ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]:
-        p = forward_read + self.forward_map(forward_read)
-        q = backward_read + self.backward_map(backward_read)
-        forward_gate = self.dropout(self.silu_map(F.silu(p)) + self.sigmoid_map(p.sigmoid()))
-        backward_gate = self.dropout(self.silu_map(F.silu(q)) + self.sigmoid_map(forward_gate.sigmoid()))
-        return forward_gate, backward_gate
-
-
-class BranchMixture(nn.Module):
-    """Both directions, gated, and the recurrent branch, weighed and mapped.
-
-    Args:
-        dim: width D.
-        gate_dropout: share of a gate's entries dropped, in [0, 1).
-        mixing: what is made of the three learned numbers.
-    """
-
-    def __init__(self, dim: int, gate_dropout: float, mixing: Mixing) -> None:
-        super().__init__()
-        self.gates = DenseSelectiveGates(dim, gate_dropout)
-        self.weights = nn.Parameter(torch.tensor([0.1, 0.1, 0.8]))  # recurrent, backward, forward
-        self.mixing = mixing.value()
-        self.leave = nn.Linear(dim, dim)
-
-    def forward(
-        self,
-        forward_read: Float[Tensor, "T D"],
-        backward_read: Float[Tensor, "T D"],
-        forward_mamba: Float[Tensor, "T D"],
-        backward_mamba: Float[Tensor, "T D"],
-        recurrent: Float[Tensor, "T D"],
-    ) -> Float[Tensor, "T D"]:
-        forward_gate, backward_gate = self.gates(forward_read, backward_read)
-        for_recurrent, for_backward, for_forward = self.mixing(self.weights)
-        return self.leave(
-            for_forward * forward_mamba * (1 + forward_gate)
-            + for_backward * backward_mamba * (1 + backward_gate)
-            + for_recurrent * recurrent
-        )
 
 
 class GatedMamba(nn.Module):
@@ -316,7 +253,7 @@ class SIGMA(Backbone):
         init_std: float = 0.02,
     ) -> None:
         super().__init__(dim)
-        order = AlignedFlip() if flip is None else flip
+        order = _laying(flip, dim)
         blocks = (
             GatedMamba(Mamba(dim, d_state, d_conv, expand), BranchMixture(dim, gate_dropout, mixing), order, dim)
             for _ in range(n_layers)
@@ -369,7 +306,7 @@ class LoggedSIGMA(Backbone):
         init_std: float = 0.02,
     ) -> None:
         super().__init__(dim)
-        order = AlignedFlip() if flip is None else flip
+        order = _laying(flip, dim)
         blocks = (
             OnceGatedMamba(Mamba(dim, d_state, d_conv, expand), order, dim, gate_dropout) for _ in range(n_layers)
         )

@@ -10,6 +10,17 @@ from torch.nn import functional as F
 from seqrec.ops.dropout import drop
 
 
+def share_of(dropout: float) -> float:
+    """The same number, if it is a share that can be dropped.
+
+    Raises:
+        ValueError: it is below 0, or leaves nothing.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1, e.g. 0.2.")
+    return dropout
+
+
 class Dropout(nn.Module):
     """Drops numbers in training only, see ``ops.dropout.drop``.
 
@@ -19,9 +30,7 @@ class Dropout(nn.Module):
 
     def __init__(self, share: float) -> None:
         super().__init__()
-        if not 0 <= share < 1:
-            raise ValueError(f"dropout is {share}; it must be at least 0 and below 1, e.g. 0.2.")
-        self.share = share
+        self.share = share_of(share)
 
     def forward(self, x: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
         if not (self.training and self.share):

@@ -96,10 +96,12 @@ def log_origin(point: Float[Tensor, "*n E"], k: Float[Tensor, ""]) -> Float[Tens
 
 
 def distance(x: Float[Tensor, "*n E"], y: Float[Tensor, "*n E"], k: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
-    """How long the straight way from one point to the other is, with gradient 0 at 0.
+    """How long the shortest way from one point to the other within the space is, ``√k arcosh(-<x, y> / k)``.
 
-    It is made of their difference, so that neighbours are told apart; but far from the origin, where coordinates are
-    large, what is left of a small difference is rounded, and where that makes it no distance at all it counts as 0.
+    Computed as ``2 √k asinh(|x - y| / (2 √k))`` with the Lorentz length of the difference, which keeps far more digits
+    of short distances. Coordinates grow exponentially away from the origin, and with them what their rounding does to
+    the distance of neighbours: in float32, 8 √k away, 0.1 √k along the ray is lost. Where that leaves no length, as
+    between a point and itself, distance and gradient are 0.
     """
     gap = _wide(x) - _wide(y)
     squared = lorentz_product(gap, gap)

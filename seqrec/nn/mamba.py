@@ -36,11 +36,6 @@ class MambaMemory:
     state: Float[Tensor, "B I N"]
 
 
-def finer(x: Tensor) -> Tensor:
-    """The same in float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 class Mamba(nn.Module):
     """One Mamba-1 block, without norm and residual.
 
@@ -97,7 +92,7 @@ class Mamba(nn.Module):
         rank, b, c = self.select(u).split([self.rank, self.d_state, self.d_state], dim=-1)
         with torch.autocast(u.device.type, enabled=False):  # in half precision a small step of training moves no bias
             delta = F.softplus(self.step(rank.to(self.step.weight.dtype)))
-        decay = self.decay_map(-finer(self.decay_log).exp())
+        decay = self.decay_map(-self.decay_log.to(torch.promote_types(u.dtype, torch.float32)).exp())
         read, newest = selective_scan(u, delta, decay, b, c, history.offsets, state)
         out = self.leave((read + self.skip * u) * F.silu(gate))
         return out, MambaMemory(newest_inputs(entered, self.d_conv - 1, history.offsets, past), newest)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.nn.mamba import MambaMemory, finer
+from seqrec.nn.mamba import MambaMemory
 from seqrec.ops.conv import causal_conv1d, newest_inputs
 from seqrec.ops.ssd import ssd_scan
 from seqrec.sequences import Sequences
@@ -63,9 +63,10 @@ class Mamba2(nn.Module):
         mixed = F.silu(causal_conv1d(entered, self.conv.weight[:, 0], self.conv.bias, history.offsets, past))
         u, b, c = mixed.split([self.inner, self.d_state, self.d_state], dim=-1)
         u = u.unflatten(-1, (self.n_heads, -1))
-        delta = F.softplus(finer(step) + finer(self.step_bias))
+        kind = torch.promote_types(u.dtype, torch.float32)
+        delta = F.softplus(step.to(kind) + self.step_bias.to(kind))
         before = None if state is None else state.unflatten(1, (self.n_heads, -1))
-        read, newest = ssd_scan(u, delta, -finer(self.decay_log).exp(), b, c, history.offsets, before)
+        read, newest = ssd_scan(u, delta, -self.decay_log.to(kind).exp(), b, c, history.offsets, before)
         read = (read + self.skip[:, None] * u).flatten(1)
         out = self.leave(self.norm(read * F.silu(gate)))
         return out, MambaMemory(newest_inputs(entered, self.d_conv - 1, history.offsets, past), newest.flatten(1, 2))

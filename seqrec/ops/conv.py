@@ -50,9 +50,9 @@ def causal_conv1d_step(
     weight: Float[Tensor, "I K"],
     bias: Float[Tensor, "I"] | None,
 ) -> tuple[Float[Tensor, "B I"], Float[Tensor, "B before I"]]:
-    """One more event of each history: its sum, as precise as ``causal_conv1d``, and the K - 1 inputs the next needs."""
+    """One more event of each history: its sum, and the K - 1 inputs that the next one needs. See ``causal_conv1d``."""
     window = torch.cat([past, x[:, None]], dim=1)
-    y = (window * weight.T).sum(1)
+    y = (window * weight.T).sum(1)  # no product of matrices, which autocast would round
     return y if bias is None else y + bias, window[:, 1:]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from seqrec.ops.dispatch import Op
@@ -68,6 +69,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
         return losses
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (upstream,) = gradients
         queries, keys, targets, weights, query_gradients, key_gradients = ctx.saved_tensors

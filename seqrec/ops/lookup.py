@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seqrec.ops.dispatch import Op
 
@@ -41,6 +42,7 @@ class _LookUp(torch.autograd.Function):
         return table.index_select(0, places.flatten()).view(places.shape)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (places,) = ctx.saved_tensors
         (gradient,) = gradients

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from seqrec.backbones.bert4rec import BERT4Rec
+from seqrec.ops.attention import bidirectional_attention
 from seqrec.sequences import Sequences
 
 DIM = 8
@@ -23,9 +24,20 @@ def test_it_has_the_parameters_that_the_encoder_of_the_paper_counts(dim, layers,
 
 
 @pytest.mark.parametrize("transforms_states", [True, False])
-def test_a_history_goes_through_the_encoder_as_written_by_hand(transforms_states):
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_history_goes_through_the_encoder_as_written_by_hand(transforms_states, trains, drop, monkeypatch):
     torch.manual_seed(0)
-    backbone = BERT4Rec(DIM, 1, 2, transforms_states=transforms_states, init_std=0.5).double().eval()
+    share = 0.3
+    backbone = BERT4Rec(DIM, 1, 2, share, transforms_states=transforms_states, init_std=0.5).double().train(trains)
+
+    def dropped(x):
+        return drop(x, share) if trains else x
+
+    def attend(q, k, v, offsets, dropped_weights):
+        assert dropped_weights == (share if trains else 0)
+        return bidirectional_attention(q, k, v, offsets)
+
+    monkeypatch.setattr("seqrec.nn.attention.bidirectional_attention", attend)
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -35,12 +47,12 @@ def test_a_history_goes_through_the_encoder_as_written_by_hand(transforms_states
     def by_hand(x):
         (layer,) = backbone.layers
         attention, (widen, _, narrow) = layer.attention, layer.feed_forward
-        h = _normalised(x, backbone.norm)
+        h = dropped(_normalised(x, backbone.norm))
         q, k, v = (part(h).view(-1, 2, DIM // 2).transpose(0, 1) for part in _maps(attention))
         weights = (q @ k.transpose(1, 2) / (DIM // 2) ** 0.5).softmax(-1)
         mixed = attention.output((weights @ v).transpose(0, 1).reshape(-1, DIM))
-        h = _normalised(h + mixed, layer.attention_norm)
-        h = _normalised(h + narrow(F.gelu(widen(h))), layer.feed_forward_norm)
+        h = _normalised(h + dropped(mixed), layer.attention_norm)
+        h = _normalised(h + dropped(narrow(F.gelu(widen(h)))), layer.feed_forward_norm)
         if transforms_states:
             linear, _, norm = backbone.transform
             h = _normalised(F.gelu(linear(h)), norm)

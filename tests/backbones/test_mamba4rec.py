@@ -34,6 +34,10 @@ def defined(mamba, h):
     return torch.stack(out)
 
 
+def no_drop(x, share):
+    return x
+
+
 def normalised(norm, x):
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt() * norm.weight + norm.bias
@@ -67,23 +71,25 @@ def test_a_block_is_the_recurrence_of_its_definition(length, d_conv):
     torch.manual_seed(0)
     mamba = shaken(Mamba(6, d_state=3, d_conv=d_conv))
     h = torch.randn(length, 6, dtype=torch.float64)
-    torch.testing.assert_close(mamba(h, Sequences.pack([range(length)]))[0], defined(mamba, h), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(mamba(h, Sequences.pack([range(length)]))[0], defined(mamba, h), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_layers", [1, 2])
-def test_the_shell_adds_a_residual_to_the_block_only_where_there_are_several(n_layers):
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_shell_adds_a_residual_to_the_block_only_where_there_are_several(n_layers, share, drop):
     torch.manual_seed(0)
-    backbone = shaken(Mamba4Rec(6, n_layers=n_layers, d_state=3))
+    backbone = shaken(Mamba4Rec(6, n_layers=n_layers, d_state=3, dropout=share)).train()
+    drop = drop if share else no_drop
     events = torch.randn(9, 6, dtype=torch.float64)
     h = normalised(backbone.shell.norm, events)
     for layer in backbone.shell.layers:
-        mixed = defined(layer.mixer, h)
+        mixed = drop(defined(layer.mixer, h), share)
         h = normalised(layer.mixer_norm, mixed + h if n_layers > 1 else mixed)
         widened = h @ layer.feed_forward.widen.weight.T + layer.feed_forward.widen.bias
         assert widened.shape[1] == 24
         activated = widened * (1 + torch.erf(widened / 2**0.5)) / 2
-        narrowed = activated @ layer.feed_forward.narrow.weight.T + layer.feed_forward.narrow.bias
-        h = normalised(layer.feed_forward_norm, narrowed + h)
+        narrowed = drop(activated, share) @ layer.feed_forward.narrow.weight.T + layer.feed_forward.narrow.bias
+        h = normalised(layer.feed_forward_norm, drop(narrowed, share) + h)
     torch.testing.assert_close(backbone(events, Sequences.pack([range(9)])), h, rtol=1e-10, atol=1e-10)
 
 
@@ -115,6 +121,18 @@ def test_the_other_initialisation_spreads_the_steps_from_a_thousandth_to_a_tenth
     delta = steps(backbone)
     assert delta.min() > 0.9e-3
     assert delta.max() < 1.1e-1
+
+
+@pytest.mark.parametrize(("dim", "rank"), [(64, 4), (65, 5)])
+def test_the_other_initialisation_draws_the_map_to_the_steps_by_its_rank(dim, rank):
+    """Uniform up to 1 / sqrt(rank), whose standard deviation is that divided by sqrt(3)."""
+    torch.manual_seed(0)
+    weight = Mamba4Rec(dim, dt_init=StepInit.mamba).shell.layers[0].mixer.step.weight
+    assert weight.shape == (2 * dim, rank)
+    assert 0.99 * rank**-0.5 < weight.abs().max() <= rank**-0.5
+    assert weight.std().item() == pytest.approx((3 * rank) ** -0.5, rel=0.05)
+    assert weight.mean().item() == pytest.approx(0, abs=0.05)
+    assert Mamba4Rec(dim).shell.layers[0].mixer.step.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def test_all_linear_maps_begin_small_and_the_rest_of_the_block_as_mamba_does():

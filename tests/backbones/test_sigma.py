@@ -10,13 +10,12 @@ from seqrec.backbones.mamba4rec import Mamba4Rec
 from seqrec.backbones.sigma import (
     SIGMA,
     AlignedFlip,
-    BranchMixture,
     CausalSIGMA,
-    DenseSelectiveGates,
     LoggedSIGMA,
     Mixing,
     ReleasedFlip,
 )
+from seqrec.nn.branch_mixture import BranchMixture, DenseSelectiveGates
 from seqrec.nn.mamba import Mamba, StepInit
 from seqrec.sequences import Sequences
 
@@ -324,6 +323,13 @@ def test_a_flip_of_no_sense_is_refused(make):
         make()
 
 
+@pytest.mark.parametrize("build", [SIGMA, LoggedSIGMA])
+def test_a_flip_of_another_width_is_refused(build):
+    refusal = "flip is made for events of width 4 and dim is 6; give both the same dim"
+    with pytest.raises(ValueError, match=refusal):
+        build(DIM, flip=ReleasedFlip(4))
+
+
 @pytest.mark.parametrize("n_slots", [45, 50])
 def test_a_logged_block_is_its_definition_over_the_padded_window(n_slots):
     torch.manual_seed(0)
@@ -341,8 +347,3 @@ def test_a_logged_block_is_its_definition_over_the_padded_window(n_slots):
         w0, w1, w2 = block.weights
         expected = w2 * (forward + forward * gate) + w1 * backward + w0 * block.cell(x)[0]
         torch.testing.assert_close(mine, expected[:n], rtol=1e-5, atol=1e-6)
-
-
-def test_a_flip_of_another_width_is_refused():
-    with pytest.raises(ValueError, match="Events are 8 wide and the flip's dim is 4"):
-        SIGMA(8, flip=ReleasedFlip(4))(torch.randn(3, 8), Sequences.pack([range(3)]))

@@ -218,6 +218,19 @@ def test_states_stay_close_and_finite_under_bfloat16_autocast(build, arguments):
 
 
 @each_backbone
+def test_a_module_of_bfloat16_has_states_and_gradients_of_its_own_kind(build, arguments):
+    backbone, vectors = ready(build, arguments)
+    exact = states_of(backbone, vectors, *HISTORIES)
+    states = states_of(backbone.bfloat16(), vectors.bfloat16(), *HISTORIES)
+    assert states.dtype == torch.bfloat16
+    assert (states.float() - exact).norm() <= 0.1 * exact.norm()
+    (states * torch.randn_like(states)).sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@each_backbone
 def test_it_declares_its_width_and_whether_it_is_causal(build, arguments):
     backbone, vectors = ready(build, arguments)
     assert backbone.dim == DIM

@@ -79,3 +79,15 @@ def test_scoring_in_chunks_equals_gathering_all_keys_at_once(monkeypatch, elemen
     expected = torch.autograd.grad((gathered * weights).sum(), (queries, keys))
     actual = torch.autograd.grad((scores * weights).sum(), (queries, keys))
     torch.testing.assert_close(actual, expected)
+
+
+def test_a_second_derivative_of_scores_of_items_of_ones_own_is_that_of_indexing():
+    queries, keys = torch.randn(3, 4).requires_grad_(), torch.randn(5, 4).requires_grad_()
+    rows = torch.tensor([[0, 1], [4, 4], [2, 0]])
+
+    def second(scores):
+        gradients = torch.autograd.grad(scores.square().sum(), [queries, keys], create_graph=True)
+        return torch.autograd.grad(sum(each.square().sum() for each in gradients), [queries, keys])
+
+    by_indexing = torch.einsum("md,msd->ms", queries, keys[rows])
+    torch.testing.assert_close(second(score_each(queries, keys, rows)), second(by_indexing))

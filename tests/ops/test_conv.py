@@ -78,14 +78,6 @@ def test_a_hand_made_history():
     assert y[:, 0].tolist() == [1.5, 12.5, 4.5, 48.5]
 
 
-def test_a_step_under_autocast_is_as_precise_as_the_whole():
-    x, weight, bias, offsets = problem([6], 4, starts=False, kind=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        read, _ = causal_conv1d_step(x[None, 2:5], x[5:6], weight, bias)
-        torch.testing.assert_close(read, causal_conv1d(x, weight, bias, offsets)[5:])
-    assert read.dtype == torch.float32
-
-
 def test_steps_one_by_one_equal_the_whole():
     x, weight, bias, offsets = problem([6, 6], 4, starts=False)
     y = causal_conv1d(x, weight, bias, offsets)
@@ -94,6 +86,24 @@ def test_steps_one_by_one_equal_the_whole():
         read, past = causal_conv1d_step(past, x[offsets[:-1] + t], weight, bias)
         torch.testing.assert_close(read, y[offsets[:-1] + t])
     torch.testing.assert_close(past, newest_inputs(x, 3, offsets))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_steps_are_as_fine_as_the_whole_where_inputs_are_narrower_than_filters_or_autocast_is_on(autocast, kind):
+    x, weight, bias, offsets = problem([6, 6], 4, starts=False, kind=torch.float32)
+    x, past = x.detach().to(kind), torch.zeros(2, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = causal_conv1d(x, weight, bias, offsets)
+        for t in range(6):
+            read, past = causal_conv1d_step(past, x[offsets[:-1] + t], weight, bias)
+            assert read.dtype == past.dtype == torch.float32
+            torch.testing.assert_close(read, y[offsets[:-1] + t], rtol=1e-6, atol=1e-6)
+
+
+def test_second_derivatives_are_those_of_finite_differences():
+    x, weight, bias, offsets = problem([3, 0, 2], 3, starts=False, channels=2)
+    assert torch.autograd.gradgradcheck(lambda *leaves: causal_conv1d(*leaves, offsets), [x, weight, bias])
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])

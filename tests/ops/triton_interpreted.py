@@ -76,6 +76,15 @@ def test_nothing_is_kept_where_nothing_is_learned():
     torch.testing.assert_close((y, newest), expected)
 
 
+def test_second_derivatives_are_refused():
+    inputs, offsets = problem([9, 4], torch.float32)
+    with using("triton"):
+        y, _ = selective_scan(**inputs, offsets=offsets)
+    (gradient,) = torch.autograd.grad(y.square().sum(), inputs["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_a_cpu_has_a_better_one():
     inputs, offsets = problem([5], torch.float32)
     assert next(i.name for i in selective_scan.implementations if i.refuses(**inputs, offsets=offsets) is None) == (
