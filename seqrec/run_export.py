@@ -105,6 +105,11 @@ def _remembered(recommender: KeyedRecommender, data: SequenceDataModule, recipe:
     if not isinstance(recommender, SequentialRecommender):
         raise InputError(f"{type(recommender).__name__} remembers nothing; export without --users.")
     log, batch = data.log, 256
+    if data.max_length is not None and data.max_length <= recommender.leaves_room:
+        raise InputError(
+            f"The model reads the newest {recommender.leaves_room} events itself and data.max_length is "
+            f"{data.max_length}, so nothing older would be remembered; export without --users."
+        )
 
     def batches() -> Iterator[tuple[list[str], Sequences, Sequences]]:
         longest = len(log.items) if data.max_length is None else data.max_length - recommender.leaves_room

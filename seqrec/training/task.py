@@ -100,9 +100,10 @@ class NextItemTask(RankingTask):
 
         longest, room = self.trainer.datamodule.max_length, self.recommender.leaves_room  # type: ignore[attr-defined]
         if longest is not None and longest <= room:
-            raise ValueError(
+            warnings.warn(
                 f"The newest {room} events of a history are read as they are and only older ones compressed, but "
-                f"data.max_length is {longest}, so none would be; raise data.max_length or lower n_recent."
+                f"data.max_length is {longest}, so none will be; raise data.max_length or lower n_recent.",
+                stacklevel=2,
             )
 
         self.reweighter.begin(lambda: self.trainer.datamodule.audience)  # type: ignore[attr-defined]

@@ -14,13 +14,14 @@ from seqrec.serving.store import Event, SQLiteStore
 from seqrec.serving.streams import first_of_window
 
 RECENT = 4
+DEEP = part("backbones.sasrec.SASRec", dim=DIM, n_layers=2, n_heads=1)  # tokens of one layer know nothing of the events
 CASES = {
     "SASRec": recipe(SASREC, LEARNED),
     "LiGR, rotary": recipe(part("backbones.ligr.LiGR", dim=DIM, position=part("positions.rotary.RotaryPosition"))),
     "SASRec, time gaps": recipe(SASREC, part("positions.time.TimeGap", dim=DIM, init_std=1.0)),
     "GRU4Rec": recipe(part("backbones.gru4rec.GRU4Rec", dim=DIM)),
     "Compressed": recipe(
-        part("backbones.compressed.Compressed", inner=SASREC, n_recent=RECENT, n_tokens=2, init_std=1.0), LEARNED
+        part("backbones.compressed.Compressed", inner=DEEP, n_recent=RECENT, n_tokens=2, init_std=1.0), LEARNED
     ),
 }
 NO_FILTER = Filters()
