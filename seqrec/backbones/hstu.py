@@ -9,18 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqrec.backbones.base import ContinuingBackbone
+from seqrec.backbones.attention import AttentionBackbone
 from seqrec.nn.attention import (
     AttentionLayer,
     AttentionMemory,
     CausalAttention,
     PositionFactory,
-    condensed,
-    restored,
-    stored,
 )
 from seqrec.nn.dropout import Dropout
-from seqrec.nn.layers import stacked, through, through_to
+from seqrec.nn.layers import stacked
 from seqrec.sequences import Sequences
 
 _EPS = 1e-6
@@ -76,7 +73,7 @@ class Block(AttentionLayer):
         return kept + self.leave(self.dropout(mixed))
 
 
-class HSTU(ContinuingBackbone[list[AttentionMemory]]):
+class HSTU(AttentionBackbone):
     """Hierarchical sequential transduction units.
 
     Source: Zhai et al., "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative
@@ -95,8 +92,6 @@ class HSTU(ContinuingBackbone[list[AttentionMemory]]):
         concatenates: whether a unit's output reads gate, mixture and their product instead of the product alone.
         position: builds a position encoding inside attention for each layer, from the width of a head.
     """
-
-    causal = True
 
     def __init__(
         self,
@@ -117,28 +112,6 @@ class HSTU(ContinuingBackbone[list[AttentionMemory]]):
         width = dim // n_heads if head_dim is None else head_dim
         self.units = stacked(n_layers, lambda: Block(dim, n_heads, width, dropout, max_length, concatenates, position))
 
-    def proceed(
-        self, events: Float[Tensor, "T D"], history: Sequences, memory: list[AttentionMemory] | None
-    ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
-        """The memory is that of every layer."""
-        return through(self.units, events, history, memory)
-
-    def proceed_at(
-        self,
-        events: Float[Tensor, "T D"],
-        history: Sequences,
-        at: Int[Tensor, "M"],
-        memory: list[AttentionMemory] | None,
-    ) -> tuple[Float[Tensor, "M D"], list[AttentionMemory]]:
-        return through_to(self.units, events, history, at, memory)
-
-    def condense(
-        self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int
-    ) -> list[AttentionMemory]:
-        return condensed(before, after, n)
-
-    def stored(self, memory: list[AttentionMemory]) -> dict[str, Tensor]:
-        return stored(memory)
-
-    def restored(self, tensors: dict[str, Tensor]) -> list[AttentionMemory]:
-        return restored(tensors)
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.units

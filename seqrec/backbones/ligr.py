@@ -6,19 +6,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seqrec.backbones.base import ContinuingBackbone
+from seqrec.backbones.attention import AttentionBackbone
 from seqrec.nn.attention import (
     AttentionLayer,
     AttentionMemory,
     PositionFactory,
     SelfAttention,
-    condensed,
-    restored,
-    stored,
 )
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import SwiGLU
-from seqrec.nn.layers import stacked, through, through_to
+from seqrec.nn.layers import stacked
 from seqrec.sequences import Sequences
 
 
@@ -45,7 +42,7 @@ class Block(AttentionLayer):
         return h + torch.sigmoid(self.feed_forward_gate(h)) * self.dropout(z)
 
 
-class LiGR(ContinuingBackbone[list[AttentionMemory]]):
+class LiGR(AttentionBackbone):
     """The gated block that eSASRec is built of.
 
     Source: arXiv 2502.03417, in the form used by Tikhonovich et al., "eSASRec", RecSys 2025 (arXiv 2508.06450): the
@@ -59,8 +56,6 @@ class LiGR(ContinuingBackbone[list[AttentionMemory]]):
         feed_forward_multiple: inner width of the SwiGLU as a multiple of D.
         position: builds a position encoding inside attention for each layer, from the width of a head.
     """
-
-    causal = True
 
     def __init__(
         self,
@@ -82,28 +77,6 @@ class LiGR(ContinuingBackbone[list[AttentionMemory]]):
             ),
         )
 
-    def proceed(
-        self, events: Float[Tensor, "T D"], history: Sequences, memory: list[AttentionMemory] | None
-    ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
-        """The memory is that of every layer."""
-        return through(self.blocks, events, history, memory)
-
-    def proceed_at(
-        self,
-        events: Float[Tensor, "T D"],
-        history: Sequences,
-        at: Int[Tensor, "M"],
-        memory: list[AttentionMemory] | None,
-    ) -> tuple[Float[Tensor, "M D"], list[AttentionMemory]]:
-        return through_to(self.blocks, events, history, at, memory)
-
-    def condense(
-        self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int
-    ) -> list[AttentionMemory]:
-        return condensed(before, after, n)
-
-    def stored(self, memory: list[AttentionMemory]) -> dict[str, Tensor]:
-        return stored(memory)
-
-    def restored(self, tensors: dict[str, Tensor]) -> list[AttentionMemory]:
-        return restored(tensors)
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.blocks

@@ -7,19 +7,16 @@ from enum import Enum
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seqrec.backbones.base import ContinuingBackbone
+from seqrec.backbones.attention import AttentionBackbone
 from seqrec.nn.attention import (
     AttentionLayer,
     AttentionMemory,
     PositionFactory,
     SelfAttention,
-    condensed,
-    restored,
-    stored,
 )
 from seqrec.nn.dropout import Dropout
 from seqrec.nn.feed_forward import FeedForward
-from seqrec.nn.layers import stacked, through, through_to
+from seqrec.nn.layers import stacked
 from seqrec.sequences import Sequences
 
 
@@ -91,7 +88,7 @@ class Norm(Enum):
     post = PostNormBlock
 
 
-class SASRec(ContinuingBackbone[list[AttentionMemory]]):
+class SASRec(AttentionBackbone):
     """Self-attentive sequential recommendation.
 
     Source: Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. Differs from the paper: histories are
@@ -112,8 +109,6 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
             torch's own initialisation.
         position: builds a position encoding inside attention for each layer, from the width of a head.
     """
-
-    causal = True
 
     def __init__(
         self,
@@ -145,30 +140,9 @@ class SASRec(ContinuingBackbone[list[AttentionMemory]]):
                 nn.init.normal_(linear.weight, std=init_std)
                 nn.init.zeros_(linear.bias)
 
-    def proceed(
-        self, events: Float[Tensor, "T D"], history: Sequences, memory: list[AttentionMemory] | None
-    ) -> tuple[Float[Tensor, "T D"], list[AttentionMemory]]:
-        """The memory is that of every layer."""
-        states, newest = through(self.blocks, events, history, memory)
-        return self.final_norm(states), newest
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.blocks
 
-    def proceed_at(
-        self,
-        events: Float[Tensor, "T D"],
-        history: Sequences,
-        at: Int[Tensor, "M"],
-        memory: list[AttentionMemory] | None,
-    ) -> tuple[Float[Tensor, "M D"], list[AttentionMemory]]:
-        states, newest = through_to(self.blocks, events, history, at, memory)
-        return self.final_norm(states), newest
-
-    def condense(
-        self, before: list[AttentionMemory] | None, after: list[AttentionMemory], n: int
-    ) -> list[AttentionMemory]:
-        return condensed(before, after, n)
-
-    def stored(self, memory: list[AttentionMemory]) -> dict[str, Tensor]:
-        return stored(memory)
-
-    def restored(self, tensors: dict[str, Tensor]) -> list[AttentionMemory]:
-        return restored(tensors)
+    def finish(self, states: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
+        return self.final_norm(states)
