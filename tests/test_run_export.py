@@ -121,6 +121,12 @@ def test_a_bundle_with_users_answers_for_them_in_raw_ids(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) >= 3
     assert main(["recommend", f"--bundle={bundle}", "--user=nobody"]) == 2
     assert "'nobody' is not among them" in capsys.readouterr().err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["max_length"] = 5
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["export", f"--run={run}", f"--out={tmp_path / 'none'}", "--users"]) == 2
+    assert "reads the newest 5 events itself and data.max_length is 5" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "none").exists()
 
 
 def test_users_of_a_model_that_remembers_every_event_are_refused(tmp_path, capsys):
