@@ -182,9 +182,14 @@ def test_tokens_happen_when_the_newest_event_before_them_does_and_neither_knows_
     assert second.asked_at.tolist() == [*times[4:7], *[times[6]] * (1 + TOKENS), *[0] * TOKENS, *[0] * TOKENS]
 
 
-def test_a_position_that_counts_later_events_is_refused_since_tokens_would_count_as_such():
-    with pytest.raises(TypeError, match="CAPE means something else once the history goes on"):
-        ready(lambda: SASRec(DIM, position=lambda c: CAPE(c, mask_gates=False)))(*drawn([12]))
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_position_that_counts_later_events_is_refused_since_tokens_would_count_as_such(stacked):
+    def counting(channels):
+        cape = CAPE(channels, mask_gates=False)
+        return Stacked(channels, [lambda _: cape]) if stacked else cape
+
+    with pytest.raises(TypeError, match=r"(CAPE|Stacked) means something else once the history goes on"):
+        ready(lambda: SASRec(DIM, position=counting))(*drawn([12]))
 
 
 def test_tokens_begin_apart_from_each_other():
