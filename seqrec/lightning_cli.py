@@ -10,6 +10,7 @@ import warnings
 from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda said
 DESCRIPTIONS = {
     "fit": "Train a model and keep its best checkpoint on validation NDCG@10.\n\n"
     "  seqrec fit --config configs/data/beauty.yaml --config configs/model/sasrec.yaml --run runs/beauty-sasrec\n"
-    "  seqrec fit --config runs/beauty-sasrec/config.yaml --ckpt_path last        continue after a kill",
+    "  seqrec fit --config runs/beauty-sasrec/config.yaml --ckpt_path last        continue after a kill\n"
+    "  seqrec fit --config runs/beauty-sasrec/config.yaml --starts_from bundles/beauty --run runs/next\n"
+    "                                                                       begin from an exported model",
     "validate": "Rank the validation targets of a run.\n\n  seqrec validate --run runs/beauty-sasrec",
     "test": "Rank the test targets of a run; writes result.json and ranks.parquet into its folder.\n\n"
     "  seqrec test --run runs/beauty-sasrec",
@@ -168,6 +171,12 @@ class SeqrecCLI(LightningCLI):
             parser.add_argument(
                 "--run", action=FinishedRun, default=LATEST, help="Folder of a run; its config is read."
             )
+        parser.add_argument(
+            "--starts_from",
+            type=str | None,
+            default=None,
+            help="Bundle of an earlier model (`seqrec export`) whose weights training begins from, items by raw id.",
+        )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
             {
@@ -187,10 +196,13 @@ class SeqrecCLI(LightningCLI):
         chosen = self.config[self.command]
         kept = chosen.clone()
         kept.ckpt_path = None  # what a run is does not depend on where it went on
+        if kept.starts_from is None:
+            del kept["starts_from"]  # as in the configs of runs before it could be said
         text = self._parser(self.command).dump(kept, skip_none=False)
         folder = Path(chosen.run)
+        self.record = RunRecord(yaml.safe_load(text), text)
         callbacks = [
-            RunRecord(yaml.safe_load(text), text),
+            self.record,
             StepSeed(int(chosen.seed_everything)),
             ModelCheckpoint(
                 folder / "checkpoints",
@@ -227,12 +239,36 @@ class SeqrecCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuses to watch a metric that will never be logged, before a whole epoch is spent on it."""
+        self._start()
         monitor = self.config[self.command].early_stopping.monitor
         logged = ["train/loss", *(f"val/{name}@{k}" for k in self.model.cutoffs for name in ("recall", "ndcg", "mrr"))]
         # A task of one's own may log what it likes.
         if type(self.model).__module__.startswith("seqrec.") and monitor not in [*logged, "val/count"]:
             raise ValueError(
                 f"early_stopping.monitor is '{monitor}', which is never logged; {nearest(monitor, logged)}."
+            )
+
+    def _start(self) -> None:
+        """Begins with the weights of an earlier model, where one is named and training does not go on anyway."""
+        chosen = self.config[self.command]
+        if chosen.starts_from is None or chosen.ckpt_path is not None:
+            return
+        from seqrec.warm_start import start_from  # bundles need more than training does
+
+        recommender = self.model.recommender
+        began = start_from(recommender, Path(chosen.starts_from), self.datamodule.trained_on)
+        self.record.starts_from = asdict(began)
+        if not self.trainer.is_global_zero:
+            return
+        print(f"Starts from {began.bundle}, which knows {began.known_items:,} of {len(recommender.catalog):,} items.")
+        for names, told in ((began.fresh, "Begin anew"), (began.unused, "Not used of it")):
+            if names:
+                print(f"{told}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}.")
+        if began.learned_before:
+            warnings.warn(
+                f"{began.bundle} learned from other events than this run trains on; if what is asked for in validation "
+                "or test is among them, figures are too good, so results of this run stand in tables of their own.",
+                stacklevel=2,
             )
 
     def after_fit(self) -> None:

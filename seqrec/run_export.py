@@ -61,7 +61,7 @@ def export(
         index=index,
         formats=formats,
         demanded=format is not None,
-        about=_about(recommender, data, tested),
+        about=_about(recommender, data, tested, run),
     )
     print(f"{out}: {len(data.catalog):,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
 
@@ -89,8 +89,12 @@ def _formats(words: str) -> tuple[Format, ...]:
     return tuple(Format[name] for name in dict.fromkeys(names))
 
 
-def _about(recommender: KeyedRecommender, data: SequenceDataModule, tested: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model card says of the model and its data."""
+def _about(
+    recommender: KeyedRecommender, data: SequenceDataModule, tested: Mapping[str, Any], run: Path
+) -> dict[str, Any]:
+    """What the model card says of the model and its data, and what a model that starts from it must know."""
+    fit = run / "fit.json"
+    began = (json.loads(fit.read_text()).get("starts_from") if fit.is_file() else None) or {}
     name = Path(data.prepared).name
     return {
         "model": type(recommender.backbone).__name__,
@@ -98,6 +102,8 @@ def _about(recommender: KeyedRecommender, data: SequenceDataModule, tested: Mapp
         "licence": Card.load(name).licence if name in known() else None,
         "passport": tested.get("passport"),
         "commit": tested.get("commit"),
+        "trained_on": data.trained_on,
+        "learned_before": began.get("learned_before", []),
     }
 
 

@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FRONT = (
     *("cli", "lightning_cli", "help_text", "suggestions", "quickstart", "runs"),
     *("leaderboard", "reproduction", "studies"),
-    *("audit", "robustness", "robustness_report"),
+    *("audit", "robustness", "robustness_report", "warm_start"),
 )
 RUNS = ("run_export", "run_cold", "run_subjects", "run_describe", "run_embed")
 FLOORS = {

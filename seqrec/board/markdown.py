@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seqrec.board.reported import Claim
-from seqrec.board.results import COMPARED, differences, shortened
+from seqrec.board.results import COMPARED, OPTIONAL, differences, shortened
 from seqrec.board.sections import PUBLISHED, Section, across
 
 HOW_TO_READ = (
@@ -43,7 +43,9 @@ def warning(section: Section) -> str:
 
 def reading(section: Section) -> list[str]:
     """The passport, one phrase per field."""
-    return [f"{label}: {shortened(section.table.passport.get(field))}" for field, label in COMPARED.items()]
+    passport = section.table.passport
+    told = {field: label for field, label in COMPARED.items() if field in passport or field not in OPTIONAL}
+    return [f"{label}: {shortened(passport.get(field))}" for field, label in told.items()]
 
 
 def _answers(sections: Sequence[Section]) -> str:

@@ -26,7 +26,10 @@ COMPARED = {
     "candidates": "candidates",
     "tie_rule": "order of equal times",
     "target_hash": "hash of the test targets",
+    "learned_before": "other events that it learned from before",
 }
+# Runs of earlier versions lack these, and most runs that start from nothing.
+OPTIONAL = ("learned_before",)
 # The same question may be asked of several data sets.
 OF_THE_DATA = ("dataset", "target_hash")
 SEEDS = {"seed", "seed_everything"}
@@ -147,6 +150,7 @@ class Row:
         """What to say beside its name: what it knows more than the others of its table, and who wrote its texts."""
         texts = [text for run in self.runs for text in run.fields.get("texts") or run.fields.get("views") or ()]
         told = ["knows when it is asked"] if any(run.fields.get("reads_asked_at") for run in self.runs) else []
+        told += ["starts from a trained model"] if any(run.fields.get("starts_from") for run in self.runs) else []
         told += ["its texts tell of what is held out"] if any(text.get("leaky") for text in texts) else []
         written = sorted({str(source) for text in texts if (source := text.get("text_source", "none")) != "none"})
         return f" ({'; '.join([*told, *(f'texts by {source}' for source in written)])})" if told or written else ""
@@ -346,7 +350,7 @@ def _read(path: Path) -> Result:
         raise InputError(f"{path} is not JSON ({error}); run `seqrec test` for that run again.") from None
     missing = [name for name in NEEDED if not isinstance(fields, dict) or name not in fields]
     if not missing:
-        missing = [f"passport.{name}" for name in COMPARED if name not in fields["passport"]]
+        missing = [f"passport.{name}" for name in COMPARED if name not in {*OPTIONAL, *fields["passport"]}]
     if missing:
         raise InputError(f"{path} has no {' and no '.join(missing)}; run `seqrec test` for that run again.")
     return Result(path.parent, fields)

@@ -13,7 +13,14 @@ class ItemEmbedding(nn.Module, ABC):
 
     Args:
         dim: width D of a vector.
+
+    Attributes:
+        by_item: names of its parameters that have one row per item of the catalog, in row order.
+        free: name of the part that makes its free vectors, where other parts make others; "" where there is none.
     """
+
+    by_item: tuple[str, ...] = ()
+    free: str = ""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -28,6 +28,8 @@ class _Fusion(ItemEmbedding):
         ids: builds the free vectors instead, from the catalog and the width, say ``TextInitialised``.
     """
 
+    free = "ids"
+
     def __init__(
         self,
         catalog: Catalog,

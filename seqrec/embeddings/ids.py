@@ -18,6 +18,8 @@ class IdEmbedding(ItemEmbedding):
         init_std: standard deviation of the normal distribution that the table starts from, above 0.
     """
 
+    by_item = ("table.weight",)
+
     def __init__(self, catalog: Catalog, dim: int, init_std: float = 0.02) -> None:
         super().__init__(dim)
         self.table = nn.Embedding(len(catalog), dim)

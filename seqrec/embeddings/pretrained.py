@@ -151,6 +151,8 @@ class TextInitialised(ItemEmbedding):
         ValueError: the file cannot be used, or has no vector for some items.
     """
 
+    by_item = ("table.weight",)
+
     def __init__(
         self,
         catalog: Catalog,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, member
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,26 @@ class TextTable(nn.Module):
     ) -> None:
         super().__init__()
         self.path, self.n_items = path, len(catalog)
+        self._opened = partial(_aligned, path, catalog, missing)
+        self.missing = missing
         for name in ("vectors", "mean", "map"):
             self.register_buffer(name, None)
         self.register_load_state_dict_pre_hook(_make_room)
         if opens_files() and path.exists():
-            vectors, without = _aligned(path, catalog, missing)
+            vectors, without = self._opened()
             if reduction is not None:
                 self.mean, self.map = reduction.fit(vectors[~without])
-            self.vectors = self.reduced(vectors)
-            if missing is not Missing.refuse:
-                self.vectors[without] = missing.value(self.vectors[~without])
+            self._reduce(vectors, without)
+
+    def _reduce(self, vectors: Float[Tensor, "N T"], without: Bool[Tensor, "N"]) -> None:
+        self.vectors = self.reduced(vectors)
+        if self.missing is not Missing.refuse:
+            self.vectors[without] = self.missing.value(self.vectors[~without])
+
+    def reduce(self) -> None:
+        """Make the vectors of the file narrower once more, with a map that came from elsewhere, say a checkpoint."""
+        if self.map is not None:
+            self._reduce(*self._opened())
 
     @property
     def dim(self) -> int | None:

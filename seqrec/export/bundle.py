@@ -11,6 +11,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
@@ -147,15 +148,33 @@ def read_bundle(folder: Path) -> Bundle:
     raise InputError(f"{folder} was replaced {_READINGS} times while it was read; try again when it stays.")
 
 
-def _read(folder: Path) -> Bundle:
+def read_weights(folder: Path) -> tuple[dict[str, Any], Catalog, dict[str, Tensor]]:
+    """The manifest of a bundle, the items that were trained, in row order, and the weights.
+
+    Raises:
+        InputError: a file is missing or differs from what was written, or another seqrec wrote it.
+    """
     manifest = read_manifest(folder)
+    return manifest, _trained(_catalog(folder, manifest), manifest), load_file(folder / WEIGHTS)
+
+
+def _catalog(folder: Path, manifest: Mapping[str, Any]) -> Catalog:
     catalog = Catalog.load(folder / CATALOG)
     if catalog.fingerprint != manifest["catalog_fingerprint"]:
         raise InputError(f"{folder / CATALOG} is the catalog of another model. Run `seqrec export` again.")
-    trained = Catalog(catalog.table.head(manifest["trained_items"]))
+    return catalog
+
+
+def _trained(catalog: Catalog, manifest: Mapping[str, Any]) -> Catalog:
+    return Catalog(catalog.table.head(manifest["trained_items"]))
+
+
+def _read(folder: Path) -> Bundle:
+    manifest = read_manifest(folder)
+    catalog = _catalog(folder, manifest)
     with from_weights_alone():
         recipe = yaml.safe_load((folder / RECIPE).read_text())
-        recommender = build_recommender(recipe, trained)
+        recommender = build_recommender(recipe, _trained(catalog, manifest))
     recommender.load_state_dict(load_file(folder / WEIGHTS))
     files = manifest["files"]
     users = Users.load(folder / USERS, manifest["model_fingerprint"]) if USERS in files else None

@@ -55,8 +55,9 @@ class KernelAlignment(Auxiliary):
     Large Language Models" (PAD), SIGIR 2025 (arXiv 2412.04107), after its released code. Differs from it: rows are the
     different items that the batch reads, predicts or brings as negatives, where the code takes every occurrence, as
     ``rows=flat`` does, and padding, too, which there is none of here; at most ``most_items`` are compared; the constant
-    without a gradient is left out; vectors need not begin as those of a model that was trained without texts. It aligns
-    the parts of any fusion, of which ``ConcatEmbedding(gelu=True)`` is closest to PAD's.
+    without a gradient is left out; vectors need not begin as those of a model that was trained without texts, which
+    is what ``seqrec fit --starts_from`` is for. It aligns the parts of any fusion, of which
+    ``ConcatEmbedding(gelu=True)`` is closest to PAD's.
 
     Args:
         weight: γ, how much of it is added to the objective; 0.2 in the code.
