@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from seqrec.catalog import Catalog
 from seqrec.data.datamodule import SequenceDataModule
+from seqrec.data.log import Log
 from seqrec.data.negatives import Negatives
 from seqrec.data.protocol import RatioByUser
 from seqrec.data.supervision import EveryPrefix
@@ -80,7 +81,9 @@ def main() -> None:
     for seed in options.seeds:
         for position in POSITIONS:
             kept = file_of(options, position, seed)
-            if not kept.is_file():
+            if kept.is_file():
+                demand_same(kept, options.prepared)
+            else:
                 write(kept, json.dumps(trained(options.prepared, position, seed)) + "\n")
     show(
         {
@@ -88,6 +91,15 @@ def main() -> None:
             for position in POSITIONS
         }
     )
+
+
+def demand_same(kept: Path, prepared: Path) -> None:
+    """Raise unless a run that is done was made with these data and settings."""
+    made, data = json.loads(kept.read_text()), Log.open(prepared).manifest["fingerprint"]
+    found = [name for name, value in SETTINGS.items() if made["settings"].get(name) != value]
+    found += [] if made["passport"]["dataset"] == data else ["the data"]
+    if found:
+        raise SystemExit(f"{kept} was made with other settings ({', '.join(found)}); choose other --results.")
 
 
 def file_of(options: argparse.Namespace, position: str, seed: int) -> Path:

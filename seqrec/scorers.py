@@ -18,6 +18,9 @@ from seqrec.nn.hyperbolic import Curvature, FixedCurvature, arcosh, exp_origin, 
 
 
 class Scorer(nn.Module, ABC):
+    def meet(self, backbone: nn.Module) -> None:  # most share nothing
+        """Take from the backbone, whose states will be scored, what both of them share."""
+
     @abstractmethod
     def queries(self, states: Float[Tensor, "*n D"]) -> Float[Tensor, "*n K"]: ...
 
@@ -100,7 +103,7 @@ class Lorentz(Scorer):
     from its code: see ``exp_origin`` for very long item vectors.
 
     Args:
-        curvature: of the space; fixed at k = 1 by default.
+        curvature: of the space; None takes that of the backbone, so that both learn one, or k = 1 where it has none.
         score: what objectives that read scores make of a distance; ranks are the same for all, but for the ties beyond
             the ceiling of ``released``, which do not reach the inner products.
     """
@@ -110,7 +113,13 @@ class Lorentz(Scorer):
     ) -> None:
         super().__init__()
         self.curvature = curvature or FixedCurvature()
+        self.takes_curvature = curvature is None
         self.score = score
+
+    def meet(self, backbone: nn.Module) -> None:
+        theirs = getattr(backbone, "curvature", None)
+        if self.takes_curvature and isinstance(theirs, Curvature):
+            self.curvature = theirs
 
     def queries(self, states: Float[Tensor, "*n D"]) -> Float[Tensor, "*n K"]:
         point = lift(states, self.curvature())

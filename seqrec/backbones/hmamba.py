@@ -129,7 +129,7 @@ class HMamba(ContinuingBackbone[MambaMemory]):
     what it reads was normalised off the hyperboloid. The paper's own ideas are options. Differs from the code:
     histories are packed, so no padding is read; layers that it builds and never calls are absent; a tangent vector
     counts as 10 √k long at most; the logarithmic map divides by the true length, where the code divides by at most 10.
-    The curvature of ``scorers.Lorentz`` is one of its own, unless both are given the same. The code has one layer
+    ``scorers.Lorentz`` takes the curvature from here, unless it is given one of its own. The code has one layer
     however many are asked for, so there is no such argument. The entrance drops event vectors, so the recommender's own
     dropout stays 0. With ``scorers.Cosine`` the logarithmic map of ``half`` does nothing, because it only scales a
     state; ``full`` is then the same.
@@ -146,7 +146,7 @@ class HMamba(ContinuingBackbone[MambaMemory]):
         variant: ``full`` or ``half``.
         entrance: ``released`` (norm after the exponential map), ``on_manifold`` (norm before it) or ``euclidean`` (the
             paper's figure of ``half``).
-        curvature: of the space; fixed at k = 1 by default.
+        curvature: of the space, which may be a ``LearnedCurvature``; fixed at k = 1 by default.
         curves_decay: whether the scan's decay depends on the curvature (the paper).
         init_std: standard deviation of the linear maps at the beginning, above 0: 0.02 in the released ``half``; None
             keeps torch's own initialisation, as in the released ``full``. Their biases begin at 0 in either case, and
@@ -175,11 +175,17 @@ class HMamba(ContinuingBackbone[MambaMemory]):
         mamba = Mamba(dim, d_state, d_conv, expand, reads.width, decay_map)
         self.layer: Layer[MambaMemory] = Layer(_Mixer(reads, mamba), dim, dropout, has_residual=False)
         self.leave = variant.value(curvature)
+        self._space = (curvature,)  # it belongs to those that were given it
         for linear in (part for part in self.modules() if isinstance(part, nn.Linear)):
             if init_std is not None:
                 nn.init.normal_(linear.weight, std=init_std)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
+
+    @property
+    def curvature(self) -> Curvature:
+        """Of the space that events are points of."""
+        return self._space[0]
 
     def proceed(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: MambaMemory | None

@@ -73,6 +73,7 @@ class KeyedRecommender(Recommender):
         self.output = None if output is None else output(catalog)
         self.backbone = backbone
         self.scorer = scorer or Dot()
+        self.scorer.meet(backbone)
         self.position = position
         self.norm = nn.LayerNorm(backbone.dim, eps=1e-12) if normalises_input else nn.Identity()
         self.dropout = Dropout(dropout)

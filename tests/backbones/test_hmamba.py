@@ -1,14 +1,19 @@
 """HMamba reads points of hyperbolic space, and leaves points or tangent vectors."""
 
 import math
+from functools import partial
 
+import polars as pl
 import pytest
 import torch
 from torch.nn import functional as F
 
 from seqrec.backbones.hmamba import Entrance, HMamba, Variant
 from seqrec.backbones.mamba4rec import Mamba4Rec
+from seqrec.catalog import Catalog
+from seqrec.embeddings.ids import IdEmbedding
 from seqrec.nn.hyperbolic import FixedCurvature, LearnedCurvature, lorentz_product
+from seqrec.recommenders.sequential import SequentialRecommender
 from seqrec.scorers import Cosine, Lorentz
 from seqrec.sequences import Sequences
 
@@ -201,12 +206,18 @@ def test_states_and_gradients_are_finite_for_events_of_any_size(variant, entranc
         assert leaf.grad.isfinite().all(), name
 
 
-def test_backbone_and_scorer_may_learn_one_curvature():
+@pytest.mark.parametrize("curves_decay", [False, True])
+def test_backbone_and_scorer_learn_one_curvature_unless_told_otherwise(curves_decay):
     torch.manual_seed(0)
     curvature = LearnedCurvature(1.5)
-    parts = torch.nn.ModuleList([HMamba(8, curvature=curvature), Lorentz(curvature)])
-    assert n_parameters(parts) == n_parameters(HMamba(8)) + 1
-    backbone, scorer = parts
+    items = Catalog(pl.DataFrame({"item_id": ["a", "b"], "count": [1, 1]}))
+    own = SequentialRecommender(items, partial(IdEmbedding, dim=8), HMamba(8), Lorentz(LearnedCurvature(3.0)))
+    assert own.scorer.curvature().item() == pytest.approx(3)
+    backbone = HMamba(8, curvature=curvature, curves_decay=curves_decay)
+    shared = SequentialRecommender(items, partial(IdEmbedding, dim=8), backbone, Lorentz())
+    assert n_parameters(shared) == n_parameters(own)
+    scorer = shared.scorer
+    assert scorer.curvature is curvature
     queries = scorer.queries(backbone(torch.randn(9, 8), HISTORY))
     scorer.scores(queries @ scorer.keys(torch.randn(20, 8)).T).sum().backward()
     assert curvature.raw.grad is not None

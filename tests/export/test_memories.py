@@ -28,9 +28,9 @@ CASES = {
 }
 
 
-def ready(build, seed=0):
+def ready(build, seed=0, catalog=CATALOG):
     torch.manual_seed(seed)
-    return SequentialRecommender(CATALOG, lambda catalog: IdEmbedding(catalog, 8, init_std=1.0), build()).eval()
+    return SequentialRecommender(catalog, lambda catalog: IdEmbedding(catalog, 8, init_std=1.0), build()).eval()
 
 
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES.keys())
@@ -47,6 +47,16 @@ def test_a_memory_through_bytes_goes_on_as_the_whole_history(build, times):
     after = recommender.proceed(Sequences.pack([[5, 9]], None if times is None else [[50, 60]]), remembered)
     expected = recommender.states(Sequences.pack([[3, 1, 4, 1, 5, 9]]))
     torch.testing.assert_close(after.newest, expected[-1:], rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_weights_of_other_items_or_another_recipe_are_refused():
+    mine, others = ready(CASES["GRU4Rec"]), ready(CASES["GRU4Rec"], catalog=Catalog(CATALOG.table.reverse()))
+    for one, other in zip(mine.state_dict().values(), others.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    content = to_bytes(mine, mine.remember(Sequences.pack([[3, 1, 4]])), fingerprint(mine, {}))
+    for mark in (fingerprint(others, {}), fingerprint(mine, {"init_args": {"dropout": 0.1}})):
+        with pytest.raises(InputError, match="other weights, another recipe or another catalog"):
+            from_bytes(others, content, mark)
 
 
 def test_other_weights_and_broken_bytes_are_refused():
