@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,16 @@ def digest_of_files(path: Path) -> str:
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+        state = file.stat()
+        digest.update(_digest_of(file.resolve(), state.st_mtime_ns, state.st_size))
     return digest.hexdigest()
+
+
+@cache
+def _digest_of(file: Path, mtime_ns: int, size: int) -> bytes:
+    """SHA-256 of the content of a file, read anew once its time or size has changed."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()
 
 
 def digests_of_named(config: Any) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """What a config names is known by its content, not by its name alone."""
 
-from seqrec.data.folders import digests_of_named
+import hashlib
+
+from seqrec.data.folders import digest_of_files, digests_of_named
 
 
 def test_files_and_folders_that_a_config_names_are_known_by_their_content(tmp_path):
@@ -18,7 +20,16 @@ def test_files_and_folders_that_a_config_names_are_known_by_their_content(tmp_pa
     }
     before = digests_of_named(config)
     assert set(before) == {str(file), str(folder)}
-    file.write_bytes(b"other")
+    file.write_bytes(b"eno")
     after = digests_of_named(config)
     assert after[str(file)] != before[str(file)]
     assert after[str(folder)] == before[str(folder)]
+
+
+def test_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
+    file, read = tmp_path / "vectors.parquet", []
+    file.write_bytes(b"one")
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda content, name: read.append(content) or digest(content, name))
+    assert digest_of_files(file) == digest_of_files(file)
+    assert len(read) == 1
