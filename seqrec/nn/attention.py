@@ -52,6 +52,12 @@ class AttentionMemory:
         behind = torch.cat([self.places.new_full((1,), -1), self.places])  # the place before the first event
         return torch.where(self.offsets.diff() > 0, behind[self.offsets[1:]] + 1, 0)
 
+    def stand_before(self, new: Stand, offsets: Int[Tensor, "bounds"]) -> Stand:
+        """Where what is remembered stands, and these events of the same histories behind it."""
+        both = joiner(self.offsets, offsets, len(self.places), len(new.places))
+        knows_times = self.times is not None and new.times is not None
+        return Stand(both(self.places, new.places), both(self.times, new.times) if knows_times else None)
+
     def newest(self, n: int) -> AttentionMemory:
         """What is left when all but the newest ``n`` events of each history are forgotten."""
         lengths = self.offsets.diff()
@@ -200,26 +206,29 @@ class CausalAttention(nn.Module):
         q, k = position.turn(q, asking.places), position.turn(k, places)
         new = AttentionMemory(k, v, history.offsets, places, history.times)
         whole = new if memory is None else memory.followed_by(new)
+        past = None if memory is None else (memory.keys, memory.values, memory.offsets)
         dropout = self.dropout if self.training else 0.0
         if not position.changes_logits and self.weigh is softmax and self.scale is None:
-            if offsets is history.offsets and memory is None:
+            if past is not None:
+                newest = None if offsets is history.offsets else offsets
+                return continued_attention(q, k, v, history.offsets, *past, newest, dropout), whole
+            if offsets is history.offsets:
                 return causal_attention(q, k, v, offsets, dropout), whole
-            if offsets is history.offsets and memory is not None:
-                past = memory.keys, memory.values, memory.offsets
-                return continued_attention(q, k, v, offsets, *past, dropout), whole
-            return resumed_attention(q, whole.keys, whole.values, offsets, whole.offsets, dropout), whole
+            return resumed_attention(q, k, v, offsets, history.offsets, dropout), whole
+        asked = Stand(places, history.times if position.reads_clock else None)
         mixed = adjusted_attention(
             q,
-            whole.keys,
-            whole.values,
+            k,
+            v,
             offsets,
-            whole.offsets,
+            history.offsets,
             asking,
-            Stand(whole.places, whole.times if position.reads_clock else None),
+            asked if memory is None else memory.stand_before(asked, history.offsets),
             position.adjust,
             self.weigh,
             head_scale(q.shape[-1]) if self.scale is None else self.scale,
             dropout,
+            past,
         )
         return mixed, whole
 

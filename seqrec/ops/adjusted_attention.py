@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from seqrec.ops.attention import events_of, octave
+from seqrec.ops.attention import groups_of, joiner
 from seqrec.ops.dispatch import Op
 from seqrec.ops.dropout import drop
-from seqrec.ops.rows import pick, spread
+from seqrec.ops.rectangles import Rectangles
 
 # Logits at hand at once: two MiB of float32, of which a step keeps some ten sets.
 _CELLS = {"cpu": 2**19, "cuda": 2**26}
@@ -72,6 +72,8 @@ class Pairs:
         return self.asking.places[:, :, None] - self.asked.places[:, None, :]
 
 
+# Keys, values and offsets of what was remembered of each history.
+Remembered = tuple[Float[Tensor, "P H C"], Float[Tensor, "P H V"], Int[Tensor, "bounds"]]
 Adjust = Callable[[Tensor, Pairs], Tensor]
 Weigh = Callable[[Tensor, Tensor], Tensor]
 
@@ -94,6 +96,7 @@ def adjusted_attention(
     weigh: Weigh = softmax,
     scale: float = 1.0,
     dropout: float = 0.0,
+    past: Remembered | None = None,
 ) -> Float[Tensor, "T H V"]:
     """Causal attention of the newest events of each history, with other logits and other weights.
 
@@ -102,17 +105,22 @@ def adjusted_attention(
 
     Args:
         q: queries of the newest events of each history; a history may have none.
-        k: keys of all its events, the asking ones included.
+        k: keys of all its events, the asking ones included, but for those that ``past`` brings.
         v: values of the same events.
         offsets: where the queries of each history begin and end.
         key_offsets: where its keys and values begin and end.
         asking: where the queries stand.
-        asked: where the keys stand.
+        asked: where the keys stand, those of ``past`` before the others of their history.
         adjust: called with logits ``[b H i j]`` and their ``Pairs``; returns other logits. It may have parameters.
         weigh: called with logits and visibility; returns weights, which are zero where nothing is visible.
         scale: what the inner products are multiplied by.
         dropout: share of weights dropped, in [0, 1); pass 0 outside training.
+        past: keys and values that stand before the others of their history, and where they begin and end; nobody need
+            join them.
     """
+    if past is not None:
+        both = joiner(past[2], key_offsets, len(past[0]), len(k))
+        k, v, key_offsets = both(past[0], k), both(past[1], v), past[2] + key_offsets
     out = [torch.zeros_like(v[:0])]
     for (start, end), (first, last) in zip(*(pairwise(o.tolist()) for o in (offsets, key_offsets)), strict=True):
         if end > start:
@@ -137,6 +145,7 @@ def _exported(
     weigh: Weigh = softmax,
     scale: float = 1.0,
     dropout: float = 0.0,
+    past: Remembered | None = None,
 ) -> Tensor:
     n_visible = torch.arange(1, q.shape[0] + 1, device=q.device)[None]
     wants, has, told = (x.transpose(0, 1)[None] for x in (q, k, v))
@@ -161,21 +170,33 @@ def _grouped(
     weigh: Weigh = softmax,
     scale: float = 1.0,
     dropout: float = 0.0,
+    past: Remembered | None = None,
 ) -> Tensor:
     """Histories of like length are laid in rectangles, which are worked off in blocks of some histories, or of some
     queries of one long history. Logits are made again on the way back, so only those of one block are held."""
-    lengths, key_lengths = offsets.diff(), key_offsets.diff()
-    group = torch.where(lengths > 0, 64 * octave(key_lengths) + octave(lengths), -1)
-    groups = [each for each in group.unique().tolist() if each >= 0]
-    out = v.new_zeros(len(q), *v.shape[1:])
-    for each in groups:
-        members = (group == each).nonzero().squeeze(1)
-        queries = events_of(offsets[:-1][members], lengths[members])
-        keys = events_of(key_offsets[:-1][members], key_lengths[members])
-        parts = (pick(q, queries), pick(k, keys), pick(v, keys), asking.at(queries), asked.at(keys))
-        states = _rectangle(*parts, lengths[members], key_lengths[members], adjust, weigh, scale, dropout)
-        out = states if len(groups) == 1 and len(states) == len(q) else out.index_copy(0, queries, states.to(out.dtype))
-    return out
+    if not len(q):
+        return v.new_zeros(0, *v.shape[1:])
+    past_keys, past_values, past_offsets = (None, None, None) if past is None else past
+    whole = key_offsets if past_offsets is None else key_offsets + past_offsets
+    lengths, key_lengths = offsets.diff(), whole.diff()
+    groups = groups_of(key_lengths, lengths)
+    queries = Rectangles(offsets, groups, q.shape[1], len(q))
+    keys = Rectangles(key_offsets, groups, k.shape[1], len(k), past_offsets)
+    states = []
+    for members, *heads in zip(groups, queries.lay(q), keys.lay(k, past_keys), keys.lay(v, past_values), strict=True):
+        own = lengths[members], key_lengths[members]
+        stands = [
+            _alike(stand.at(_laid(bounds[:-1][members], each, laid.shape[2])), each)
+            for stand, bounds, each, laid in zip((asking, asked), (offsets, whole), own, heads[:2], strict=True)
+        ]
+        states.append(_rectangle(*heads, *stands, *own, adjust, weigh, scale, dropout))
+    return queries.gather(states)
+
+
+def _laid(starts: Tensor, lengths: Tensor, width: int) -> Tensor:
+    """The places of the events of histories that start here, each filled up with its newest event."""
+    place = torch.arange(width, device=starts.device)
+    return starts[:, None] + torch.minimum(place, lengths[:, None] - 1)
 
 
 def _rectangle(
@@ -191,23 +212,12 @@ def _rectangle(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attention of histories that lie end to end, filled up behind their newest event."""
-    n_histories, most, longest = len(lengths), int(lengths.max()), int(key_lengths.max())
-    history = torch.arange(n_histories, device=q.device)
-    queries, keys = (events_of(history * width, own) for width, own in ((most, lengths), (longest, key_lengths)))
-
-    def wide(x: Tensor, cells: Tensor, width: int) -> Tensor:
-        return spread(x, cells, n_histories * width).unflatten(0, (n_histories, width))
-
-    heads = [wide(*each).transpose(1, 2) for each in ((q, queries, most), (k, keys, longest), (v, keys, longest))]
-    stands = [
-        _wide_stand(stand, cells, n_histories, width)
-        for stand, cells, width in ((asking, queries, most), (asked, keys, longest))
-    ]
+    """Attention of histories that lie side by side, filled up behind their newest event."""
+    n_histories, n_heads, most = q.shape[:3]
+    longest = k.shape[2]
     n_visible = (key_lengths - lengths)[:, None] + torch.arange(1, most + 1, device=q.device)
     n_later = (key_lengths[:, None] - n_visible).clamp(min=0)
-    stands = [_alike(stand, own) for stand, own in zip(stands, (lengths, key_lengths), strict=True)]
-    budget = _CELLS.get(q.device.type, _CELLS["cuda"]) // q.shape[1]
+    budget = _CELLS.get(q.device.type, _CELLS["cuda"]) // n_heads
     together = max(1, budget // (most * longest))
     rows = most if together > 1 else max(16, budget // longest)
     blocks = []
@@ -218,21 +228,20 @@ def _rectangle(
             asks = slice(start, start + rows)
             sees = int(n_visible[some, asks].max().clamp(max=longest))
             pairs = Pairs(
-                heads[0][some, :, asks],
-                stands[0].at((_some(stands[0], some), asks)),
-                stands[1].at((_some(stands[1], some), slice(sees))),
+                q[some, :, asks],
+                asking.at((_some(asking, some), asks)),
+                asked.at((_some(asked, some), slice(sees))),
                 n_visible[some, asks],
                 n_later[some, asks],
             )
-            arguments = (pairs.queries, heads[1][some, :, :sees], heads[2][some, :, :sees], pairs)
+            arguments = (pairs.queries, k[some, :, :sees], v[some, :, :sees], pairs)
             rest = (adjust, weigh, scale, dropout)
             if torch.is_grad_enabled():
                 parts.append(checkpoint(_attend, *arguments, *rest, use_reentrant=False))
             else:
                 parts.append(_attend(*arguments, *rest))
         blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
-    out = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-    return pick(out.transpose(1, 2).flatten(0, 1), queries)
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 def _attend(
@@ -242,13 +251,6 @@ def _attend(
     logits = adjust(logits.to(torch.promote_types(logits.dtype, torch.float32)), pairs)
     weights = weigh(logits, pairs.visible)
     return (drop(weights, dropout) if dropout else weights).to(v.dtype) @ v
-
-
-def _wide_stand(stand: Stand, cells: Tensor, n_histories: int, width: int) -> Stand:
-    def wide(x: Tensor) -> Tensor:
-        return x.new_zeros(n_histories * width).index_copy(0, cells, x).view(n_histories, width)
-
-    return Stand(wide(stand.places), None if stand.times is None else wide(stand.times))
 
 
 def _some(stand: Stand, some: slice) -> slice:

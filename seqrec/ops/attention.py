@@ -68,29 +68,32 @@ def resumed_attention(
 
 @Op
 def continued_attention(
-    q: Float[Tensor, "T H C"],
+    q: Float[Tensor, "M H C"],
     k: Float[Tensor, "T H C"],
     v: Float[Tensor, "T H C"],
     offsets: Int[Tensor, "bounds"],
     past_k: Float[Tensor, "P H C"],
     past_v: Float[Tensor, "P H C"],
     past_offsets: Int[Tensor, "bounds"],
+    query_offsets: Int[Tensor, "bounds"] | None = None,
     dropout: float = 0.0,
-) -> Float[Tensor, "T H C"]:
+) -> Float[Tensor, "M H C"]:
     """`resumed_attention` of events behind keys and values that are remembered, which nobody has joined yet.
 
     Args:
-        q: queries of the new events.
-        k: their keys.
+        q: queries of the new events, or of the newest of them.
+        k: keys of the new events.
         v: their values.
         offsets: where the new events of each history begin and end; a history may have none.
         past_k: keys that are remembered.
         past_v: values that are remembered.
         past_offsets: where those of each history begin and end; a history may have none.
+        query_offsets: where the queries of each history begin and end; None: all new events ask.
         dropout: share of attention weights dropped, in [0, 1); pass 0 outside training.
     """
     both = joiner(past_offsets, offsets, len(past_k), len(k))
-    return resumed_attention(q, both(past_k, k), both(past_v, v), offsets, past_offsets + offsets, dropout)
+    asking = offsets if query_offsets is None else query_offsets
+    return resumed_attention(q, both(past_k, k), both(past_v, v), asking, past_offsets + offsets, dropout)
 
 
 @Op
@@ -202,25 +205,16 @@ def _resumed_in_groups(
         heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
         visible = _newest_see(lengths, key_lengths, len(q), len(k)) if len(q) > 1 else None
         return attend(*heads, attn_mask=visible, dropout_p=dropout)[0].transpose(0, 1)
-    shortest = _shortest(key_lengths)
-    like = 64 * octave(key_lengths, shortest) + octave(lengths, shortest)
-    groups = _alike(like.where(lengths > 0, -1))
+    groups = groups_of(key_lengths, lengths, _shortest(key_lengths))
     asked = Rectangles(key_offsets, groups, k.shape[1], len(k))
-    asking = Rectangles(offsets, groups, q.shape[1], len(q))
-    states = []
-    for members, *heads in zip(groups, asking.lay(q), asked.lay(k), asked.lay(v), strict=True):
-        visible = _newest_see(lengths[members], key_lengths[members], heads[0].shape[2], heads[1].shape[2])
-        states.append(attend(*heads, attn_mask=visible, dropout_p=dropout))
-    return asking.gather(states).to(q.dtype)
+    return _behind_a_mask(q, asked.lay(k), asked.lay(v), offsets, lengths, key_lengths, groups, dropout)
 
 
-def _mostly_past(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, past_k: Tensor, *_: Any, **__: Any) -> str | None:
-    if len(offsets) == 2:
-        return "there is one history"
-    return None if len(past_k) <= _FEW * len(q) else "more is remembered than pays without a mask"
+def _alone(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *_: Any, **__: Any) -> str | None:
+    return "there is one history" if len(offsets) == 2 else None
 
 
-@continued_attention.implementation("grouped", refuses=_mostly_past)
+@continued_attention.implementation("grouped", refuses=_alone)
 def _continued_in_groups(
     q: Tensor,
     k: Tensor,
@@ -229,18 +223,49 @@ def _continued_in_groups(
     past_k: Tensor,
     past_v: Tensor,
     past_offsets: Tensor,
+    query_offsets: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Where little is remembered it is cheaper to let that ask, too, than to mask what each event sees."""
+    """What is remembered is laid before the new events. Where it is little and all of them ask, it is cheaper to let
+    that ask, too, than to mask what each event sees."""
     lengths = offsets.diff()
     if not len(q):
         return torch.zeros_like(q)
-    attend = _attend(q, dropout)
     whole = lengths + past_offsets.diff()
-    groups = _alike(octave(whole, _shortest(whole)).where(lengths > 0, -1))
-    rectangles = Rectangles(offsets, groups, q.shape[1], len(q), past_offsets)
-    laid = zip(rectangles.lay(q), rectangles.lay(k, past_k), rectangles.lay(v, past_v), strict=True)
-    return rectangles.gather([attend(*heads, dropout_p=dropout, is_causal=True) for heads in laid]).to(v.dtype)
+    queries = offsets if query_offsets is None else query_offsets
+    asking, unmasked = queries.diff(), query_offsets is None and len(past_k) <= _FEW * len(q)
+    groups = groups_of(whole, torch.where(asking > 0, whole, 0) if unmasked else asking, _shortest(whole))
+    asked = Rectangles(offsets, groups, k.shape[1], len(k), past_offsets)
+    heads = asked.lay(k, past_k), asked.lay(v, past_v)
+    if unmasked:
+        attend = _attend(q, dropout)
+        laid = zip(asked.lay(q), *heads, strict=True)
+        return asked.gather([attend(*each, dropout_p=dropout, is_causal=True) for each in laid]).to(v.dtype)
+    return _behind_a_mask(q, *heads, queries, asking, whole, groups, dropout)
+
+
+def _behind_a_mask(
+    q: Tensor,
+    keys: list[Tensor],
+    values: list[Tensor],
+    offsets: Tensor,
+    lengths: Tensor,
+    key_lengths: Tensor,
+    groups: list[Tensor],
+    dropout: float,
+) -> Tensor:
+    """Attention of the newest events to keys and values that are laid in rectangles."""
+    attend, asking = _attend(q, dropout), Rectangles(offsets, groups, q.shape[1], len(q))
+    states = []
+    for members, *heads in zip(groups, asking.lay(q), keys, values, strict=True):
+        visible = _newest_see(lengths[members], key_lengths[members], heads[0].shape[2], heads[1].shape[2])
+        states.append(attend(*heads, attn_mask=visible, dropout_p=dropout))
+    return asking.gather(states).to(q.dtype)
+
+
+def groups_of(key_lengths: Int[Tensor, "B"], lengths: Int[Tensor, "B"], shortest: int = 16) -> list[Tensor]:
+    """Histories of like lengths that ask with a like number of events; those that do not ask are in no group."""
+    return _alike((64 * octave(key_lengths, shortest) + octave(lengths, shortest)).where(lengths > 0, -1))
 
 
 def _alike(group: Int[Tensor, "B"]) -> list[Tensor]:

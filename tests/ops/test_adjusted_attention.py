@@ -67,6 +67,37 @@ def test_the_grouped_form_agrees_with_the_reference(past, new, weigh, cells, mon
     torch.testing.assert_close(run("grouped"), run("reference"))
 
 
+@pytest.mark.parametrize("name", ["reference", "grouped"])
+@pytest.mark.parametrize(("past", "new"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("most", [None, 1], ids=["all ask", "the newest asks"])
+def test_what_is_remembered_need_not_be_joined(past, new, most, name):
+    heads, (offsets, whole), stands = drawn(past, new)
+    if most is not None:
+        newest = (offsets[1:] - 1)[offsets.diff() > 0]
+        heads, offsets = (heads[0][newest], *heads[1:]), bounds(offsets.diff().clamp(max=most))
+        stands = stands[0].at(newest), stands[1]
+    old = torch.arange(int(whole[-1])) - torch.repeat_interleave(whole[:-1], whole.diff())
+    is_past = old < torch.repeat_interleave(torch.tensor(past, dtype=torch.long), whole.diff())
+
+    def adjust(logits, pairs):
+        apart = (pairs.asking.times[:, :, None] - pairs.asked.times[:, None, :]).abs()[:, None]
+        return logits + 0.1 * apart + 0.01 * pairs.lags[:, None] + pairs.n_later[:, None, :, None]
+
+    def run(joined):
+        k, v = heads[1:]
+        rest = (adjust, pointwise, 0.7, 0.0)
+        with using(name):
+            if joined:
+                out = adjusted_attention(*heads, offsets, whole, *stands, *rest)
+            else:
+                remembered = (k[is_past], v[is_past], bounds(torch.tensor(past, dtype=torch.long)))
+                own = bounds(torch.tensor(new, dtype=torch.long))
+                out = adjusted_attention(heads[0], k[~is_past], v[~is_past], offsets, own, *stands, *rest, remembered)
+        return out, *torch.autograd.grad(out.square().sum() + out.sum(), (k, v))
+
+    torch.testing.assert_close(run(joined=False), run(joined=True))
+
+
 def test_no_history_gives_no_state():
     heads, offsets, stands = drawn([], [])
     for name in ("reference", "grouped"):

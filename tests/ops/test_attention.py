@@ -8,6 +8,7 @@ from seqrec.ops.attention import (
     causal_attention,
     continued_attention,
     join,
+    joiner,
     resumed_attention,
 )
 from seqrec.ops.dispatch import using
@@ -140,19 +141,30 @@ CONTINUED = {
 
 
 @pytest.mark.parametrize(("past", "new"), (CONTINUED | RESUMED).values(), ids=(CONTINUED | RESUMED).keys())
-def test_continued_attention_is_resumed_attention_of_what_is_joined(past, new):
+@pytest.mark.parametrize("most", [None, 1, 2], ids=["all ask", "the newest asks", "two at most ask"])
+def test_continued_attention_is_resumed_attention_of_what_is_joined(past, new, most):
     offsets, past_offsets = (bounds(torch.tensor(lengths)) for lengths in (new, past))
-    heads = [torch.randn(sum(new), 2, 4, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    asking = None if most is None else bounds(torch.tensor(new).clamp(max=most))
+    n_queries = sum(new) if asking is None else int(asking[-1])
+    heads = [torch.randn(n, 2, 4, dtype=torch.float64).requires_grad_() for n in (n_queries, sum(new), sum(new))]
     remembered = [torch.randn(sum(past), 2, 4, dtype=torch.float64).requires_grad_() for _ in range(2)]
-    upstream = torch.randn(sum(new), 2, 4, dtype=torch.float64)
+    upstream = torch.randn(n_queries, 2, 4, dtype=torch.float64)
 
     def run():
-        out = continued_attention(*heads, offsets, *remembered, past_offsets)
+        out = continued_attention(*heads, offsets, *remembered, past_offsets, asking)
         return out, *torch.autograd.grad((out * upstream).sum(), (*heads, *remembered))
 
     with using("reference"):
         expected = run()
     torch.testing.assert_close(run(), expected)
+
+
+@pytest.mark.parametrize(("past", "new"), RESUMED.values(), ids=RESUMED.keys())
+def test_what_is_remembered_is_joined_for_one_history_alone(past, new, monkeypatch):
+    monkeypatch.setattr("seqrec.ops.attention.joiner", None if len(new) > 1 else joiner)
+    offsets, past_offsets = (bounds(torch.tensor(lengths)) for lengths in (new, past))
+    heads, remembered = torch.randn(3, sum(new), 2, 4), torch.randn(2, sum(past), 2, 4)
+    assert continued_attention(*heads, offsets, *remembered, past_offsets).isfinite().all()
 
 
 @pytest.mark.parametrize(("past", "new"), CONTINUED.values(), ids=CONTINUED.keys())
