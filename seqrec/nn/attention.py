@@ -55,8 +55,8 @@ class AttentionMemory:
     def stand_before(self, new: Stand, offsets: Int[Tensor, "bounds"]) -> Stand:
         """Where what is remembered stands, and these events of the same histories behind it."""
         both = joiner(self.offsets, offsets, len(self.places), len(new.places))
-        knows_times = self.times is not None and new.times is not None
-        return Stand(both(self.places, new.places), both(self.times, new.times) if knows_times else None)
+        times = None if self.times is None or new.times is None else both(self.times, new.times)
+        return Stand(both(self.places, new.places), times)
 
     def newest(self, n: int) -> AttentionMemory:
         """What is left when all but the newest ``n`` events of each history are forgotten."""

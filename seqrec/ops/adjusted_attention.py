@@ -183,13 +183,12 @@ def _grouped(
     queries = Rectangles(offsets, groups, q.shape[1], len(q))
     keys = Rectangles(key_offsets, groups, k.shape[1], len(k), past_offsets)
     states = []
-    for members, *heads in zip(groups, queries.lay(q), keys.lay(k, past_keys), keys.lay(v, past_values), strict=True):
-        own = lengths[members], key_lengths[members]
-        stands = [
-            _alike(stand.at(_laid(bounds[:-1][members], each, laid.shape[2])), each)
-            for stand, bounds, each, laid in zip((asking, asked), (offsets, whole), own, heads[:2], strict=True)
-        ]
-        states.append(_rectangle(*heads, *stands, *own, adjust, weigh, scale, dropout))
+    laid = zip(groups, queries.lay(q), keys.lay(k, past_keys), keys.lay(v, past_values), strict=True)
+    for members, wants, has, told in laid:
+        own, all_own = lengths[members], key_lengths[members]
+        asks = _alike(asking.at(_laid(offsets[:-1][members], own, wants.shape[2])), own)
+        stands = _alike(asked.at(_laid(whole[:-1][members], all_own, has.shape[2])), all_own)
+        states.append(_rectangle(wants, has, told, asks, stands, own, all_own, adjust, weigh, scale, dropout))
     return queries.gather(states)
 
 
