@@ -112,10 +112,13 @@ def complete_config(args: Sequence[str]) -> dict[str, Any]:
 def differing(recorded: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
     """The keys of which a recorded config says something else than a complete one does now.
 
-    A key that only one of both has is of another version of the code and does not count.
+    A key that only one of both has is of another version of the code and does not count, but for one that is not
+    written down where it says nothing.
     """
     for name in now:
-        if name not in recorded or recorded[name] == now[name]:
+        if name == "starts_from" and recorded.get(name) != now[name]:
+            yield f"{within}{name}"
+        if name not in recorded or recorded[name] == now[name] or name == "starts_from":
             continue
         if isinstance(recorded[name], Mapping) and isinstance(now[name], Mapping):
             yield from differing(recorded[name], now[name], f"{within}{name}.")
@@ -200,9 +203,8 @@ class SeqrecCLI(LightningCLI):
             del kept["starts_from"]  # as in the configs of runs before it could be said
         text = self._parser(self.command).dump(kept, skip_none=False)
         folder = Path(chosen.run)
-        self.record = RunRecord(yaml.safe_load(text), text)
         callbacks = [
-            self.record,
+            RunRecord(yaml.safe_load(text), text),
             StepSeed(int(chosen.seed_everything)),
             ModelCheckpoint(
                 folder / "checkpoints",
@@ -249,15 +251,27 @@ class SeqrecCLI(LightningCLI):
             )
 
     def _start(self) -> None:
-        """Begins with the weights of an earlier model, where one is named and training does not go on anyway."""
+        """Begins with the weights of an earlier model, where one is named and training does not go on anyway.
+
+        Raises:
+            ValueError: it goes on, and the checkpoint began from something else.
+        """
         chosen = self.config[self.command]
-        if chosen.starts_from is None or chosen.ckpt_path is not None:
+        if chosen.starts_from is None:
+            return
+        if (path := self._checkpoint(chosen.ckpt_path)) is not None:
+            began = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("starts_from") or {}
+            if began.get("bundle") != chosen.starts_from:
+                raise ValueError(
+                    f"{path} began from {began.get('bundle', 'nothing')}, not from {chosen.starts_from}; leave out "
+                    "--starts_from to go on, or --ckpt_path to begin."
+                )
             return
         from seqrec.warm_start import start_from  # bundles need more than training does
 
         recommender = self.model.recommender
         began = start_from(recommender, Path(chosen.starts_from), self.datamodule.trained_on)
-        self.record.starts_from = asdict(began)
+        self.model.starts_from = asdict(began)
         if not self.trainer.is_global_zero:
             return
         print(f"Starts from {began.bundle}, which knows {began.known_items:,} of {len(recommender.catalog):,} items.")

@@ -14,6 +14,7 @@ from rich.table import Table
 from seqrec.board.results import Result, demand_comparable, read
 from seqrec.data.errors import InputError
 from seqrec.data.folders import write_whole
+from seqrec.export.manifest import read_fields
 from seqrec.studies.jobs import code_fingerprint, digest
 from seqrec.studies.running import measure, train
 
@@ -34,11 +35,12 @@ def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -
         out: folder for the new runs, each named after its record and a digest of its config, its data and the code.
 
     Raises:
-        InputError: the data are not there, or are not those of the record.
+        InputError: the data, or the model that a run started from, are not there, or are not those of the record.
     """
     recorded = read(results if isinstance(results, list) else [results])
     for result in recorded:
         _check_data(result)
+        _check_start(result)
     again = [_again(result, out) for result in recorded]
     Console().print(_side_by_side([result.fields["metrics"] for result in recorded], again))
 
@@ -63,6 +65,15 @@ def _check_data(result: Result) -> None:
         state = "is not there" if found is None else f"has the fingerprint {found[:12]}…, not {wanted[:12]}…"
         raise InputError(
             f"{prepared}, which {result.folder} was trained on, {state}; prepare it as it was, with `seqrec prepare`."
+        )
+
+
+def _check_start(result: Result) -> None:
+    """See that the bundle that a run started from is the one that is there."""
+    began = result.fields.get("starts_from")
+    if began and read_fields(Path(began["bundle"]))["model_fingerprint"] != began["model_fingerprint"]:
+        raise InputError(
+            f"{began['bundle']}, which {result.folder} started from, holds another model now; put back the one of then."
         )
 
 

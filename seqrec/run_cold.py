@@ -42,10 +42,16 @@ def cold(run: Path, vectors: Path) -> None:
         vectors: file or folder of text vectors that holds the withheld items, made by the encoder of the model's own.
 
     Raises:
-        InputError: the data withhold nothing, the texts quote histories, or the model makes nothing of texts.
+        InputError: the data withhold nothing, the model may know the items from an earlier training, the texts quote
+            histories, or the model makes nothing of texts.
     """
     opened = open_run(Path(run))
     data, recommender = opened.data, opened.recommender
+    if (opened.starts_from or {}).get("learned_before"):
+        raise InputError(
+            f"{run} started from a model that had learned from other events, maybe of the withheld items; train it "
+            "without --starts_from."
+        )
     folder = data.prepared
     if not (folder / f"{TARGETS}.parquet").is_file():
         raise InputError(f"{folder} withholds no items. Run `seqrec withhold --data {folder} --out …` and train on it.")

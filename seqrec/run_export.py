@@ -21,7 +21,7 @@ from seqrec.export.programs import Format
 from seqrec.export.users import Users, remember_users
 from seqrec.recommenders.keyed import KeyedRecommender
 from seqrec.recommenders.sequential import SequentialRecommender
-from seqrec.runs import open_run
+from seqrec.runs import Run, open_run
 from seqrec.sequences import Sequences
 
 
@@ -61,7 +61,7 @@ def export(
         index=index,
         formats=formats,
         demanded=format is not None,
-        about=_about(recommender, data, tested, run),
+        about=_about(opened, tested),
     )
     print(f"{out}: {len(data.catalog):,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
 
@@ -89,21 +89,17 @@ def _formats(words: str) -> tuple[Format, ...]:
     return tuple(Format[name] for name in dict.fromkeys(names))
 
 
-def _about(
-    recommender: KeyedRecommender, data: SequenceDataModule, tested: Mapping[str, Any], run: Path
-) -> dict[str, Any]:
+def _about(run: Run, tested: Mapping[str, Any]) -> dict[str, Any]:
     """What the model card says of the model and its data, and what a model that starts from it must know."""
-    fit = run / "fit.json"
-    began = (json.loads(fit.read_text()).get("starts_from") if fit.is_file() else None) or {}
-    name = Path(data.prepared).name
+    name = Path(run.data.prepared).name
     return {
-        "model": type(recommender.backbone).__name__,
+        "model": type(run.recommender.backbone).__name__,
         "data": name,
         "licence": Card.load(name).licence if name in known() else None,
         "passport": tested.get("passport"),
         "commit": tested.get("commit"),
-        "trained_on": data.trained_on,
-        "learned_before": began.get("learned_before", []),
+        "trained_on": run.trained_on,
+        "learned_before": (run.starts_from or {}).get("learned_before", []),
     }
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from torch import Tensor
 
 from seqrec.catalog import Catalog
 from seqrec.data.datamodule import SequenceDataModule
@@ -35,6 +34,8 @@ class Run:
         checkpoint: the file of the weights, relative to the folder: the best checkpoint, or the last where there is no
             best.
         recommender: with these weights.
+        trained_on: hash of the events that it was trained on; None in runs of earlier versions.
+        starts_from: what it was before training, as ``warm_start.WarmStart`` says; None where it began from nothing.
     """
 
     folder: Path
@@ -43,6 +44,8 @@ class Run:
     data: SequenceDataModule
     checkpoint: str
     recommender: KeyedRecommender
+    trained_on: str | None = None
+    starts_from: dict[str, Any] | None = None
 
 
 def open_run(folder: Path) -> Run:
@@ -57,7 +60,9 @@ def open_run(folder: Path) -> Run:
     with _building(folder / "config.yaml"):
         data = _from_config(SequenceDataModule, config["data"])
     checkpoint = _checkpoint(folder)
-    weights = _weights(checkpoint, data.catalog)
+    kept = _kept(checkpoint, data.catalog)
+    prefix = "recommender."
+    weights = {name.removeprefix(prefix): w for name, w in kept["state_dict"].items() if name.startswith(prefix)}
     with _building(folder / "config.yaml"):
         recommender = build_recommender(recipe, data.catalog)
     try:
@@ -68,7 +73,8 @@ def open_run(folder: Path) -> Run:
             f"{checkpoint} holds weights of another model than {folder / 'config.yaml'} describes ({why} …); put back "
             "the config of its training, or run `seqrec fit` again."
         ) from error
-    return Run(folder, config, recipe, data, checkpoint.relative_to(folder).as_posix(), recommender.eval())
+    place, origin = checkpoint.relative_to(folder).as_posix(), (kept.get("trained_on"), kept.get("starts_from"))
+    return Run(folder, config, recipe, data, place, recommender.eval(), *origin)
 
 
 @contextmanager
@@ -116,14 +122,13 @@ def _checkpoint(run: Path) -> Path:
     return found
 
 
-def _weights(path: Path, catalog: Catalog) -> dict[str, Tensor]:
+def _kept(path: Path, catalog: Catalog) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint["state_dict"]
+        _ = checkpoint["state_dict"]
     except Exception as error:  # torch raises whatever the bytes lead it to
         raise InputError(
             f"{path} is cut short or no checkpoint of seqrec; put back a whole copy, or run `seqrec fit` again."
         ) from error
     check_catalog(checkpoint, catalog.fingerprint)
-    prefix = "recommender."
-    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
+    return checkpoint

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
@@ -17,6 +17,8 @@ from seqrec.embeddings.base import ItemEmbedding
 from seqrec.embeddings.texts import TextTable
 from seqrec.export.bundle import read_weights
 from seqrec.recommenders.base import Recommender
+
+_ROUNDING = 1e-3  # of a text vector that is made narrower once more
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class WarmStart:
     Attributes:
         bundle: the folder it comes from.
         model_fingerprint: of the model there.
-        learned_before: hashes of the events that it learned from before, without that of this training; "unknown" where
-            the bundle does not say.
+        learned_before: hashes of the events that it learned from before, without that of this training; where the
+            bundle does not say, its model stands for them.
         known_items: items of the catalog that the earlier model was trained on.
         fresh: names of the parameters that begin as they would without it.
         unused: names of the earlier tensors that nothing here begins from.
@@ -56,39 +58,44 @@ def start_from(recommender: Recommender, folder: Path, trained_on: str) -> WarmS
         trained_on: hash of the events that will be trained on.
 
     Raises:
-        InputError: the folder is no bundle, nothing in it fits, or a tensor of the same name has another shape.
+        InputError: the folder is no bundle, nothing in it fits, a tensor of the same name has another shape, a table
+            may be one of items, or texts were read by another encoder.
     """
     manifest, items, stored = read_weights(folder)
     rows = _earlier_rows(items, recommender.catalog)
-    by_item = {f"{path}.{name}" for path, part in _embeddings(recommender) for name in part.by_item}
+    parts = dict(recommender.named_modules())
+    by_item = {f"{path}.{name}" for path, part in parts.items() for name in getattr(part, "by_item", ())}
     parameters = {name for name, _ in recommender.named_parameters()}
     own, counterparts = recommender.state_dict(), dict(_counterparts(recommender, stored))
     taken = dict[str, Tensor]()
     for name, earlier in counterparts.items():
-        weight, fresh = stored[earlier], own[name]
-        if name not in parameters and weight.shape[:1] == (len(items),):
+        weight, fresh, is_by_item = stored[earlier], own[name], name in by_item
+        if is_by_item and name not in parameters:
             continue
-        is_table = name in by_item
-        if weight.shape[is_table:] != fresh.shape[is_table:]:
+        if weight.shape[is_by_item:] != fresh.shape[is_by_item:]:
             raise InputError(
                 f"{name} has the shape {tuple(fresh.shape)} here and {tuple(weight.shape)} in {folder}; give the model "
                 "the settings of the one that was exported, or leave starts_from out."
             )
-        taken[name] = _of_items(fresh, weight, rows) if is_table else weight
+        taken[name] = _of_items(fresh, weight, rows) if is_by_item else weight
     if not taken:
         raise InputError(
             f"Nothing in {folder} has the name of a part of this {type(recommender).__name__}; start from a bundle of "
             "a model like it, or leave starts_from out."
         )
+    if items.fingerprint != recommender.catalog.fingerprint:
+        _demand_no_hidden_table(recommender, taken.keys() - by_item)
     recommender.load_state_dict(own | taken)
-    for part in recommender.modules():
+    for path, part in parts.items():
         if isinstance(part, TextTable):
             part.reduce()
+            _demand_same_texts(part, stored.get(f"{path}.vectors"), rows, folder)
     about = manifest.get("about", {})
-    before = {about.get("trained_on") or "unknown", *about.get("learned_before", ())} - {trained_on}
+    fingerprint = manifest["model_fingerprint"]
+    before = {about.get("trained_on") or f"unknown to {fingerprint}", *about.get("learned_before", ())} - {trained_on}
     return WarmStart(
         bundle=str(folder),
-        model_fingerprint=manifest["model_fingerprint"],
+        model_fingerprint=fingerprint,
         learned_before=sorted(before),
         known_items=int((rows >= 0).sum()),
         fresh=[name for name in own if name in parameters and name not in taken],
@@ -96,8 +103,8 @@ def start_from(recommender: Recommender, folder: Path, trained_on: str) -> WarmS
     )
 
 
-def _embeddings(recommender: Recommender) -> Iterator[tuple[str, ItemEmbedding]]:
-    return ((path, part) for path, part in recommender.named_modules() if isinstance(part, ItemEmbedding))
+def _embeddings(recommender: Recommender) -> list[tuple[str, ItemEmbedding]]:
+    return [(path, part) for path, part in recommender.named_modules() if isinstance(part, ItemEmbedding)]
 
 
 def _counterparts(recommender: Recommender, stored: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
@@ -123,3 +130,31 @@ def _of_items(
     table, known = fresh.clone(), rows >= 0
     table[known] = earlier[rows[known]].to(fresh)
     return table
+
+
+def _demand_no_hidden_table(recommender: Recommender, names: Set[str]) -> None:
+    """See that no table that would be taken as it is has a row for each item: the items were others then."""
+    within = [
+        (f"{path}.{name}", part) for path, each in _embeddings(recommender) for name, part in each.named_modules()
+    ]
+    for path, part in within:
+        table = f"{path}.weight"
+        has_all = isinstance(part, nn.Embedding) and part.num_embeddings == len(recommender.catalog)
+        if has_all and table in names:
+            raise InputError(
+                f"{table} has as many rows as there are items, and nobody says whether its rows are items, which were "
+                "others then; name it in `by_item` of the embedding that it belongs to."
+            )
+
+
+def _demand_same_texts(texts: TextTable, then: Tensor | None, rows: Int[Tensor, "N"], folder: Path) -> None:
+    """See that most items have the vectors of then: a text may be corrected, but not be read by another encoder."""
+    known, now = rows >= 0, texts.vectors
+    if then is None or now is None or not known.any():
+        return
+    now, then = now[known].float(), then[rows[known]].float()
+    if then.shape != now.shape or ((then - now).norm(dim=1) > _ROUNDING * then.norm(dim=1)).float().mean() > 0.5:
+        raise InputError(
+            f"Most items have other text vectors here than in {folder}; make those of all items with the encoder of "
+            "then, or begin without a bundle."
+        )

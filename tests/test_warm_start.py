@@ -17,8 +17,11 @@ from seqrec.data.log import Log
 from seqrec.data.prepare import prepare_log
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
+from seqrec.data.withhold import withhold
+from seqrec.embeddings.ids import IdEmbedding
 from seqrec.export.bundle import WEIGHTS, build_recommender, write_bundle
 from seqrec.export.changes import add_items
+from seqrec.lightning_cli import differing
 from seqrec.sequences import Sequences
 from seqrec.warm_start import start_from
 
@@ -79,13 +82,61 @@ def test_items_keep_what_was_learned_of_them_by_raw_id(tmp_path):
     torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=0)
 
 
-def test_as_many_other_items_are_not_taken_for_those_of_then(tmp_path):
-    before = bundled(tmp_path / "bundle", OLD, recipe())
-    after = build_recommender(recipe(), catalog("d", "x", "y", "a"))
-    own = after.embedding.table.weight.detach().clone()
+OTHERS = catalog("d", "x", "y", "a")  # as many as OLD
+
+
+@pytest.mark.parametrize("output", [None, IDS], ids=["tied", "scored by a table of its own"])
+def test_as_many_other_items_are_not_taken_for_those_of_then(tmp_path, output):
+    made = recipe(output=output)
+    before = bundled(tmp_path / "bundle", OLD, made)
+    after = build_recommender(made, OTHERS)
+    tables = [(each.embedding, *([] if output is None else [each.output])) for each in (before, after)]
+    own = [each.table.weight.detach().clone() for each in tables[1]]
     start_from(after, tmp_path / "bundle", trained_on="now")
-    then = before.embedding.table.weight
-    assert torch.equal(after.embedding.table.weight, torch.stack([then[3], own[1], own[2], then[0]]))
+    for then, now, fresh in zip(*tables, own, strict=True):
+        then = then.table.weight
+        assert torch.equal(now.table.weight, torch.stack([then[3], fresh[1], fresh[2], then[0]]))
+
+
+def test_texts_and_counts_are_those_of_the_items_of_now(tmp_path):
+    def fused(items):
+        tower = {"class_path": "seqrec.embeddings.pretrained.TextTower", "init_args": {}}
+        tower["init_args"]["vectors"] = vectors_of(tmp_path, *items.ids)
+        arguments = {"dim": 8, "text": tower, "n_bins": 2}
+        return recipe({"class_path": "seqrec.embeddings.fusion.FadingEmbedding", "init_args": arguments})
+
+    bundled(tmp_path / "bundle", OLD, fused(OLD))
+    items = Catalog(OTHERS.table.with_columns(count=pl.Series([9, 0, 1, 1])))
+    after = build_recommender(fused(items), items)
+    vectors, bins = after.embedding.text.texts.vectors.clone(), after.embedding.bins.clone()
+    start_from(after, tmp_path / "bundle", trained_on="now")
+    assert torch.equal(after.embedding.text.texts.vectors, vectors)
+    assert torch.equal(after.embedding.bins, bins)
+
+
+def test_a_table_that_began_as_texts_keeps_what_it_learned_by_raw_id(tmp_path):
+    def initialised(items):
+        arguments = {"dim": 3, "vectors": vectors_of(tmp_path, *items.ids)}
+        return recipe({"class_path": "seqrec.embeddings.pretrained.TextInitialised", "init_args": arguments}, dim=3)
+
+    before = bundled(tmp_path / "bundle", OLD, initialised(OLD))
+    after = build_recommender(initialised(NEW), NEW)
+    start_from(after, tmp_path / "bundle", trained_on="now")
+    assert torch.equal(after.embedding.table.weight[ROWS[1]], before.embedding.table.weight)
+
+
+class Undeclared(IdEmbedding):
+    by_item = ()
+
+
+def test_a_table_of_which_nobody_says_what_its_rows_are_is_refused_where_items_are_others(tmp_path):
+    made = recipe({"class_path": f"{__name__}.Undeclared", "init_args": {"dim": 8}})
+    before = bundled(tmp_path / "bundle", OLD, made)
+    with pytest.raises(InputError, match=r"embedding\.table\.weight has as many rows as there are items"):
+        start_from(build_recommender(made, OTHERS), tmp_path / "bundle", trained_on="now")
+    after = build_recommender(made, OLD)
+    start_from(after, tmp_path / "bundle", trained_on="now")
+    assert torch.equal(after.embedding.table.weight, before.embedding.table.weight)
 
 
 @pytest.mark.parametrize("fusion", ["SumEmbedding", "ConcatEmbedding", "GatedEmbedding", "FadingEmbedding"])
@@ -105,20 +156,39 @@ def test_a_table_becomes_the_free_vectors_beside_those_of_texts(tmp_path, fusion
     assert torch.equal(getattr(after.embedding, "bins", torch.zeros(0)), bins)
 
 
-@pytest.mark.parametrize("kind", ["TextTower", "FrozenText"])
-def test_texts_are_made_narrower_as_they_were_then(tmp_path, kind):
-    def reads(items, seed=0):
-        arguments = {"dim": 3, "vectors": vectors_of(tmp_path, *items.ids, seed=seed)}
+def reads(tmp_path, kind):
+    """A recipe of a model that reads texts made narrower, of items that its file has or, for the last one, lacks."""
+
+    def of(items, seed=0, lacks=0):
+        arguments = {"dim": 3, "vectors": vectors_of(tmp_path, *items.ids[: len(items) - lacks], seed=seed)}
+        arguments["missing"] = "mean" if lacks else "refuse"
         if kind == "TextTower":
             arguments["reduction"] = {"class_path": "seqrec.embeddings.reduction.PCA", "init_args": {"dim": 2}}
         return recipe({"class_path": f"seqrec.embeddings.pretrained.{kind}", "init_args": arguments}, dim=3)
 
-    before = bundled(tmp_path / "bundle", OLD, reads(OLD))
-    after = build_recommender(reads(NEW), NEW)
+    return of
+
+
+@pytest.mark.parametrize("lacks", [0, 1], ids=["all have texts", "one lacks it"])
+@pytest.mark.parametrize("kind", ["TextTower", "FrozenText"])
+def test_texts_are_made_narrower_as_they_were_then(tmp_path, kind, lacks):
+    of = reads(tmp_path, kind)
+    before = bundled(tmp_path / "bundle", OLD, of(OLD))
+    after = build_recommender(of(NEW, lacks=lacks), NEW)
     assert not torch.allclose(after.eval().item_keys(torch.tensor(ROWS[1])), before.eval().item_keys())
     start_from(after, tmp_path / "bundle", trained_on="now")
     torch.testing.assert_close(after.item_keys(torch.tensor(ROWS[1])), before.item_keys(), rtol=1e-6, atol=1e-6)
-    assert len(after.item_keys()) == 6
+    texts = after.embedding.texts.vectors
+    assert len(texts) == 6
+    assert lacks == 0 or torch.allclose(texts[5], texts[:5].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["TextTower", "FrozenText"])
+def test_texts_that_another_encoder_read_are_refused(tmp_path, kind):
+    of = reads(tmp_path, kind)
+    bundled(tmp_path / "bundle", OLD, of(OLD))
+    with pytest.raises(InputError, match="Most items have other text vectors here than in"):
+        start_from(build_recommender(of(NEW, seed=1), NEW), tmp_path / "bundle", trained_on="now")
 
 
 def test_items_that_were_added_without_training_are_new(tmp_path):
@@ -152,7 +222,9 @@ def test_what_was_learned_before_is_handed_on(tmp_path):
     after = build_recommender(recipe(), NEW)
     assert start_from(after, tmp_path / "told", trained_on="now").learned_before == ["long ago", "then"]
     assert start_from(after, tmp_path / "told", trained_on="then").learned_before == ["long ago", "now"]
-    assert start_from(after, tmp_path / "untold", trained_on="now").learned_before == ["unknown"]
+    (untold,) = start_from(after, tmp_path / "untold", trained_on="now").learned_before
+    mark = json.loads((tmp_path / "untold" / "manifest.json").read_text())["model_fingerprint"]
+    assert untold == f"unknown to {mark}"
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +244,8 @@ def fit(folder, run, data, *others):
     assert main(["fit", f"--config={SASREC}", *told]) == 0
 
 
-def result_of(folder, run):
-    assert main(["test", f"--run={folder / run}", "--verbose=false"]) == 0
+def result_of(folder, run, *others):
+    assert main(["test", f"--run={folder / run}", "--verbose=false", *others]) == 0
     return json.loads((folder / run / "result.json").read_text())
 
 
@@ -238,3 +310,51 @@ def test_a_bundle_that_is_not_there_is_told_before_anything_is_written(yesterday
     assert main(["fit", f"--config={SASREC}", data, f"--run={tmp_path / 'run'}", "--starts_from=nowhere", *QUIET]) == 2
     assert "nowhere is not a bundle" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_themselves_know_what_they_learned_before(yesterday, tmp_path):
+    fit(tmp_path, "warm", yesterday / "today", f"--starts_from={yesterday / 'bundle'}")
+    fit(tmp_path, "cold", yesterday / "today")
+    (tmp_path / "warm" / "fit.json").unlink()  # as where training was stopped
+    learned = result_of(tmp_path, "warm")["passport"]["learned_before"]
+    assert len(learned) == 1
+    assert "learned_before" not in result_of(tmp_path, "cold")["passport"]
+    best = tmp_path / "warm" / "checkpoints" / "best.ckpt"
+    assert result_of(tmp_path, "cold", f"--ckpt_path={best}")["passport"]["learned_before"] == learned
+    torch.save(torch.load(best, weights_only=True) | {"trained_on": "what was there then"}, best)
+    assert main(["export", f"--run={tmp_path / 'warm'}", f"--out={tmp_path / 'bundle'}", "--format=none"]) == 0
+    about = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["about"]
+    assert (about["trained_on"], about["learned_before"]) == ("what was there then", learned)
+
+
+def test_a_run_cannot_start_from_two_models(yesterday, capsys):
+    config = f"--config={yesterday / 'yesterday' / 'config.yaml'}"
+    assert main(["fit", config, "--ckpt_path=last", f"--starts_from={yesterday / 'bundle'}"]) == 2
+    assert "last.ckpt began from nothing, not from" in capsys.readouterr().err
+
+
+def test_a_run_whose_bundle_holds_another_model_now_is_not_reproduced(yesterday, tmp_path, capsys):
+    bundle = shutil.copytree(yesterday / "bundle", tmp_path / "bundle")
+    fit(tmp_path, "run", yesterday / "shop", f"--starts_from={bundle}")
+    recorded = result_of(tmp_path, "run")["metrics"]
+    assert main(["reproduce", str(tmp_path / "run"), f"--out={tmp_path / 'again'}"]) == 0
+    (again,) = (json.loads(path.read_text()) for path in (tmp_path / "again").glob("*/result.json"))
+    assert again["metrics"] == recorded
+    assert main(["export", f"--run={tmp_path / 'run'}", f"--out={bundle}", "--format=none"]) == 0
+    assert main(["reproduce", str(tmp_path / "run"), f"--out={tmp_path / 'again'}"]) == 2
+    assert "holds another model now" in capsys.readouterr().err
+
+
+def test_items_that_a_model_may_have_met_before_are_not_called_cold(yesterday, tmp_path, capsys):
+    withhold(yesterday / "today", tmp_path / "withheld", share=0.2, seed=3)
+    fit(tmp_path, "run", tmp_path / "withheld", f"--starts_from={yesterday / 'bundle'}")
+    capsys.readouterr()
+    assert main(["cold", f"--run={tmp_path / 'run'}", "--vectors=none.parquet"]) == 2
+    assert "started from a model that had learned from other events" in capsys.readouterr().err
+
+
+def test_a_config_that_starts_from_a_model_is_another_than_one_that_does_not():
+    assert list(differing({"data": 1}, {"data": 1, "starts_from": None})) == []
+    assert list(differing({"data": 1}, {"data": 1, "starts_from": "bundle"})) == ["starts_from"]
+    assert list(differing({"starts_from": "bundle"}, {"starts_from": None})) == ["starts_from"]
+    assert list(differing({"starts_from": "bundle"}, {"starts_from": "bundle"})) == []

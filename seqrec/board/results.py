@@ -31,7 +31,7 @@ COMPARED = {
 # Runs of earlier versions lack these, and most runs that start from nothing.
 OPTIONAL = ("learned_before",)
 # The same question may be asked of several data sets.
-OF_THE_DATA = ("dataset", "target_hash")
+OF_THE_DATA = ("dataset", "target_hash", "learned_before")
 SEEDS = {"seed", "seed_everything"}
 # Folders of output, and checkpoints to resume from.
 PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger"}
@@ -76,6 +76,8 @@ class Result:
 
     def _config_without(self, left_out: Set[str]) -> str:
         told = without_defaults(_without(self.fields["config"], left_out))
+        if "starts_from" in told:  # another model may have taken its place in the folder
+            told["starts_from"] = (self.fields.get("starts_from") or {}).get("model_fingerprint")
         return json.dumps([self.fields["model"], told], sort_keys=True)
 
     @property

@@ -15,7 +15,8 @@ class ItemEmbedding(nn.Module, ABC):
         dim: width D of a vector.
 
     Attributes:
-        by_item: names of its parameters that have one row per item of the catalog, in row order.
+        by_item: names of its parameters and buffers that have one row per item of the catalog, in row order. A model
+            that starts from another takes the rows of the former by raw id and makes the latter anew.
         free: name of the part that makes its free vectors, where other parts make others; "" where there is none.
     """
 

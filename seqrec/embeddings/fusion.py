@@ -166,6 +166,7 @@ class FadingEmbedding(_Fusion):
     """
 
     bins: Tensor
+    by_item = ("bins",)
     not_decayed = ("logits",)
 
     def __init__(

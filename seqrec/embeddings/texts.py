@@ -58,6 +58,7 @@ class TextTable(nn.Module):
         ValueError: the file cannot be used, its texts quote another training part, or some items have no vector.
     """
 
+    by_item = ("vectors",)
     vectors: Tensor | None
     mean: Tensor | None
     map: Tensor | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -32,6 +32,7 @@ from seqrec.sequences import Sequences
 
 WEIGHTS, RECIPE, CATALOG = "encoder.safetensors", "encoder.yaml", "catalog.parquet"
 USERS = "users.safetensors"
+T = TypeVar("T")
 # How often a bundle is read that is replaced meanwhile.
 _READINGS = 3
 
@@ -141,21 +142,31 @@ def read_bundle(folder: Path) -> Bundle:
             another model, or it is replaced again and again.
         ModuleNotFoundError: FAISS is not installed.
     """
-    for _ in range(_READINGS):
-        bundle = _read(folder)
-        if read_fields(folder) == bundle.manifest:  # else some files are of the bundle that was there before
-            return bundle
-    raise InputError(f"{folder} was replaced {_READINGS} times while it was read; try again when it stays.")
+    return _while_it_stays(folder, _read)
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Any], Catalog, dict[str, Tensor]]:
     """The manifest of a bundle, the items that were trained, in row order, and the weights.
 
     Raises:
-        InputError: a file is missing or differs from what was written, or another seqrec wrote it.
+        InputError: a file is missing or differs from what was written, another seqrec wrote it, or it is replaced again
+            and again.
     """
+    return _while_it_stays(folder, _read_weights)
+
+
+def _read_weights(folder: Path) -> tuple[dict[str, Any], tuple[dict[str, Any], Catalog, dict[str, Tensor]]]:
     manifest = read_manifest(folder)
-    return manifest, _trained(_catalog(folder, manifest), manifest), load_file(folder / WEIGHTS)
+    return manifest, (manifest, _trained(_catalog(folder, manifest), manifest), load_file(folder / WEIGHTS))
+
+
+def _while_it_stays(folder: Path, read: Callable[[Path], tuple[dict[str, Any], T]]) -> T:
+    """What is read of a bundle whose manifest is the same before and after."""
+    for _ in range(_READINGS):
+        manifest, found = read(folder)
+        if read_fields(folder) == manifest:  # else some files are of the bundle that was there before
+            return found
+    raise InputError(f"{folder} was replaced {_READINGS} times while it was read; try again when it stays.")
 
 
 def _catalog(folder: Path, manifest: Mapping[str, Any]) -> Catalog:
@@ -169,7 +180,7 @@ def _trained(catalog: Catalog, manifest: Mapping[str, Any]) -> Catalog:
     return Catalog(catalog.table.head(manifest["trained_items"]))
 
 
-def _read(folder: Path) -> Bundle:
+def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
     manifest = read_manifest(folder)
     catalog = _catalog(folder, manifest)
     with from_weights_alone():
@@ -185,7 +196,7 @@ def _read(folder: Path) -> Bundle:
         width = recommender.eval().item_keys(torch.zeros(1, dtype=torch.long)).shape[1]
     index = load_index(folder, len(catalog), width, manifest["index"])
     withdrawals = (frozenset(withdrawn.get(kind, ())) for kind in ("blocked", "removed"))
-    return Bundle(recommender, index, manifest["max_length"], manifest, users, *withdrawals, recipe=recipe)
+    return manifest, Bundle(recommender, index, manifest["max_length"], manifest, users, *withdrawals, recipe=recipe)
 
 
 def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> KeyedRecommender:

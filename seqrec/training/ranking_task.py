@@ -30,7 +30,11 @@ class RankingTask(LightningModule):
 
     Attributes:
         reweighter: how much each prediction counts in training; all the same where a task does not say.
+        starts_from: what it was before training, as ``warm_start.WarmStart`` says; None where it began from nothing.
+            Checkpoints carry it.
     """
+
+    starts_from: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -52,11 +56,13 @@ class RankingTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["catalog"] = self.catalog_fingerprint
         checkpoint["trained_on"] = self._trained_on()
+        checkpoint["starts_from"] = self.starts_from
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of other items, whose rows would mean something else without anyone noticing, and weights that
         learned from other events, which may be those that are asked for now."""
         check_catalog(checkpoint, self.catalog_fingerprint)
+        self.starts_from = checkpoint.get("starts_from")
         before, now = checkpoint.get("trained_on"), self._trained_on()
         if before and now and before != now:
             raise ValueError(

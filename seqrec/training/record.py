@@ -36,10 +36,6 @@ class RunRecord(Callback):
     Args:
         config: the complete config of the run, as plain values.
         config_text: the same as YAML.
-
-    Attributes:
-        starts_from: what the model was before training, where it was one that had been trained: ``bundle``, and
-            ``learned_before``, hashes of events that it knows beside those of this training.
     """
 
     def __init__(self, config: dict[str, Any], config_text: str) -> None:
@@ -50,7 +46,6 @@ class RunRecord(Callback):
         self.events = 0
         self.curve: list[dict[str, float]] = []
         self.texts: list[dict[str, Any]] = []
-        self.starts_from: dict[str, Any] | None = None
         self._began = self._epoch_began = self._validation_began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,7 +55,6 @@ class RunRecord(Callback):
             "train_seconds": self.train_seconds,
             "events": self.events,
             "curve": self.curve,
-            "starts_from": self.starts_from,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -68,7 +62,6 @@ class RunRecord(Callback):
         self.train_seconds = state_dict["train_seconds"]
         self.events = state_dict["events"]
         self.curve = state_dict.get("curve", [])  # checkpoints of earlier versions lack it
-        self.starts_from = state_dict.get("starts_from")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
@@ -116,7 +109,6 @@ class RunRecord(Callback):
             "commit": commit(),
             "machine": machine(pl_module.device),
             "texts": self.texts,
-            "starts_from": self.starts_from,
             "validation": _best_validation(trainer),
             "peak_memory_bytes": peak_memory(pl_module.device),
             "curve": self.curve,
@@ -133,7 +125,7 @@ class RunRecord(Callback):
         fitted = json.loads((folder / "fit.json").read_text()) if (folder / "fit.json").is_file() else {}
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         task: Any = pl_module
-        before = (fitted.get("starts_from") or {}).get("learned_before")
+        before = (task.starts_from or {}).get("learned_before")
         result = {
             "run": folder.name,
             "model": _model_name(task),
@@ -144,7 +136,7 @@ class RunRecord(Callback):
             "passport": data.passport | ({"learned_before": before} if before else {}),
             "reads_asked_at": task.recommender.reads_asked_at,
             "texts": fitted.get("texts"),
-            "starts_from": fitted.get("starts_from"),
+            "starts_from": task.starts_from,
             "machine": fitted.get("machine"),
             "seed": self.config.get("seed_everything"),
             "commit": fitted.get("commit") or commit(),  # of the code that trained it
