@@ -1,4 +1,4 @@
-"""Times an epoch of SASRec with every position encoding inside attention, each in a process of its own.
+"""Times an epoch of an attention backbone with position encodings inside attention, each in a process of its own.
 
 See experiments/README.md for the command. Run it alone on the machine.
 """
@@ -20,6 +20,8 @@ import torch
 from prepare_scale import record
 from throughput import DIM, DROPOUT, HEADS, LAYERS, epochs, task_of
 
+from seqrec.backbones.hstu import HSTU
+from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.sasrec import SASRec
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.positions.base import AttentionPosition
@@ -28,6 +30,7 @@ from seqrec.positions.relative import ALiBi, RelativeBias
 from seqrec.positions.rotary import RotaryPosition
 
 HERE = Path(__file__).parent
+BACKBONES = {each.__name__: each for each in (SASRec, LiGR, HSTU)}
 
 
 def positions(length: int) -> dict[str, Callable[[int], AttentionPosition] | None]:
@@ -44,6 +47,8 @@ def positions(length: int) -> dict[str, Callable[[int], AttentionPosition] | Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepared", type=Path, required=True, help="what `seqrec prepare ml-1m` made")
+    parser.add_argument("--backbone", choices=BACKBONES, default="SASRec")
+    parser.add_argument("--positions", nargs="+", choices=positions(1), default=list(positions(1)))
     parser.add_argument("--length", type=int, default=200, help="events per history")
     parser.add_argument("--events-per-batch", type=int, default=4096)
     parser.add_argument("--precision", default="bf16-mixed")
@@ -57,7 +62,7 @@ def main() -> None:
         print(json.dumps(measured(options)))
         return
     figures = {}
-    for name in positions(options.length):
+    for name in dict.fromkeys(["none", *options.positions]):
         command = [sys.executable, __file__, *sys.argv[1:], f"--only={name}"]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         figures[name] = json.loads(said.splitlines()[-1])
@@ -71,7 +76,8 @@ def main() -> None:
         "figures": figures,
         "epochs_of_none": {name: round(each["epoch_median"] / plain, 2) for name, each in figures.items()},
     }
-    record(options.results, options.prepared.name, entry)
+    own = "" if options.backbone == "SASRec" else f"-{options.backbone.lower()}"
+    record(options.results, f"{options.prepared.name}{own}-{options.precision}", entry)
     print(json.dumps(entry, indent=2))
 
 
@@ -82,7 +88,8 @@ def measured(options: argparse.Namespace) -> dict[str, object]:
         str(options.prepared), max_length=options.length, events_per_batch=options.events_per_batch
     )
     position = positions(options.length)[options.only]
-    backbone = SASRec(DIM, n_layers=LAYERS, n_heads=HEADS, dropout=DROPOUT, position=position)
+    build = BACKBONES[options.backbone]
+    backbone = build(DIM, n_layers=LAYERS, n_heads=HEADS, dropout=DROPOUT, position=position)
     seconds = epochs(task_of(data, backbone), data, options.precision, 1 + options.epochs)[1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
