@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import sys
 
 import pytest
 
@@ -63,7 +64,8 @@ ROOMS = [backbones, data, poisoning, embeddings, objectives, positions, recommen
 
 
 def parts(kind):
-    """Names and classes of all that can be used as this kind; a private one is somebody's inside."""
+    """Names and classes of all that can be used as this kind; a private one is somebody's inside, and what torch makes
+    of a class to export it is in no module."""
     for room in ROOMS:
         for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
             importlib.import_module(module.name)
@@ -71,7 +73,8 @@ def parts(kind):
     while waiting:
         part = waiting.pop()
         waiting += part.__subclasses__()
-        if part.__module__.startswith("seqrec.") and not inspect.isabstract(part) and part.__name__[0] != "_":
+        is_ours = part.__module__.startswith("seqrec.") and not inspect.isabstract(part) and part.__name__[0] != "_"
+        if is_ours and getattr(sys.modules[part.__module__], part.__name__, None) is part:
             found[part.__name__] = part
     return found
 
