@@ -207,7 +207,7 @@ def test_a_compiled_run_learns_the_same(shop):
     compiled = f"--config={Path(__file__).parents[1] / 'configs' / 'trainer' / 'compile.yaml'}"
     prefix = "--model.recommender.init_args."
     still = (f"{prefix}dropout=0", f"{prefix}backbone.init_args.dropout=0", "--trainer.max_epochs=2")
-    seqrec(*command(shop, "fit", "eager", *still))
+    assert main(command(shop, "fit", "eager", *still)) == 0
     seqrec(*command(shop, "fit", "compiled", compiled, *still))
     eager, other = weights(shop / "eager"), weights(shop / "compiled")
     assert eager.keys() == other.keys()
@@ -275,7 +275,7 @@ def test_two_processes_equal_one_on_the_same_global_batches(shop):
         "--model.recommender.init_args.dropout=0",
         "--model.recommender.init_args.backbone.init_args.dropout=0",
     ]
-    seqrec(*command(shop, "fit", "alone", *plain))
+    assert main(command(shop, "fit", "alone", *plain)) == 0
     seqrec(*command(shop, "fit", "together", *plain, "--trainer.devices=2", "--trainer.strategy=ddp"))
     alone, together = (
         pl.read_csv(shop / run / "logs" / "csv" / "version_0" / "metrics.csv") for run in ("alone", "together")
