@@ -53,6 +53,7 @@ SKIPPED = {
     "test": {"model", "dataloaders", "datamodule", "weights_only"},
 }
 LATEST = "runs/latest"
+UNWRITTEN = ("starts_from",)  # where it is null, as in the configs of runs before it could be said
 TRAINER_DEFAULTS = {
     "max_epochs": 200,
     "use_distributed_sampler": False,  # the data module deals out the batches itself
@@ -112,16 +113,15 @@ def complete_config(args: Sequence[str]) -> dict[str, Any]:
 def differing(recorded: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
     """The keys of which a recorded config says something else than a complete one does now.
 
-    A key that only one of both has is of another version of the code and does not count, but for one that is not
-    written down where it says nothing.
+    A key that only one of both has is of another version of the code and does not count, unless it is one that is not
+    written down where it is null.
     """
     for name in now:
-        if name == "starts_from" and recorded.get(name) != now[name]:
-            yield f"{within}{name}"
-        if name not in recorded or recorded[name] == now[name] or name == "starts_from":
+        old = recorded.get(name)
+        if old == now[name] or name not in {*recorded, *UNWRITTEN}:
             continue
-        if isinstance(recorded[name], Mapping) and isinstance(now[name], Mapping):
-            yield from differing(recorded[name], now[name], f"{within}{name}.")
+        if isinstance(old, Mapping) and isinstance(now[name], Mapping):
+            yield from differing(old, now[name], f"{within}{name}.")
         else:
             yield f"{within}{name}"
 
@@ -199,8 +199,9 @@ class SeqrecCLI(LightningCLI):
         chosen = self.config[self.command]
         kept = chosen.clone()
         kept.ckpt_path = None  # what a run is does not depend on where it went on
-        if kept.starts_from is None:
-            del kept["starts_from"]  # as in the configs of runs before it could be said
+        for name in UNWRITTEN:
+            if kept[name] is None:
+                del kept[name]
         text = self._parser(self.command).dump(kept, skip_none=False)
         folder = Path(chosen.run)
         callbacks = [

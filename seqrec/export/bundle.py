@@ -152,18 +152,18 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], Catalog, dict[str, Tenso
         InputError: a file is missing or differs from what was written, another seqrec wrote it, or it is replaced again
             and again.
     """
-    return _while_it_stays(folder, _read_weights)
+
+    def read(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], Catalog, dict[str, Tensor]]:
+        return manifest, _trained(_catalog(folder, manifest), manifest), load_file(folder / WEIGHTS)
+
+    return _while_it_stays(folder, read)
 
 
-def _read_weights(folder: Path) -> tuple[dict[str, Any], tuple[dict[str, Any], Catalog, dict[str, Tensor]]]:
-    manifest = read_manifest(folder)
-    return manifest, (manifest, _trained(_catalog(folder, manifest), manifest), load_file(folder / WEIGHTS))
-
-
-def _while_it_stays(folder: Path, read: Callable[[Path], tuple[dict[str, Any], T]]) -> T:
+def _while_it_stays(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
     """What is read of a bundle whose manifest is the same before and after."""
     for _ in range(_READINGS):
-        manifest, found = read(folder)
+        manifest = read_manifest(folder)
+        found = read(folder, manifest)
         if read_fields(folder) == manifest:  # else some files are of the bundle that was there before
             return found
     raise InputError(f"{folder} was replaced {_READINGS} times while it was read; try again when it stays.")
@@ -180,8 +180,7 @@ def _trained(catalog: Catalog, manifest: Mapping[str, Any]) -> Catalog:
     return Catalog(catalog.table.head(manifest["trained_items"]))
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
-    manifest = read_manifest(folder)
+def _read(folder: Path, manifest: dict[str, Any]) -> Bundle:
     catalog = _catalog(folder, manifest)
     with from_weights_alone():
         recipe = yaml.safe_load((folder / RECIPE).read_text())
@@ -196,7 +195,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], Bundle]:
         width = recommender.eval().item_keys(torch.zeros(1, dtype=torch.long)).shape[1]
     index = load_index(folder, len(catalog), width, manifest["index"])
     withdrawals = (frozenset(withdrawn.get(kind, ())) for kind in ("blocked", "removed"))
-    return manifest, Bundle(recommender, index, manifest["max_length"], manifest, users, *withdrawals, recipe=recipe)
+    return Bundle(recommender, index, manifest["max_length"], manifest, users, *withdrawals, recipe=recipe)
 
 
 def build_recommender(recipe: Mapping[str, Any], catalog: Catalog) -> KeyedRecommender:
