@@ -169,8 +169,7 @@ def test_what_is_remembered_is_joined_for_one_history_alone(past, new, monkeypat
 
 @pytest.mark.parametrize(("past", "new"), CONTINUED.values(), ids=CONTINUED.keys())
 def test_what_is_mostly_new_is_read_without_a_mask(past, new, monkeypatch):
-    monkeypatch.setattr(resumed_attention, "implementations", [])
-    monkeypatch.setattr(resumed_attention, "reference", None)
+    monkeypatch.setattr("seqrec.ops.attention._behind_a_mask", None)
     offsets, past_offsets = (bounds(torch.tensor(lengths)) for lengths in (new, past))
     heads, remembered = torch.randn(3, sum(new), 2, 4), torch.randn(2, sum(past), 2, 4)
     assert continued_attention(*heads, offsets, *remembered, past_offsets).isfinite().all()
