@@ -223,7 +223,7 @@ def _keys(arguments: Sequence[str]) -> list[str]:
     from seqrec.training.task import NextItemTask
 
     text = " ".join([*arguments, *(file.read_text() for file in _files(arguments))])
-    keys = [*_SECTIONS, "run", "config", "ckpt_path", "seed_everything", "class_path", "init_args"]
+    keys = [*_SECTIONS, "run", "config", "ckpt_path", "starts_from", "seed_everything", "class_path", "init_args"]
     mentioned = [named for path in _CLASS_PATH.findall(text) if (named := _find(path)) is not None]
     for part in [Trainer, SequenceDataModule, NextItemTask, EarlyStopping, *mentioned]:
         keys += [name for name in inspect.signature(part).parameters if name != "self"]

@@ -291,6 +291,7 @@ def test_two_processes_equal_one_on_the_same_global_batches(shop):
     [
         ("--trainer.max_epohcs=3", "trainer.max_epochs"),
         ("--data.max_lenght=3", "data.max_length"),
+        ("--start_from=bundle", "starts_from"),
         ("--model.learning_rat=0.1", "learning_rate"),
         ("--model.recommender.init_args.backbone.init_args.n_layer=3", "n_layers"),
         ("--model.recommender.init_args.backbone=seqrec.backbones.sasrec.SASREC", "seqrec.backbones.sasrec.SASRec"),
