@@ -15,6 +15,9 @@ from seqrec.studies.study import read_study
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments" / "studies").glob("*.yaml"))
 MANDATORY = {"popularity", "popularity-7-days", "markov"}
+# Their logs keep no clock here: times are positions in the histories.
+CLOCKLESS = {"data/prepared/ml-1m", "data/prepared/ml-1m-5core", "data/prepared/amazon-toys"}
+READ_CLOCKS = {"RecentPopularity", "TimeBias", "TimeGap", "Calendar", "GlobalTime"}
 
 SMALL = {
     "name": "small",
@@ -90,6 +93,18 @@ def test_a_study_of_this_repository_can_be_read_and_holds_the_mandatory_rows(pat
     assert set(study.rows) >= MANDATORY - ({"popularity-7-days"} if path.stem.endswith("ml-1m") else set())
     if study.search is not None:
         assert study.rows["sasrec"].space is not None
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_no_row_of_a_study_reads_a_clock_where_there_is_none(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = read_study(path)
+    told = {name: "".join(Path(file).read_text() for file in stack) for name, stack in study.data.items()}
+    without = {name for name, text in told.items() if any(f"prepared: {prepared}\n" in text for prepared in CLOCKLESS)}
+    for job in jobs_of(study, Places(tmp_path / "runs", tmp_path / "results")):
+        if job.name.partition("/")[0] in without and job.before is None:
+            used = str(complete_config(job.arguments))
+            assert not {name for name in READ_CLOCKS if f".{name}" in used}, job.name
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
