@@ -9,7 +9,7 @@ import re
 import warnings
 from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from seqrec.data.datamodule import SequenceDataModule
-from seqrec.data.errors import nearest
+from seqrec.data.errors import InputError, nearest
 from seqrec.help_text import HelpFormatter
+from seqrec.studies.locks import held
 from seqrec.training.checkpoints import WholeCheckpoints
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.record import RunRecord, StepSeed
@@ -302,7 +303,22 @@ class SeqrecCLI(LightningCLI):
         print(f"Next: seqrec test --run {chosen.run}")
 
     def fit(self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None) -> None:
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
+        with self._alone():
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds the folder of the run, where its file system has locks: two fits would take each other's checkpoints.
+
+        The devices beside the first belong to the fit that the first holds it for.
+        """
+        run = self.config[self.command].run
+        with ExitStack() as held_until:
+            if self.trainer.is_global_zero:
+                with suppress(InputError):  # no locks
+                    if not held_until.enter_context(held(Path(run) / ".lock")):
+                        raise ValueError(f"Another fit is at work in {run}; wait for it, or name another --run.")
+            yield
 
     def validate(
         self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None, verbose: bool = True

@@ -16,6 +16,8 @@ import yaml
 from small_shop import a_shop, command, said_of
 
 from seqrec.cli import main
+from seqrec.data.batching import ShuffledBatches
+from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.log import Log
 from seqrec.data.poisoning.heuristic import Random
 from seqrec.data.poisoning.poison import poisoned
@@ -105,6 +107,37 @@ def test_a_run_that_begins_anew_leaves_nothing_of_the_model_before_it(shop, monk
         assert main(["test", f"--run={shop / 'anew'}"]) == 2
         assert "best.ckpt" in capsys.readouterr().err
         assert main(command(shop, "fit", "anew", "--trainer.max_epochs=1")) == 0
+
+
+def test_a_run_goes_on_from_its_own_checkpoint_however_its_path_is_written(shop, monkeypatch):
+    class KillError(BaseException):
+        pass
+
+    def killed(*_):
+        raise KillError
+
+    monkeypatch.chdir(shop)
+    assert main(command(shop, "fit", "own", "--run=own", "--trainer.max_epochs=1")) == 0
+    for path in (shop / "own/checkpoints/last.ckpt", Path("own/../own/checkpoints/best.ckpt")):
+        with monkeypatch.context() as at_once:
+            at_once.setattr(NextItemTask, "training_step", killed)
+            with pytest.raises(KillError):
+                main(["fit", "--config=own/config.yaml", f"--ckpt_path={path}", "--trainer.max_epochs=2"])
+        assert sorted(path.name for path in Path("own/checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_two_fits_in_one_folder_do_not_take_each_others_checkpoints(shop, capsys):
+    """A run is let go when its program ends, however it ends."""
+    program = started(*command(shop, "fit", "shared", "--trainer.max_epochs=2000"))
+    while not (shop / "shared" / "checkpoints" / "last.ckpt").exists():
+        assert program.poll() is None, program.communicate()[0].decode()[-3000:]
+        time.sleep(0.01)
+    said = said_of(capsys, *command(shop, "fit", "shared", "--trainer.max_epochs=1"))
+    assert f"Another fit is at work in {shop / 'shared'}; wait for it, or name another --run." in said
+    assert (shop / "shared" / "checkpoints" / "last.ckpt").exists()
+    program.kill()
+    program.communicate()
+    assert main(command(shop, "fit", "shared", "--trainer.max_epochs=1")) == 0
 
 
 def test_a_model_is_not_tested_on_what_it_may_have_learned_from(shop, straight, capsys):
@@ -247,11 +280,20 @@ def test_a_model_that_fills_gaps_goes_the_whole_way(shop, capsys):
 
 
 def test_two_processes_equal_one_on_the_same_global_batches(shop):
+    """Some batches leave one of the two without a history, and users are weighed on both alike."""
     plain = [
-        "--trainer.max_epochs=2",
+        "--trainer.max_epochs=3",
+        "--data.events_per_batch=40",
         "--model.recommender.init_args.dropout=0",
         "--model.recommender.init_args.backbone.init_args.dropout=0",
+        "--data.fraudsters=seqrec.data.poisoning.known.KnownFraudsters",
+        "--model.reweighter=seqrec.objectives.lorec.LoRec",
+        "--model.reweighter.init_args.vectors=null",
+        "--model.reweighter.init_args.active_from=1",
+        "--model.reweighter.init_args.period=1",
     ]
+    whole = SequenceDataModule(str(shop / "shop"), max_length=20, events_per_batch=40).train_dataloader().sampler
+    assert any(not len(share.rows) for share in ShuffledBatches(whole.lengths, whole.budget, seed=42, rank=1, world=2))
     assert main(command(shop, "fit", "alone", *plain)) == 0
     seqrec(*command(shop, "fit", "together", *plain, "--trainer.devices=2", "--trainer.strategy=ddp"))
     alone, together = (

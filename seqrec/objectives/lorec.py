@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from seqrec.audience import Audience, as_batch
@@ -158,7 +159,7 @@ class LoRec(UserReweighter):
                     for users, known in self._mixed():
                         self.learn(users, known, seen)
             if epochs >= self.due:
-                self.update(epochs, *self.scores(seen))
+                self.update(epochs, *_of_the_first_device(self.scores(seen)))
         if epochs >= self.active_from:
             self.weights = self._of_all(standing.weights_of(self._everyones_standing), 1.0)
 
@@ -273,3 +274,12 @@ class LoRec(UserReweighter):
                 optimizer.load_state_dict(self._stored["moments"])
             self._learner.append((calibrator, optimizer))
         return self._learner[0]
+
+
+def _of_the_first_device(scores: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Every device trains a calibrator of its own; rounding may tell two of them different things of a user."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return scores
+    told = list(scores)
+    dist.broadcast_object_list(told, src=0)
+    return tuple(told)

@@ -97,6 +97,19 @@ def _factor(upstream: Tensor, weights: Tensor | None) -> Tensor | None:
     return factor if bool(same.all()) else None
 
 
+def _add_product(to: Tensor, odds: Tensor, weighted: Tensor) -> None:
+    """Add their product in half precision, after a power of two has brought it well into the range of float16.
+
+    That ends at 65,504, and below 6e-5 its digits go. No scale of the loss reaches what is made on the way forward.
+    """
+    if odds.dtype != torch.float16:
+        to += odds @ weighted.to(odds.dtype)
+        return
+    most = weighted.abs().amax().clamp(min=torch.finfo(torch.float32).tiny) * weighted.shape[0]
+    scale = torch.exp2((2**15 / most).log2().floor())
+    to.addcdiv_((odds @ (weighted * scale).half()).float(), scale)
+
+
 def _walk(
     queries: Tensor, keys: Tensor, targets: Tensor, weights: Tensor | None, half: torch.dtype | None, wants: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +138,7 @@ def _walk(
             key_gradients.addmm_(odds.T, weighted)
         else:
             query_gradients[block] = odds @ narrow_keys
-            key_gradients += odds.T @ weighted.to(half)
+            _add_product(key_gradients, odds.T, weighted)
         query_gradients[block] /= total
         query_gradients[block] -= keys[target]
     if wants:

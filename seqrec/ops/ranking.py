@@ -36,7 +36,7 @@ def target_ranks(
     Raises:
         FloatingPointError: a score is not finite.
     """
-    with _full_float32(queries.device):
+    with full_float32(queries.device):
         queries, keys = queries.float(), keys.float()
         check = _nothing_to_check if _cannot_overflow(queries, keys) else _demand_finite
         transposed = keys.T
@@ -87,7 +87,7 @@ def top_k(
     """
     _demand_positive(k)
     rows, values = [], []
-    with _full_float32(queries.device):
+    with full_float32(queries.device):
         queries, keys = queries.float(), keys.float()
         check = _nothing_to_check if _cannot_overflow(queries, keys) else _demand_finite
         seen = _Seen(seen_items, seen_offsets, queries)
@@ -280,12 +280,14 @@ def _stack(parts: list[Tensor], empty: tuple[int, int], like: Tensor, dtype: tor
 
 
 @contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Multiply float32 as float32: no autocast, no shortened mantissas."""
-    before = torch.get_float32_matmul_precision()
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Multiply float32 as float32: no autocast, no shortened mantissas, which cuDNN takes unasked."""
+    before, of_cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = of_cudnn

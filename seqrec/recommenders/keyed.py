@@ -123,7 +123,7 @@ class KeyedRecommender(Recommender):
     @torch.no_grad()
     def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
         seen = (None, None) if batch.seen is None else (batch.seen.items, batch.seen.offsets)
-        with torch.autocast(batch.targets.device.type, enabled=False):
+        with ranking.full_float32(batch.targets.device):
             queries, keys = self.queries(self.informed(batch).history, batch.predict_at), self.item_keys()
         return ranking.target_ranks(queries, keys, batch.targets, *seen)
 
@@ -135,7 +135,7 @@ class KeyedRecommender(Recommender):
                 "events, or answer them with Popularity."
             )
         left_out = (None, None) if seen is None else (seen.items, seen.offsets)
-        with torch.autocast(history.items.device.type, enabled=False):
+        with ranking.full_float32(history.items.device):
             queries, keys = self.queries(history, history.newest), self.item_keys()
         return TopK(*ranking.top_k(queries, keys, k, *left_out))
 

@@ -68,8 +68,7 @@ class RunRecord(Callback):
         self.texts = [{"vectors": str(path), **origin_of(path)} for path in _vectors_in(self.config)]
         if trainer.is_global_zero:
             stale = ["fit.json", "result.json", "ranks.parquet"]  # of the model that was here before
-            goes_on = trainer.ckpt_path is not None and Path(trainer.ckpt_path).is_relative_to(_folder(trainer))
-            if not goes_on:
+            if _within(trainer) is None:
                 stale += ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
             for name in stale:
                 (_folder(trainer) / name).unlink(missing_ok=True)
@@ -243,10 +242,15 @@ def _folder(trainer: Trainer) -> Path:
 
 def _tested(trainer: Trainer) -> str | None:
     """The file of the weights that were tested, relative to the run where it lies inside."""
+    return None if trainer.ckpt_path is None else _within(trainer) or str(trainer.ckpt_path)
+
+
+def _within(trainer: Trainer) -> str | None:
+    """Where inside the run the checkpoint lies that was asked for, or None where it lies elsewhere."""
     if trainer.ckpt_path is None:
         return None
     path, folder = Path(trainer.ckpt_path).resolve(), _folder(trainer).resolve()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(trainer.ckpt_path)
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None
 
 
 def _best_validation(trainer: Trainer) -> dict[str, float] | None:

@@ -115,6 +115,11 @@ class NextItemTask(RankingTask):
                 "model.reweighter.init_args.active_from lower.",
                 stacklevel=2,
             )
+        if str(self.trainer.precision).endswith("-true") and self.trainer.precision != "32-true":
+            raise ValueError(
+                f"trainer.precision is {self.trainer.precision}, which would round positions and times as well as "
+                "weights; pass --trainer.precision bf16-mixed, 16-mixed or 32-true."
+            )
         emulates = self.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
         if emulates and str(self.trainer.precision).startswith("bf16"):
             warnings.warn(
@@ -129,7 +134,7 @@ class NextItemTask(RankingTask):
         losses = weighting.weights * self.objective(replace(encoded, weights=weighting.weights))
         # Gathered with gradients: each device gets the gradient of the global mean times their number, and the average
         # that the devices take next undoes the factor.
-        totals = torch.stack([losses.sum(), weighting.weights.sum()])
+        totals = torch.stack([losses.sum() + self._nothing_of_all(batch), weighting.weights.sum()])
         loss_sum, weight_sum = self.all_gather(totals, sync_grads=True).reshape(-1, 2).sum(0)  # type: ignore[union-attr]
         # No prediction of a batch may count; the smallest number leaves any other sum as it is.
         loss = loss_sum / weight_sum.clamp(min=torch.finfo(torch.float32).tiny) + weighting.penalty
@@ -139,6 +144,12 @@ class NextItemTask(RankingTask):
             loss = loss + auxiliary.weight * term
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _nothing_of_all(self, batch: Batch) -> Tensor | float:
+        """Zero, of every parameter where this device got no prediction: the others wait for a gradient of each."""
+        if self.trainer.world_size == 1 or batch.targets.numel():
+            return 0.0
+        return 0.0 * torch.stack([weight.sum() for weight in self.parameters() if weight.requires_grad]).sum()
 
     def on_train_epoch_end(self) -> None:
         reading = self.recommender.training

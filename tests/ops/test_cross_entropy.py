@@ -80,6 +80,24 @@ def test_float32_stays_close_to_float64():
 
 
 @pytest.mark.parametrize("told", [None, torch.linspace(0, 1, 300)], ids=["untold", "told"])
+def test_keys_that_nothing_asked_for_learn_under_float16_as_well(told):
+    """Their gradients are sums of tiny odds, made before any scale of the loss can lift them out of what underflows."""
+    queries, keys, targets = 0.1 * torch.randn(64, 16), 0.02 * torch.randn(50_000, 16), torch.randint(100, (64,))
+    weights = None if told is None else told[:64]
+
+    def gradient(half: bool) -> torch.Tensor:
+        learned = keys.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.float16, enabled=half):
+            losses = linear_cross_entropy(queries, learned, targets, weights)
+        (65536.0 * (losses if weights is None else losses * weights).mean()).backward()
+        assert learned.grad is not None
+        return learned.grad[100:] / 65536.0
+
+    exact = gradient(half=False)
+    assert (gradient(half=True) - exact).norm() < 2e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("told", [None, torch.linspace(0, 1, 300)], ids=["untold", "told"])
 def test_half_products_under_autocast_keep_three_digits(told):
     queries, keys, targets = _problem(300, 5000, dtype=torch.float32)
     exact = linear_cross_entropy(queries, keys, targets)
