@@ -30,14 +30,23 @@ class Backbone(nn.Module, ABC):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if not hasattr(type(self), "causal"):
+            raise ValueError(f"{type(self).__name__} does not say whether it is causal; set causal = True or False.")
         self.dim = dim
 
     @abstractmethod
-    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]: ...
+    def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
+        """One state for each event."""
 
     def states_at(self, events: Float[Tensor, "T D"], history: Sequences, at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
         """The states of the events at these places. A backbone that need not finish the others says so here."""
-        return self(events, history)[at]
+        states = self(events, history)
+        if states.shape != events.shape:
+            raise ValueError(
+                f"{type(self).__name__} made states of shape {tuple(states.shape)} of events of shape "
+                f"{tuple(events.shape)}; return one state of width dim for each event."
+            )
+        return states[at]
 
     @property
     def reads_clock(self) -> bool:

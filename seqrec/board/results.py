@@ -93,7 +93,9 @@ class Result:
     @property
     def code(self) -> str | None:
         """Fingerprint of the code that trained it; None where it was not written down."""
-        return self.fields.get("study", {}).get("fingerprint", {}).get("code")
+        own = self.fields.get("own_code") or {}
+        told = [self.fields.get("study", {}).get("fingerprint", {}).get("code"), *sorted(own.values())]
+        return " ".join(filter(None, told)) or None
 
     @property
     def stem(self) -> str:

@@ -117,7 +117,7 @@ class Section:
     def _cells(self, row: Row) -> list[Cell]:
         runs = row.runs
         mixed = ", of different code" if len({run.code for run in runs}) > 1 else ""
-        commits = sorted({_short(str(run.fields.get("commit"))) for run in runs})
+        commits = sorted({_commit(run.fields) for run in runs})
         metrics = [name for name in METRICS if name in self.columns]
         return [
             *(Cell(row.label), Cell(row.model + row.caveat), Cell(f"{len(runs)}{mixed}", float(len(runs)))),
@@ -187,9 +187,11 @@ def across(sections: Sequence[Section]) -> list[tuple[str, list[str], list[str],
     return found
 
 
-def _short(commit: str) -> str:
-    digest, dash, changed = commit.partition("-")
-    return digest[:9] + dash + changed
+def _commit(fields: Mapping[str, Any]) -> str:
+    """What trained a run, short: the commit of seqrec, and every module of someone's own with its digest."""
+    digest, dash, changed = str(fields.get("commit")).partition("-")
+    own = [f"{name} {code[:9]}" for name, code in (fields.get("own_code") or {}).items()]
+    return " with ".join([digest[:9] + dash + changed, *own])
 
 
 def p_text(p: float) -> str:

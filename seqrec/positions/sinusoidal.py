@@ -32,6 +32,7 @@ class SinusoidalPosition(InputPosition):
         if base <= 1 or scale <= 0:
             raise ValueError(f"base is {base} and scale is {scale}; base must be above 1 and scale above 0.")
         self.scale = scale
+        self.dim = dim
         self.register_buffer("pace", base ** (-torch.arange(0, dim, 2) / dim), persistent=False)
 
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:

@@ -31,6 +31,7 @@ class TimeGap(InputPosition):
         super().__init__()
         if n_spans < 1:
             raise ValueError(f"n_spans is {n_spans}; it must be at least 1, e.g. 64.")
+        self.dim = dim
         self.table = nn.Embedding(n_spans + 1, dim)
         nn.init.normal_(self.table.weight, std=init_std)
 
@@ -61,6 +62,7 @@ class Calendar(InputPosition):
 
     def __init__(self, dim: int, init_std: float = 0.02) -> None:
         super().__init__()
+        self.dim = dim
         self.hours, self.weekdays, self.months = (nn.Embedding(n, dim) for n in (24, 7, 12))
         for table in (self.hours, self.weekdays, self.months):
             nn.init.normal_(table.weight, std=init_std)

@@ -70,6 +70,11 @@ class KeyedRecommender(Recommender):
                 f"The embedding makes vectors of width {self.embedding.dim}, the backbone reads {backbone.dim}. "
                 f"Give both the same dim."
             )
+        if position is not None and position.dim not in (None, backbone.dim):
+            raise ValueError(
+                f"{type(position).__name__} adds vectors of width {position.dim}, the backbone reads {backbone.dim}. "
+                "Give both the same dim."
+            )
         self.output = None if output is None else output(catalog)
         self.backbone = backbone
         self.scorer = scorer or Dot()

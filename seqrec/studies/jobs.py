@@ -16,6 +16,7 @@ import seqrec
 from seqrec.data.errors import InputError
 from seqrec.data.folders import digests_of_named
 from seqrec.studies.study import Row, Search, Study
+from seqrec.training.own_code import own_code
 
 # Rooms and modules that no figure of a result depends on.
 BESIDE = ("board", "studies", "export", "serving")
@@ -159,6 +160,7 @@ class Job:
             asked += [self.search.warmup_epochs, self.search.first]
         files = digests_of_named([asked[:2]])
         named = {"files": files} if files else {}
+        named |= {"own_code": own} if (own := own_code(asked[:2])) else {}
         return {"config": digest(asked), "data": self._data_fingerprint, "code": code, **named}
 
     @property

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from seqrec.batch import Batch
 from seqrec.semantics.vectors import origin_of
+from seqrec.training.own_code import own_code
 
 CURVE = ("train/loss", "val/recall@10", "val/ndcg@10")
 
@@ -106,6 +108,7 @@ class RunRecord(Callback):
             "events_per_second": round(self.events / max(self.train_seconds, 1e-9), 1),
             "epochs": trainer.current_epoch,
             "commit": commit(),
+            "own_code": own_code(self.config),
             "machine": machine(pl_module.device),
             "texts": self.texts,
             "validation": _best_validation(trainer),
@@ -116,12 +119,20 @@ class RunRecord(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
+        then, now = _fitted(trainer).get("own_code", {}), own_code(self.config)
+        changed = [name for name, digest in then.items() if now.get(name) != digest]
+        if changed:
+            warnings.warn(
+                f"The code of {', '.join(changed)} is not what it was when {_folder(trainer)} was trained, so weights "
+                "may mean something else now; train again, or restore it.",
+                stacklevel=2,
+            )
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         folder = _folder(trainer)
-        fitted = json.loads((folder / "fit.json").read_text()) if (folder / "fit.json").is_file() else {}
+        fitted = _fitted(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         task: Any = pl_module
         before = (task.starts_from or {}).get("learned_before")
@@ -139,6 +150,7 @@ class RunRecord(Callback):
             "machine": fitted.get("machine"),
             "seed": self.config.get("seed_everything"),
             "commit": fitted.get("commit") or commit(),  # of the code that trained it
+            "own_code": fitted.get("own_code", {}),
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "lightning": __version__},
             "parameters": sum(weight.numel() for weight in pl_module.parameters()),
             "wall_seconds": fitted.get("wall_seconds"),
@@ -238,6 +250,12 @@ def _named(config: Any, key: str) -> Iterator[str]:
 
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
+
+
+def _fitted(trainer: Trainer) -> dict[str, Any]:
+    """What was written down when fitting ended, if it did."""
+    path = _folder(trainer) / "fit.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _tested(trainer: Trainer) -> str | None:

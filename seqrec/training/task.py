@@ -66,6 +66,7 @@ class NextItemTask(RankingTask):
         self.betas = betas
         self.weight_decay = weight_decay
         self.schedule = schedule or Constant()
+        self._is_looked_through = False
         if compile:
             leave_ops_as_they_are()
             for part in self.recommender.children():
@@ -129,9 +130,18 @@ class NextItemTask(RankingTask):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if not self._is_looked_through:
+            self._is_looked_through = True
+            self._demand_no_look_ahead(batch)
         encoded = self.recommender.encode(batch)
         weighting = self.reweighter(encoded)
-        losses = weighting.weights * self.objective(replace(encoded, weights=weighting.weights))
+        losses = self.objective(replace(encoded, weights=weighting.weights))
+        if losses.shape != batch.targets.shape:
+            raise ValueError(
+                f"{type(self.objective).__name__} returned losses of shape {tuple(losses.shape)}; return one for each "
+                f"of the {len(batch.targets):,} predictions, which are averaged here."
+            )
+        losses = weighting.weights * losses
         # Gathered with gradients: each device gets the gradient of the global mean times their number, and the average
         # that the devices take next undoes the factor.
         totals = torch.stack([losses.sum() + self._nothing_of_all(batch), weighting.weights.sum()])
@@ -143,7 +153,42 @@ class NextItemTask(RankingTask):
             self.log(f"train/{auxiliary.name}", term)
             loss = loss + auxiliary.weight * term
         self.log("train/loss", loss, prog_bar=True)
+        if self.global_step % max(self.trainer.log_every_n_steps, 1) == 0 and not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss.item()} after {self.global_step:,} steps, by "
+                f"{', '.join(type(part).__name__ for part in (self.objective, *self.auxiliaries))}; lower "
+                "model.learning_rate, or look for a logarithm or a division of zero in a part of your own."
+            )
         return loss
+
+    @torch.no_grad()
+    def _demand_no_look_ahead(self, batch: Batch) -> None:
+        """Refuse a recommender that calls itself causal while later items, or other histories, change its states.
+
+        It would read its own answers, and its figures would be too good to be true.
+        """
+        places, lengths = batch.history.places, batch.history.lengths
+        is_early = places < ((lengths + 1) // 2)[batch.history.owners]
+        asks_early = is_early[batch.predict_at]
+        if not self.recommender.causal or not bool(asks_early.any()) or bool(is_early.all()):
+            return
+        items = batch.history.items
+        others = replace(batch.history, items=torch.where(is_early, items, (items + 1) % len(self.recommender.catalog)))
+        learns = self.recommender.training
+        self.recommender.eval()
+        with torch.autocast(self.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
+            told, untold = (
+                self.recommender.encode(replace(batch, history=history, views={})).queries[asks_early]
+                for history in (batch.history, others)
+            )
+        self.recommender.train(learns)
+        if (told - untold).abs().max() > 1e-3 * told.abs().max():
+            name = type(getattr(self.recommender, "backbone", self.recommender)).__name__
+            raise ValueError(
+                f"{name} says that it is causal, but other items later in the histories change its states, so it would "
+                "read its own answers; mend it, or set causal = False and data.supervision to "
+                "seqrec.data.supervision.EveryPrefix."
+            )
 
     def _nothing_of_all(self, batch: Batch) -> Tensor | float:
         """Zero, of every parameter where this device got no prediction: the others wait for a gradient of each."""

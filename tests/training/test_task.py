@@ -74,7 +74,8 @@ class Seven(Auxiliary):
 def task(recommender=Table, **arguments) -> NextItemTask:
     catalog = Catalog(pl.DataFrame({"item_id": [str(n) for n in range(N)], "count": [1] * N}))
     made = NextItemTask(catalog, recommender, SquaredQuery(), **arguments)
-    made._trainer = made._fabric = None
+    made._trainer = SimpleNamespace(world_size=1, log_every_n_steps=1, global_step=0)
+    made._fabric = None
     made.all_gather = lambda data, sync_grads: data
     made.log = lambda *_, **__: None
     return made
@@ -87,6 +88,49 @@ def losses(made: NextItemTask) -> torch.Tensor:
 def test_the_loss_is_the_mean_over_predictions():
     made = task()
     torch.testing.assert_close(made.training_step(BATCH, 0), losses(made).mean())
+
+
+class Peeks(Table):
+    """A state knows the item after its event, also where that is of another history."""
+
+    def encode(self, batch: Batch) -> Encoded:
+        items = batch.history.items
+        states = self.vectors[items] + 0.02 * self.vectors[items.roll(-1)]
+        return Encoded(batch, states, states[batch.predict_at], lambda rows: self.vectors, self.counts)
+
+
+def test_a_model_that_sees_what_comes_and_says_it_does_not_is_refused():
+    made = task(Peeks)
+    with pytest.raises(ValueError, match=r"Peeks says that it is causal, but other items later .* read its own an"):
+        made.training_step(BATCH, 0)
+    made.recommender.train()
+    task().training_step(BATCH, 0)
+    honest = task(type("Honest", (Peeks,), {"causal": False}))
+    honest.training_step(BATCH, 0)
+
+
+def test_the_look_for_what_comes_leaves_no_trace():
+    made = task()
+    made.recommender.train()
+    state = torch.get_rng_state()
+    made.training_step(BATCH, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert made.recommender.training
+
+
+def test_an_objective_that_has_averaged_already_is_told_so():
+    made = task()
+    made.objective = type("Mean", (SquaredQuery,), {"forward": lambda self, encoded: encoded.queries.mean()})()
+    with pytest.raises(ValueError, match=r"Mean returned losses of shape \(\); return one for each of the 3 predict"):
+        made.training_step(BATCH, 0)
+
+
+def test_a_loss_that_is_no_number_ends_training_at_once():
+    made = task()
+    made.objective = type("Log", (SquaredQuery,), {"forward": lambda self, encoded: -encoded.queries[:, 0].log()})()
+    made.recommender.vectors.data.zero_()
+    with pytest.raises(FloatingPointError, match=r"The loss is inf after 0 steps, by Log; lower model\.learning_rate"):
+        made.training_step(BATCH, 0)
 
 
 def test_weights_penalties_and_auxiliaries_join_in():
@@ -113,6 +157,16 @@ def supervise(made: NextItemTask, predicts_every_event: bool, target_lag: int, p
     supervision = SimpleNamespace(predicts_every_event=predicts_every_event, target_lag=target_lag)
     data = SimpleNamespace(supervision=supervision, max_length=50)
     made._trainer = SimpleNamespace(datamodule=data, precision=precision)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_a_precision_that_would_round_positions_is_refused(precision):
+    made = task(Table)
+    supervise(made, predicts_every_event=True, target_lag=1, precision=precision)
+    with pytest.raises(
+        ValueError, match=f"trainer.precision is {precision}, which .* pass --trainer.precision bf16-mixed"
+    ):
+        made.on_fit_start()
 
 
 @pytest.mark.parametrize(
