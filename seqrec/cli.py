@@ -164,6 +164,8 @@ def worded(arguments: list[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and answer a mistake with one sentence and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.append(os.getcwd())  # parts of one's own are found where one works
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say

@@ -6,10 +6,13 @@ import ast
 import difflib
 import inspect
 import re
+import sys
+import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from textwrap import dedent
 
@@ -27,6 +30,7 @@ _UNKNOWN_KEY = [
     re.compile(r"does not accept nested key '([\w.+]+)'"),
 ]
 _CLASS_PATH = re.compile(r"\b(seqrec(?:\.\w+)+)\b")
+_OWN_CLASS = re.compile(r"\b((?:[a-z_]\w*\.)+[A-Z]\w*)\b")
 
 # What the reader of configs puts around the sentence that matters, from the outside in.
 _AROUND = re.compile(
@@ -103,16 +107,39 @@ def sentence(error: BaseException, arguments: Sequence[str]) -> str:
             said = said or (unknown and _wrong_key(unknown.group(1), arguments))
         said = said or _of_what_is_missing(found, arguments)
         said = said or (f"{found.key}: {found.words}" if found.key else None)
-    return said or found.words or type(error).__name__
+    return (said or found.words or type(error).__name__) + _where(error)
+
+
+def _where(error: BaseException | None) -> str:
+    """The line of someone's own code that it came from, if it did; seqrec, Python and what is installed are not."""
+    others = (str(Path(seqrec.__file__).parent), sys.prefix, sys.base_prefix, "<", sys.argv[0])
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(others)]
+        if own:
+            return f" ({own[-1].filename}, line {own[-1].lineno})"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _of_a_package(found: Complaint) -> str | None:
-    missing = re.match(r"(?:Requirement|No module named) '([\w-]+)", found.words)
-    if missing is None or missing[1] == "seqrec":
+    missing = re.match(r"(Requirement|No module named) '([\w-]+)", found.words)
+    if missing is None or missing[2] == "seqrec":
         return None
-    name = missing[1]
+    name = missing[2]
+    if missing[1] != "Requirement" and name not in _EXTRAS and name.replace("_", "-") not in _required():
+        return (
+            f"There is no module {name}; start seqrec in the folder that holds it, name that folder in PYTHONPATH, or "
+            "install the package that it belongs to."
+        )
     package = f"'seqrec[{_EXTRAS[name]}]'" if name in _EXTRAS else name
     return f"This needs {name}, which is not installed; run pip install {package}."
+
+
+def _required() -> set[str]:
+    """The modules of the packages that seqrec asks for, with all its extras."""
+    asked = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in requires("seqrec") or []}
+    return asked | {module.replace("_", "-") for module, names in packages_distributions().items() if asked & {*names}}
 
 
 def _of_a_class(found: Complaint) -> str | None:
@@ -225,6 +252,7 @@ def _keys(arguments: Sequence[str]) -> list[str]:
     text = " ".join([*arguments, *(file.read_text() for file in _files(arguments))])
     keys = [*_SECTIONS, "run", "config", "ckpt_path", "starts_from", "seed_everything", "class_path", "init_args"]
     mentioned = [named for path in _CLASS_PATH.findall(text) if (named := _find(path)) is not None]
+    mentioned += [named for path in _OWN_CLASS.findall(text) if (named := _find_own(path)) is not None]
     for part in [Trainer, SequenceDataModule, NextItemTask, EarlyStopping, *mentioned]:
         keys += [name for name in inspect.signature(part).parameters if name != "self"]
     return list(dict.fromkeys(keys))
@@ -249,6 +277,13 @@ def _find(path: str) -> type | None:
         return None
     module, name = path.rsplit(".", 1)
     return getattr(import_module(module), name)
+
+
+def _find_own(path: str) -> type | None:
+    """The class of someone's own that is meant; only of modules that reading the configs has imported."""
+    module, name = path.rsplit(".", 1)
+    found = None if module.startswith("seqrec") else getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) else None
 
 
 def _modules() -> dict[str, Path]:

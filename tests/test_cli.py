@@ -15,9 +15,11 @@ import torch
 import yaml
 from small_shop import a_shop, command, said_of
 
+from seqrec.board.results import read
 from seqrec.cli import main
 from seqrec.data.batching import ShuffledBatches
 from seqrec.data.datamodule import SequenceDataModule
+from seqrec.data.errors import InputError
 from seqrec.data.log import Log
 from seqrec.data.poisoning.heuristic import Random
 from seqrec.data.poisoning.poison import poisoned
@@ -104,9 +106,31 @@ def test_a_run_that_begins_anew_leaves_nothing_of_the_model_before_it(shop, monk
             with pytest.raises(KillError):
                 main(command(shop, "fit", "anew", "--model.learning_rate=0.9", *more))
         assert list((shop / "anew").glob("checkpoints/*.ckpt")) == []
+        assert f"lies in {shop / 'anew' / '.previous'} now" in capsys.readouterr().out
         assert main(["test", f"--run={shop / 'anew'}"]) == 2
         assert "best.ckpt" in capsys.readouterr().err
         assert main(command(shop, "fit", "anew", "--trainer.max_epochs=1")) == 0
+
+
+def test_a_fit_in_the_folder_of_another_run_lays_that_aside_and_not_what_came_to_nothing(shop, monkeypatch, capsys):
+    class KillError(BaseException):
+        pass
+
+    def killed(*_):
+        raise KillError
+
+    assert main(command(shop, "fit", "twice", "--trainer.max_epochs=1")) == 0
+    assert main(["test", f"--run={shop / 'twice'}", "--verbose=false"]) == 0
+    found = json.loads((shop / "twice" / "result.json").read_text())["metrics"]
+    for _ in range(2):  # the second finds nothing to lay aside
+        with monkeypatch.context() as at_once:
+            at_once.setattr(NextItemTask, "training_step", killed)
+            with pytest.raises(KillError):
+                main(command(shop, "fit", "twice", "--model.learning_rate=0.9"))
+        assert main(["test", f"--run={shop / 'twice' / '.previous'}", "--verbose=false"]) == 0
+        assert json.loads((shop / "twice" / ".previous" / "result.json").read_text())["metrics"] == found
+    with pytest.raises(InputError, match=r"No result\.json was found"):
+        read([shop / "twice"])
 
 
 def test_a_run_goes_on_from_its_own_checkpoint_however_its_path_is_written(shop, monkeypatch):

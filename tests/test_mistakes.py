@@ -155,3 +155,54 @@ def test_a_mistake_of_another_command_is_answered_alike(capsys, given, words):
     if given[0] in ("export", "recommend"):
         pytest.importorskip("faiss")
     assert words in said_of(capsys, *given)
+
+
+OWN = """
+from seqrec.backbones.base import Backbone
+
+
+class Mine(Backbone):
+    causal = True
+
+    def __init__(self, dim: int, kernel: int = 3) -> None:
+        super().__init__(dim)
+        if kernel > 9:
+            raise ValueError("kernel is too wide.")
+
+    def forward(self, events, history):
+        return events[1:]
+
+
+class Undeclared(Backbone):
+    def forward(self, events, history):
+        return events
+"""
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (["my_own.Mine", "init_args.krenel=4"], "There is no key 'krenel'. Did you mean 'kernel'?"),
+        (["my_own.Mine", "init_args.kernel=10"], "kernel is too wide. ({folder}/my_own.py, line 11)"),
+        (["my_own.Mine"], "Mine made states of shape"),
+        (["my_own.Undeclared"], "Undeclared does not say whether it is causal; set causal = True or False."),
+        (
+            ["my_won.Mine"],
+            "There is no module my_won; start seqrec in the folder that holds it, name that",
+        ),
+    ],
+)
+def test_a_mistake_in_a_part_of_ones_own_is_told_with_its_place(shop, capsys, monkeypatch, mistake, words):
+    monkeypatch.chdir(shop)
+    (shop / "my_own.py").write_text(OWN)
+    key = "--model.recommender.init_args.backbone"
+    name, *more = mistake
+    given = [f"{key}={name}", f"{key}.init_args.dim=8", *(f"{key}.{each}" for each in more)]
+    assert words.format(folder=shop) in said_of(capsys, *command(shop, "fit", "own", *given))
+
+
+def test_a_position_of_another_width_is_refused(shop, capsys):
+    position = "--model.recommender.init_args.position"
+    given = [f"{position}=seqrec.positions.learned.LearnedPosition", f"{position}.dim=16", f"{position}.max_length=50"]
+    said = said_of(capsys, *command(shop, "fit", "width", *given))
+    assert "LearnedPosition adds vectors of width 16, the backbone reads 8. Give both the same dim." in said

@@ -243,13 +243,19 @@ def read(folders: Iterable[Path]) -> list[Result]:
     for folder in folders:
         if not folder.exists():
             raise InputError(f"{folder} does not exist; give the folder of a run that `seqrec test` has measured.")
-        files += [folder] if folder.is_file() else sorted(folder.rglob("result.json"))
+        files += [folder] if folder.is_file() else _below(folder)
     if not files:
         raise InputError(
             f"No result.json was found in {', '.join(map(str, folders)) or 'an empty list of folders'}; "
             "run `seqrec test` first and give the folder of the run."
         )
     return [_read(path) for path in dict.fromkeys(files)]
+
+
+def _below(folder: Path) -> list[Path]:
+    """The results at any depth of a folder, but for those that a later run in their place laid aside."""
+    found = sorted(folder.rglob("result.json"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def tables_of(results: Iterable[Result]) -> list[Table]:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from seqrec.batch import Batch
 from seqrec.semantics.vectors import origin_of
 from seqrec.training.own_code import own_code
 
+RESULTS, CHECKPOINTS = ("fit.json", "result.json", "ranks.parquet"), ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
+PREVIOUS = ".previous"
 CURVE = ("train/loss", "val/recall@10", "val/ndcg@10")
 
 
@@ -31,9 +34,9 @@ class RunRecord(Callback):
     """Writes down what was run and what came out of it, in the folder of the run (``trainer.default_root_dir``).
 
     ``config.yaml`` is written when fitting begins, ``fit.json`` when it ends and ``result.json`` when the test ends;
-    each appears whole or not at all, and what an earlier model left goes when fitting begins. Time, events and the
-    learning curve go on through a resumed run. The curve holds what was logged after each validation, and the seconds
-    of training and validation until then.
+    each appears whole or not at all, and what an earlier model left there goes into ``.previous`` when fitting begins.
+    Time, events and the learning curve go on through a resumed run. The curve holds what was logged after each
+    validation, and the seconds of training and validation until then.
 
     Args:
         config: the complete config of the run, as plain values.
@@ -69,10 +72,9 @@ class RunRecord(Callback):
         self._began = time.perf_counter()
         self.texts = [{"vectors": str(path), **origin_of(path)} for path in _vectors_in(self.config)]
         if trainer.is_global_zero:
-            stale = ["fit.json", "result.json", "ranks.parquet"]  # of the model that was here before
             if _within(trainer) is None:
-                stale += ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
-            for name in stale:
+                _lay_aside(_folder(trainer))
+            for name in RESULTS:
                 (_folder(trainer) / name).unlink(missing_ok=True)
             write(_folder(trainer) / "config.yaml", self.config_text)
 
@@ -246,6 +248,19 @@ def _named(config: Any, key: str) -> Iterator[str]:
         yield config[key]
     for part in parts:
         yield from _named(part, key)
+
+
+def _lay_aside(run: Path) -> None:
+    """Move what an earlier fit left in this folder into ``.previous`` there, if it left weights or a result."""
+    left = [run / name for name in ("config.yaml", *RESULTS, *CHECKPOINTS) if (run / name).is_file()]
+    if not any(path.suffix == ".ckpt" or path.name == "result.json" for path in left):
+        return
+    shutil.rmtree(run / PREVIOUS, ignore_errors=True)
+    for path in left:
+        kept = run / PREVIOUS / path.relative_to(run)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(kept)
+    print(f"The run that {run} held lies in {run / PREVIOUS} now, until the next fit there.")
 
 
 def _folder(trainer: Trainer) -> Path:
