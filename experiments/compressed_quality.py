@@ -56,7 +56,8 @@ def gains(options: argparse.Namespace, part: str, seed: int) -> pl.DataFrame:
 
 
 def changed(config: dict, part: str, options: argparse.Namespace) -> dict:
-    """The config that reads one part, or compresses what is older."""
+    """The config that reads one part, or compresses what is older, with room for all events in every part."""
+    make_room(config.get("model"), options.older + options.recent)
     config["data"]["max_length"] = options.recent if part == "recent" else options.older + options.recent
     if part.endswith("-tokens"):
         arguments = config["model"]["recommender"]["init_args"]
@@ -66,6 +67,18 @@ def changed(config: dict, part: str, options: argparse.Namespace) -> dict:
             "init_args": {"inner": arguments["backbone"], **sizes},
         }
     return config
+
+
+def make_room(part: object, events: int) -> None:
+    """Raise what positions, and the divisor of HSTU, have room for."""
+    if isinstance(part, list):
+        for each in part:
+            make_room(each, events)
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "max_length" and isinstance(value, int):
+                part[key] = max(value, events)
+            make_room(value, events)
 
 
 def stacked(paths: list[Path]) -> dict:

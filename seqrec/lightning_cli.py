@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
+from jsonargparse import ActionConfigFile, Namespace  # pyright: ignore[reportPrivateImportUsage]
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -26,6 +26,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError, nearest
+from seqrec.data.folders import name_of
 from seqrec.help_text import HelpFormatter
 from seqrec.studies.locks import held
 from seqrec.training.checkpoints import WholeCheckpoints
@@ -108,7 +109,9 @@ def complete_config(args: Sequence[str]) -> dict[str, Any]:
     """The complete config of a fit that is told this; nothing is built or trained."""
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
         SeqrecCLI("fit", [*args, "--print_config"])
-    return yaml.safe_load(printed.getvalue())
+    config = yaml.safe_load(printed.getvalue())
+    _name_the_data(config, name_of(Path(str(config["data"]["prepared"]))))
+    return config
 
 
 def differing(recorded: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
@@ -125,6 +128,19 @@ def differing(recorded: Mapping[str, Any], now: Mapping[str, Any], within: str =
             yield from differing(old, now[name], f"{within}{name}.")
         else:
             yield f"{within}{name}"
+
+
+def _name_the_data(part: Any, name: str) -> None:
+    """Put the name of the data in the place of ``{data}`` wherever a config names text vectors."""
+    if isinstance(part, (list, tuple)):
+        for each in part:
+            _name_the_data(each, name)
+    elif isinstance(part, (dict, Namespace)):
+        for key, value in list(part.items()):
+            if key == "vectors" and isinstance(value, str):
+                part[key] = value.replace("{data}", name)
+            elif not isinstance(value, str):
+                _name_the_data(value, name)
 
 
 class SeqrecCLI(LightningCLI):
@@ -195,6 +211,8 @@ class SeqrecCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(self.given)  # without Lightning's warning that sys.argv holds arguments, too
+        chosen = self.config[self.command]
+        _name_the_data(chosen, name_of(Path(str(chosen.data.prepared))))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         chosen = self.config[self.command]
@@ -223,8 +241,8 @@ class SeqrecCLI(LightningCLI):
         ]
         settings = self._get(self.config_init, "trainer")
         settings["callbacks"] = [*(settings["callbacks"] or []), *callbacks, *self.watchers]
-        if settings["logger"] is None and self.command == "fit":
-            settings["logger"] = [
+        if settings["logger"] is None:
+            settings["logger"] = self.command == "fit" and [
                 TensorBoardLogger(folder, name="", version="logs"),
                 CSVLogger(folder / "logs", name="csv"),
             ]

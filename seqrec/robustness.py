@@ -16,7 +16,7 @@ from rich.console import Console
 from seqrec.audit import figures
 from seqrec.batch import Batch
 from seqrec.data.errors import InputError
-from seqrec.data.folders import digests_of_named
+from seqrec.data.folders import digests_of_named, name_of
 from seqrec.data.log import Log
 from seqrec.data.poisoning.base import Attack
 from seqrec.data.poisoning.poison import poisoned
@@ -172,7 +172,7 @@ def _told(cell: Cell, folder: Path, model: list[Path]) -> tuple[list[str], dict[
     return told, {
         "dataset": Log.open(folder).manifest["fingerprint"],
         "config": own,
-        "files": digests_of_named(own),
+        "files": digests_of_named(own, name_of(folder)),
         "code": code_fingerprint(),
     }
 

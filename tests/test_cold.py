@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
 def run(folder) -> Path:
     plugin = folder / "text-sum.yaml"
     text = (CONFIGS / "plugin" / "text-sum.yaml").read_text()
-    plugin.write_text(text.replace("data/raw/amazon-beauty/minilm.parquet", str(folder / "vectors.parquet")))
+    plugin.write_text(text.replace("data/raw/{data}/minilm.parquet", str(folder / "vectors.parquet")))
     stack = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={plugin}"]
     assert main(["fit", *stack, f"--data.prepared={folder / 'cold'}", f"--run={folder / 'run'}", *QUICK]) == 0
     return folder / "run"

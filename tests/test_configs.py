@@ -124,7 +124,7 @@ def test_semantic_contrast_stacks_on_every_kind_of_backbone_by_one_file(shop, tm
     vectors = text_vectors(tmp_path / "vectors", shop)
     plugin = tmp_path / "sra_cl.yaml"
     text = (CONFIGS / "plugin" / "sra_cl.yaml").read_text()
-    plugin.write_text(text.replace("data/vectors/amazon-beauty", str(vectors)).replace("384", "8"))
+    plugin.write_text(text.replace("data/vectors/{data}", str(vectors)).replace("384", "8"))
     stack = [f"--config={CONFIGS / 'model' / model}.yaml", f"--config={plugin}"]
     data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
     run = f"--run={tmp_path / 'run'}"
@@ -167,9 +167,7 @@ def fitted_with_texts(shop, folder, *plugins) -> dict:
     stack = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}"]
     for plugin in plugins:
         stacked = folder / plugin.name
-        stacked.write_text(
-            plugin.read_text().replace("data/raw/amazon-beauty/minilm.parquet", f"{folder}/vectors.parquet")
-        )
+        stacked.write_text(plugin.read_text().replace("data/raw/{data}/minilm.parquet", f"{folder}/vectors.parquet"))
         stack.append(f"--config={stacked}")
     data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
     run = f"--run={folder / 'run'}"

@@ -118,6 +118,18 @@ def test_the_share_of_a_gap_by_hand(capsys):
     assert line.replace("│", " ").split() == ["4-tokens", "0.5000", "nan", "0.50", "0.25", "to", "0.75"]
 
 
+def test_every_part_has_room_for_all_events():
+    position = {"class_path": "Inverse", "init_args": {"dim": 8, "max_length": 200}}
+    stacked = {"init_args": {"positions": [{"init_args": {"max_length": 900}}, {"init_args": {"max_length": 3}}]}}
+    backbone = {"class_path": "HSTU", "init_args": {"dim": 8, "max_length": 200, "position": stacked}}
+    config = {"data": {}, "model": {"recommender": {"init_args": {"position": position, "backbone": backbone}}}}
+    made = compressed_quality.changed(config, "recent", argparse.Namespace(older=400, recent=100))
+    parts = made["model"]["recommender"]["init_args"]
+    assert made["data"]["max_length"] == 100
+    assert parts["position"]["init_args"]["max_length"] == parts["backbone"]["init_args"]["max_length"] == 500
+    assert [each["init_args"]["max_length"] for each in stacked["init_args"]["positions"]] == [900, 500]
+
+
 def test_gains_of_a_run_are_those_of_its_ranks(tmp_path, monkeypatch):
     def once(told, folder, kept):
         kept.parent.mkdir(parents=True)

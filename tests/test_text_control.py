@@ -42,9 +42,7 @@ def shop(tmp_path_factory) -> Path:
 def test_an_unknown_item_is_found_by_its_own_text_and_not_by_that_of_another(fusion, shop, tmp_path):
     plugin = tmp_path / "text.yaml"
     text = (CONFIGS / "plugin" / f"text-{fusion}.yaml").read_text()
-    plugin.write_text(
-        text.replace("data/raw/amazon-beauty/minilm.parquet", str(shop / "true.parquet")).replace("128", "16")
-    )
+    plugin.write_text(text.replace("data/raw/{data}/minilm.parquet", str(shop / "true.parquet")).replace("128", "16"))
     stack = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={plugin}", f"--data.prepared={shop / 'cold'}"]
     assert main(["fit", *stack, f"--run={tmp_path / 'run'}", *QUICK]) == 0
     recall = {}

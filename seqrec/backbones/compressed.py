@@ -32,8 +32,9 @@ class Compressed(ContinuingBackbone[Any]):
     the state of the last token speaks for the item that follows it and takes the place of the state of the event
     before the tokens (``tokens_predict``), where the released loss leaves the last token out and has that event
     predict the first token; train with ``EveryEventWithinSegments`` to leave both out. HSTU's divisor is the same with
-    and without a remembered past. Its ``item_dropout``, which hides recent items in training and is 0 by default, is
-    absent.
+    and without a remembered past; segments are of like length, where there each may be given by its place and length,
+    and each has a token at least: without any, train the backbone itself. Its ``item_dropout``, which hides recent
+    items in training and is 0 by default, is absent.
 
     Args:
         inner: the causal backbone; attention backbones forget the older events, others go on. Attention needs at least

@@ -80,7 +80,9 @@ class HSTU(AttentionBackbone):
     Recommendations", ICML 2024 (arXiv 2402.17152), after its released code for public data. Its bias of positions and
     times is a part of its own: ``position=Stacked([RelativeBias, TimeBias])``. Differs from the code: histories are
     packed, so there is no padding to mask; the input's √D, its positions and its dropout are the recommender's, cosines
-    are those of ``scorers.Cosine``; without a final norm, as there. The port in PerSRec's code never uses its bias.
+    are those of ``scorers.Cosine``; without a final norm, as there; weights are divided by the longest window, there by
+    11 more, as its table of positions has that much room to spare; no loss belongs to it, there it is a softmax over
+    128 negatives. The port in PerSRec's code never uses its bias.
 
     Args:
         dim: width D of an event and of a state.

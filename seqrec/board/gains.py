@@ -94,6 +94,16 @@ class Gains:
         return Group(f"items at most {COLD} times in training", self.popularity <= COLD)
 
 
+def demand_metric(metric: str) -> None:
+    """Raise an ``InputError`` unless it is a metric of ranks with a length."""
+    kind, _, k = metric.partition("@")
+    if kind not in OF_RANKS or not k.isdigit() or int(k) < 1:
+        same = " (recall is the hit rate)" if kind in ("hit", "hr", "hits", "hit_rate") else ""
+        raise InputError(
+            f"There is no metric '{metric}'; name one of {', '.join(OF_RANKS)} with a length, e.g. ndcg@10{same}."
+        )
+
+
 def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
     """The predictions of the rows that kept the ranks of all their seeds; None where no row did.
 
@@ -105,11 +115,7 @@ def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
         InputError: a file of ranks does not hold the predictions of the others, or not those of its result; there is
             no such metric.
     """
-    kind, _, k = metric.partition("@")
-    if kind not in OF_RANKS or not k.isdigit() or int(k) < 1:
-        raise InputError(
-            f"There is no metric '{metric}'; name one of {', '.join(OF_RANKS)} with a length, e.g. ndcg@10."
-        )
+    demand_metric(metric)
     kept = tuple(row for row in rows if row.is_complete)
     if not kept:
         return None

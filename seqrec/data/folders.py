@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -89,16 +90,29 @@ def _digest_of(file: Path, mtime_ns: int, size: int) -> bytes:
         return hashlib.file_digest(content, "sha256").digest()
 
 
-def digests_of_named(config: Any) -> dict[str, str]:
-    """The digest of every file and folder that a config names by a path, prepared data apart, which have their own."""
+def name_of(prepared: Path) -> str:
+    """What prepared data are called: as their folder, or as that of the data that they were poisoned or withheld of."""
+    manifest = prepared / "manifest.json"
+    told = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    return told.get("name") or prepared.name
+
+
+def digests_of_named(config: Any, data: str) -> dict[str, str]:
+    """The digest of every file and folder that a config names by a path, prepared data apart, which have their own.
+
+    Args:
+        config: plain values.
+        data: name of the prepared data, which ``{data}`` stands for.
+    """
     found: dict[str, str] = {}
     if isinstance(config, Mapping):
         for key, value in config.items():
             if key.rpartition(".")[2] != "prepared":
-                found |= digests_of_named(value)
+                found |= digests_of_named(value, data)
     elif isinstance(config, (list, tuple)):
         for value in config:
-            found |= digests_of_named(value)
-    elif isinstance(config, str) and ("/" in config or os.sep in config) and Path(config).exists():
-        found[config] = digest_of_files(Path(config))
+            found |= digests_of_named(value, data)
+    elif isinstance(config, str) and ("/" in config or os.sep in config):
+        path = config.replace("{data}", data)
+        found |= {path: digest_of_files(Path(path))} if Path(path).exists() else {}
     return found

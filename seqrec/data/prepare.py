@@ -26,6 +26,8 @@ from seqrec.data.folders import digest_of_files
 from seqrec.data.log import Log
 from seqrec.data.sources import Source, Table
 
+# What may be known of an item; prompts and titles of recommendations read it.
+DESCRIBING = ("title", "text", "categories", "brand", "price")
 _DAY = 86_400  # seconds; clocks of shops and of this machine may stand in different time zones
 
 
@@ -45,6 +47,8 @@ def prepare(
     items_file: Path | None = None,
     title_column: str | None = None,
     text_column: str | None = None,
+    brand_column: str | None = None,
+    price_column: str | None = None,
     categories_column: str | None = None,
     separator: str | None = None,
     force: bool = False,
@@ -77,6 +81,8 @@ def prepare(
         items_file: your own table of the items, with a column item_id, or item_column where it has none.
         title_column: its column of titles.
         text_column: its column of descriptions.
+        brand_column: its column of brands or makers.
+        price_column: its column of prices, with their currency as far as it is known.
         categories_column: its column of categories.
         separator: what divides the columns of your own text files; by default a tab for .tsv and .tab, else a comma.
         force: prepare again even if nothing changed.
@@ -92,6 +98,8 @@ def prepare(
         "items": items_file,
         "title": title_column,
         "text": text_column,
+        "brand": brand_column,
+        "price": price_column,
         "categories": categories_column,
         "separator": separator,
     }
@@ -238,7 +246,7 @@ def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
     catalog = pl.DataFrame({"item_id": events.item_ids, "count": pl.Series(counts, dtype=pl.Int64)})
     if described is None:
         return catalog
-    known = [name for name in ("title", "text", "categories") if name in described.collect_schema().names()]
+    known = [name for name in DESCRIBING if name in described.collect_schema().names()]
     details = (
         described.select("item_id", *known)
         .join(catalog.lazy().select("item_id"), on="item_id", how="semi")
@@ -282,7 +290,7 @@ def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
         if not table.exists():
             raise InputError(f"{table} does not exist. Give --items_file the path of your table of items.")
     source = Table(path, **columns)
-    about = [f"--{name}_column" for name in ("title", "text", "categories") if name in columns]
+    about = [f"--{name}_column" for name in DESCRIBING if name in columns]
     if about and source.items_file is None:
         raise InputError(
             f"{path} has no table of its items beside it, where alone {' and '.join(about)} would be read. "

@@ -45,7 +45,7 @@ class Source(ABC):
 
     @abstractmethod
     def items(self) -> pl.LazyFrame | None:
-        """What is known of the items: item_id (String) and any of title, text (String), categories (List(String)).
+        """What is known of the items: item_id and any of title, text, brand, price (String), categories (List(String)).
 
         ``None`` where the data set says nothing of them. Listed items need not occur in the log, nor the reverse.
         """
@@ -75,6 +75,8 @@ class Table(FileSource):
         item_id: its column of item ids; by default item_id or, where it has none, the one that is called as in the log.
         title: its column of titles.
         text: its column of descriptions or reviews.
+        brand: its column of brands or makers.
+        price: its column of prices, with their currency as far as it is known.
         categories: its column of categories: a list, or a string divided by ``category_separator``.
         separator: what divides columns of text; by default a tab for .tsv and .tab, else a comma.
         category_separator: what divides categories within a string.
@@ -91,6 +93,8 @@ class Table(FileSource):
         item_id: str | None = None,
         title: str | None = None,
         text: str | None = None,
+        brand: str | None = None,
+        price: str | None = None,
         categories: str | None = None,
         separator: str | None = None,
         category_separator: str = "|",
@@ -103,6 +107,7 @@ class Table(FileSource):
             self.mapping["rating"] = rating
         self.items_path = Path(items) if items is not None else None
         described = {"item_id": item_id, "title": title, "text": text, "categories": categories}
+        described |= {"brand": brand, "price": price}
         self.item_mapping = {name: column for name, column in described.items() if column is not None}
         self.separator = separator
         self.category_separator = category_separator

@@ -14,6 +14,7 @@ from seqrec.data.errors import InputError
 from seqrec.data.sources import FileSource, scan_bare, scan_text, split_list
 
 _ITEM_SCHEMA = {"item_id": pl.String, "title": pl.String, "text": pl.String, "categories": pl.List(pl.String)}
+_ITEM_SCHEMA |= {"brand": pl.String, "price": pl.String}
 _RATING = ["user_id", "item_id", "rating", "timestamp"]
 _GENRES_OF_100K = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
@@ -137,12 +138,16 @@ def _scan_double_colons(path: Path, names: list[str]) -> tuple[pl.LazyFrame, Lin
 
 
 def _amazon_item(meta: dict[str, Any]) -> dict[str, Any]:
-    """An item of any release: 2014 nests its categories, 2018 calls them category, 2023 has features beside a text."""
+    """An item of any release: 2014 nests its categories, 2018 calls them category, 2023 has features beside a text and
+    calls the brand the store. A price of digits alone is in dollars."""
+    price = meta.get("price")
     text = [*_flat(meta.get("features") or meta.get("feature")), *_flat(meta.get("description"))]
     return {
         "item_id": str(meta.get("parent_asin") or meta.get("asin") or ""),
         "title": html.unescape(str(meta.get("title") or "")) or None,
         "text": " ".join(text) or None,
+        "brand": " ".join(_flat(meta.get("brand") or meta.get("store"))) or None,
+        "price": f"${price}" if str(price).replace(".", "", 1).isdigit() else str(price or "") or None,
         "categories": list(dict.fromkeys(_flat(meta.get("categories") or meta.get("category")))),
     }
 

@@ -12,6 +12,7 @@ import polars as pl
 from seqrec.data import store
 from seqrec.data.errors import InputError
 from seqrec.data.events import Events
+from seqrec.data.folders import name_of
 from seqrec.data.log import Log
 from seqrec.data.prepare import refuse_other_data
 
@@ -66,6 +67,7 @@ def withhold(data: Path, out: Path, share: float = 0.1, seed: int = 0) -> None:
     manifest = {
         "parameters": {"withheld": made},
         "origin": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest(),
+        "name": name_of(data),
         "source": str(data.absolute()),
         "unit_of_times": log.manifest.get("unit_of_times"),
         "counts": {"read": log.manifest.get("counts", {}).get("kept"), "kept": counts},

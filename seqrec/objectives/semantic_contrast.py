@@ -47,8 +47,9 @@ class Attention(Enum):
 class Synthesis(nn.Module):
     """One partner for each history: a mixture of its neighbours' states, weighed by their texts and its own.
 
-    Numbers of a text are first brought to mean 0 and variance 1. Vectors of unit length, as most encoders of sentences
-    give them, would be told apart by less than a hundredth at the start, and learning would leave that so.
+    Numbers of a text are first brought to mean 0 and variance 1, unless ``normalises_texts`` is false. Vectors of unit
+    length, as most encoders of sentences give them, would be told apart by less than a hundredth at the start, and
+    learning would leave that so.
 
     Args:
         text_dim: numbers S of a text vector.
@@ -57,6 +58,7 @@ class Synthesis(nn.Module):
             on average.
         attention: what a logit is made of.
         slope: of the other side of a kink.
+        normalises_texts: whether the numbers of a text are brought to mean 0 and variance 1.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Synthesis(nn.Module):
         dropout: float = 0.5,
         attention: Attention = Attention.static,
         slope: float = 0.2,
+        normalises_texts: bool = True,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
@@ -74,13 +77,17 @@ class Synthesis(nn.Module):
         self.direction = nn.Parameter(torch.empty(2 * dim, 1))
         self.logits = attention.value
         self.slope = slope
+        self.normalises_texts = normalises_texts
         self.dropout = nn.Dropout(dropout)
         for weight in (self.map.weight, self.direction):
             nn.init.xavier_uniform_(weight, gain=1.414)
 
     def weights(self, text: Float[Tensor, "B S"], neighbour_texts: Float[Tensor, "B k S"]) -> Float[Tensor, "B k"]:
         """How much each neighbour counts; of one history they add up to 1."""
-        own, theirs = (self.map(F.layer_norm(each, each.shape[-1:])) for each in (text[:, None], neighbour_texts))
+        both = text[:, None], neighbour_texts
+        if self.normalises_texts:
+            both = tuple(F.layer_norm(each, each.shape[-1:]) for each in both)
+        own, theirs = map(self.map, both)
         return self.logits(own, theirs, self.direction.squeeze(1), self.slope).softmax(-1)
 
     def forward(
@@ -100,8 +107,8 @@ class NeighbourContrast(Auxiliary):
     Recommendation", NeurIPS 2025 (arXiv 2503.04162), after its released code: inner products without normalisation,
     all gradients flow through the neighbours, the history itself is read once more with dropout of its own. Differs
     from the code: histories, neighbours and other views are one pass of the backbone; texts are normalised before they
-    are weighed, see ``Synthesis``. ``negatives=synthetic`` with
-    ``dropout=0`` is the paper. The texts' vectors are constants.
+    are weighed, see ``Synthesis``; ``normalises_texts=False`` is the code, and with ``negatives=synthetic`` and
+    ``dropout=0`` besides the paper. The texts' vectors are constants.
 
     Args:
         text_dim: numbers S of a text vector.
@@ -113,6 +120,7 @@ class NeighbourContrast(Auxiliary):
         negatives: what a history must tell its partner from.
         attention: how neighbours are weighed.
         same_user_repels: whether other histories of the same user are negatives, as in the code.
+        normalises_texts: see ``Synthesis``.
     """
 
     name = "neighbour_contrast"
@@ -128,11 +136,12 @@ class NeighbourContrast(Auxiliary):
         negatives: Negatives = Negatives.both,
         attention: Attention = Attention.static,
         same_user_repels: bool = True,
+        normalises_texts: bool = True,
     ) -> None:
         super().__init__()
         self.weight, self.view, self.temperature = weight, view, _above_zero(temperature)
         self.contrast = negatives.value
-        self.synthesis = Synthesis(text_dim, dim, dropout, attention)
+        self.synthesis = Synthesis(text_dim, dim, dropout, attention, normalises_texts=normalises_texts)
         self.text_dim, self.same_user_repels = text_dim, same_user_repels
 
     def forward(self, encoded: Encoded) -> Float[Tensor, ""]:

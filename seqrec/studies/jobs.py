@@ -14,7 +14,7 @@ import yaml
 
 import seqrec
 from seqrec.data.errors import InputError
-from seqrec.data.folders import digests_of_named
+from seqrec.data.folders import digests_of_named, name_of
 from seqrec.studies.study import Row, Search, Study
 from seqrec.training.own_code import own_code
 
@@ -141,8 +141,10 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """What `seqrec fit` is told."""
-        return [*(f"--config={config}" for config in self.stack), *as_options(self.settings)]
+        """What `seqrec fit` is told. A row may name data of its own, say a published stack: those of the study count."""
+        elsewhere = {_prepared(_content(config)) for config in self.row.configs} - {None, str(self._prepared)}
+        of_the_study = {"data.prepared": str(self._prepared)} if elsewhere else {}
+        return [*(f"--config={config}" for config in self.stack), *as_options(of_the_study | self.settings)]
 
     @property
     def counts(self) -> bool:
@@ -158,21 +160,27 @@ class Job:
         if self.seed is None:
             asked += [self.row.space, self.search.trials, self.search.seed, self.search.metric]
             asked += [self.search.warmup_epochs, self.search.first]
-        files = digests_of_named([asked[:2]])
+        files = digests_of_named([asked[:2]], name_of(self._prepared))
         named = {"files": files} if files else {}
         named |= {"own_code": own} if (own := own_code(asked[:2])) else {}
         return {"config": digest(asked), "data": self._data_fingerprint, "code": code, **named}
 
     @property
-    def _data_fingerprint(self) -> str:
-        named = [_prepared(found) for found in (*map(_content, self.stack), self.settings)]
+    def _prepared(self) -> Path:
+        configs = [*self.row.configs, *self.study.data[self.data]]
+        named = [_prepared(found) for found in (*map(_content, configs), self.settings)]
         prepared = next((folder for folder in reversed(named) if folder), None)
         if prepared is None:
             raise InputError(f"No config of {self.name} says data.prepared; add one that does to the study.")
-        manifest = Path(prepared) / "manifest.json"
+        return Path(prepared)
+
+    @property
+    def _data_fingerprint(self) -> str:
+        manifest = self._prepared / "manifest.json"
         if not manifest.is_file():
             raise InputError(
-                f"{prepared}, the data of {self.name}, is not there; run `seqrec prepare {Path(prepared).name}` first."
+                f"{self._prepared}, the data of {self.name}, is not there; run `seqrec prepare {self._prepared.name}` "
+                "first."
             )
         return json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"]
 

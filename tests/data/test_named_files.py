@@ -18,10 +18,12 @@ def test_files_and_folders_that_a_config_names_are_known_by_their_content(tmp_pa
         "other": str(tmp_path / "is not there"),
         "number": 3,
     }
-    before = digests_of_named(config)
-    assert set(before) == {str(file), str(folder)}
+    config["also"] = {"vectors": str(tmp_path / "{data}.parquet")}
+    (tmp_path / "shop.parquet").write_bytes(b"three")
+    before = digests_of_named(config, "shop")
+    assert set(before) == {str(file), str(folder), str(tmp_path / "shop.parquet")}
     file.write_bytes(b"eno")
-    after = digests_of_named(config)
+    after = digests_of_named(config, "shop")
     assert after[str(file)] != before[str(file)]
     assert after[str(folder)] == before[str(folder)]
 

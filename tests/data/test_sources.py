@@ -83,17 +83,20 @@ def test_amazon_reviews_of_2014_come_with_metadata_written_by_python(tmp_path):
     write(tmp_path / "reviews_Beauty_5.json.gz.part", "half a download")
     write(tmp_path / "reviews_Beauty_5.json.gz", lines(review, {**review, "reviewerID": "A2", "helpful": [0, 0]}))
     meta = {"asin": "0007", "title": "It's", "description": "Soft &amp; warm", "categories": [["Beauty", "Skin"]]}
+    meta |= {"brand": "Soft &amp; Co", "price": 5.4}
     write(tmp_path / "meta_Beauty.json.gz", repr(meta) + "\n")
     source = AmazonReviews(tmp_path)
     assert read(source) == [("A1", "0007", 1390000000, 5.0), ("A2", "0007", 1390000000, 5.0)]
-    assert source.items().collect().rows() == [("0007", "It's", "Soft & warm", ["Beauty", "Skin"])]
+    assert source.items().collect().rows() == [("0007", "It's", "Soft & warm", ["Beauty", "Skin"], "Soft & Co", "$5.4")]
 
 
 def test_amazon_metadata_of_2018_and_2023_are_read(tmp_path):
     new = {"parent_asin": "B2", "title": "T", "features": ["f"], "description": ["d"], "categories": ["C"]}
+    new |= {"store": "W", "price": None}
     old = {"asin": "B1", "title": "S", "description": ["x", "y"], "category": ["A", "B"]}
+    old |= {"brand": "V", "price": "$3.00 - $4.00"}
     meta = write(tmp_path / "meta_All.jsonl.gz", lines(old, new, new))
-    expected = [("B1", "S", "x y", ["A", "B"]), ("B2", "T", "f d", ["C"])]
+    expected = [("B1", "S", "x y", ["A", "B"], "V", "$3.00 - $4.00"), ("B2", "T", "f d", ["C"], "W", None)]
     assert AmazonReviews(tmp_path / "reviews.csv", meta=meta).items().collect().rows() == expected
 
 

@@ -67,12 +67,15 @@ def test_the_order_of_neighbours_does_not_matter_and_shares_add_up_to_one(attent
     torch.testing.assert_close(mixture.weights(own, texts).sum(1), torch.ones(2))
 
 
-def test_shares_are_those_of_the_equation():
-    """Equation of the synthesis: softmax over j of LeakyReLU(a · [W p, W p_j]), of normalised texts."""
+@pytest.mark.parametrize("normalises", [True, False])
+def test_shares_are_those_of_the_equation(normalises):
+    """Equation of the synthesis: softmax over j of LeakyReLU(a · [W p, W p_j]), of texts as they are or normalised."""
     torch.manual_seed(0)
-    mixture = Synthesis(5, dim=2).eval()
+    mixture = NeighbourContrast(5, dim=2, normalises_texts=normalises).synthesis.eval()
     given = torch.randn(1, 5), torch.randn(1, 3, 5)
-    own, texts = ((x - x.mean(-1, keepdim=True)) / x.std(-1, unbiased=False, keepdim=True) for x in given)
+    own, texts = given
+    if normalises:
+        own, texts = ((x - x.mean(-1, keepdim=True)) / x.std(-1, unbiased=False, keepdim=True) for x in given)
     w, a = mixture.map.weight, mixture.direction.squeeze(1)
     logits = [torch.cat([w @ own[0], w @ texts[0, j]]) @ a for j in range(3)]
     exact = torch.stack([torch.where(logit > 0, logit, 0.2 * logit) for logit in logits]).softmax(0)

@@ -1,12 +1,15 @@
 """Texts and prompts say of an item or a history what they should, in the right order, and no more."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from seqrec.catalog import Catalog
+from seqrec.data.log import Log
+from seqrec.data.prepare import prepare
 from seqrec.semantics.prompts import DEFAULTS, Prompt
 from seqrec.semantics.subjects import Histories, Items
 
@@ -102,3 +105,17 @@ def test_a_prompt_is_known_by_its_text(tmp_path):
     own.write_text("no line")
     with pytest.raises(ValueError, match=r"mine\.txt has no line of three hyphens"):
         Prompt.read(own)
+
+
+def test_brand_and_price_reach_a_prompt_from_the_files_of_a_shop(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text("user_id,item_id,timestamp\nu,a,1000000000\nu,b,1000000001\nv,a,1000000002\n")
+    Path("items.csv").write_text("item_id,name,maker,cost\na,Tea,Leaf,3 EUR\nb,Milk,,\n")
+    prepare("log.csv", items_file=Path("items.csv"), title_column="name", brand_column="maker", price_column="cost")
+    catalog = Log.open("data/prepared/log").catalog
+    items = Items(catalog, np.arange(0), np.zeros(1, dtype=np.int64))
+    prompt = Prompt.read(DEFAULTS["items"])
+    told, untold = (str(prompt.messages(items.facts(row))) for row in (0, 1))
+    assert "Leaf" in told
+    assert "3 EUR" in told
+    assert untold.count("not given") > told.count("not given")

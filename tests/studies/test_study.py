@@ -49,6 +49,21 @@ def test_data_that_are_not_there_are_named_with_the_command_that_makes_them(tmp_
             _ = jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))[0].is_done
 
 
+def test_a_row_is_run_on_the_data_of_the_study_whatever_its_own_configs_name(tmp_path):
+    for name in ("toys", "published"):
+        (tmp_path / f"{name}.yaml").write_text(f"data: {{prepared: data/prepared/{name}}}")
+    toys, published = ([str(tmp_path / f"{name}.yaml")] for name in ("toys", "published"))
+    rows = {"one": {"configs": published}, "two": {"configs": published, "set": {"data.prepared": "own"}}, "three": {}}
+    study = read_study(
+        written(tmp_path / "study.yaml", data={"toys": toys, "published": published}, rows=rows, seeds=[1])
+    )
+    told = {job.name: job.arguments for job in jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))}
+    assert told["toys/one, seed 1"][-1] == "--data.prepared=data/prepared/toys"
+    assert told["published/one, seed 1"] == [f"--config={published[0]}"] * 2
+    assert told["toys/two, seed 1"][-1] == "--data.prepared=own"
+    assert told["toys/three, seed 1"] == [f"--config={toys[0]}"]
+
+
 def test_a_row_may_be_for_some_of_the_data_only(tmp_path):
     rows = {"one": {"data": ["toys"]}, "two": {}}
     study = read_study(written(tmp_path / "study.yaml", data={"shop": [], "toys": []}, rows=rows, seeds=[1]))

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from seqrec.data import store
 from seqrec.data.errors import InputError
 from seqrec.data.events import Events
+from seqrec.data.folders import name_of
 from seqrec.data.log import Log
 from seqrec.data.poisoning.base import (
     HELD_OUT,
@@ -128,7 +129,9 @@ def poisoned(
         "fake_users": {"first": n_genuine, "count": len(profiles)},
     }
     events = _joined(clean, profiles, times)
-    store.write(events, clean.catalog.table, out, {**clean.manifest, "origin": origin, "poison": made})
+    store.write(
+        events, clean.catalog.table, out, {**clean.manifest, "name": name_of(data), "origin": origin, "poison": made}
+    )
     return Log.open(out)
 
 
