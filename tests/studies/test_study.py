@@ -54,9 +54,8 @@ def test_a_row_is_run_on_the_data_of_the_study_whatever_its_own_configs_name(tmp
         (tmp_path / f"{name}.yaml").write_text(f"data: {{prepared: data/prepared/{name}}}")
     toys, published = ([str(tmp_path / f"{name}.yaml")] for name in ("toys", "published"))
     rows = {"one": {"configs": published}, "two": {"configs": published, "set": {"data.prepared": "own"}}, "three": {}}
-    study = read_study(
-        written(tmp_path / "study.yaml", data={"toys": toys, "published": published}, rows=rows, seeds=[1])
-    )
+    data = {"toys": toys, "published": published}
+    study = read_study(written(tmp_path / "study.yaml", data=data, rows=rows, seeds=[1]))
     told = {job.name: job.arguments for job in jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))}
     assert told["toys/one, seed 1"][-1] == "--data.prepared=data/prepared/toys"
     assert told["published/one, seed 1"] == [f"--config={published[0]}"] * 2
