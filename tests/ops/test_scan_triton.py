@@ -1,59 +1,39 @@
 """Scans for a GPU: the one in Triton, interpreted and compiled here, and all of them on a GPU where there is one."""
 
 import importlib.util
-import os
-import platform
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from test_scan import answers, problem
 from test_ssd import answers as ssd_answers
 from test_ssd import problem as ssd_problem
+from without_a_gpu import compiles, needs_triton, passes_interpreted
 
 from seqrec.ops.dispatch import using
 from seqrec.ops.scan import selective_scan
 from seqrec.ops.ssd import ssd_scan
 
-HAS_TRITON = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not for this system")
+@needs_triton
 def test_it_agrees_with_the_reference_in_tritons_interpreter():
-    """In a process of its own, because Triton decides between compiler and interpreter when it is imported."""
-    cases = Path(__file__).with_name("triton_interpreted.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
-    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout
+    passes_interpreted("triton_interpreted.py")
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not for this system")
+@needs_triton
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("kind", ["fp32", "bf16"])
 @pytest.mark.parametrize("kernel", ["_forward", "_backward"])
 @pytest.mark.parametrize("absent", [(), ("initial", "for_newest", "for_initial")], ids=["all inputs", "fewest inputs"])
 def test_it_compiles_for_a_gpu_that_is_not_here(kernel, kind, capability, absent, tmp_path, monkeypatch):
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from seqrec.ops import scan_triton
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(scan_triton, kernel)
     _, known = scan_triton._sizes(torch.empty(128, 32), 1)
     known |= {"KEEPS_MARKS": not absent, **dict.fromkeys(absent)}
-    options = {"num_warps": known.pop("num_warps")}
-    known = {name: value for name, value in known.items() if name in kernel.arg_names}
     kinds = {"offsets": "*i64", "n_events": "i32"}
     kinds |= dict.fromkeys(("u", "delta", "b", "c", "y", "for_y", "for_u", "for_delta"), f"*{kind}")
-    signature = {name: "constexpr" if name in known else kinds.get(name, "*fp32") for name in kernel.arg_names}
-    target = GPUTarget("cuda", capability, 32)
-    assert triton.compile(ASTSource(kernel, signature, known), target, options).asm["cubin"]
+    compiles(getattr(scan_triton, kernel), known, kinds, capability, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["triton", "mamba_ssm"])

@@ -1,0 +1,46 @@
+"""The convolution in Triton: interpreted and compiled here, and run on a GPU where there is one."""
+
+import importlib.util
+
+import pytest
+import torch
+from test_conv import problem
+from without_a_gpu import compiles, needs_triton, passes_interpreted
+
+from seqrec.ops.conv import causal_conv1d
+from seqrec.ops.dispatch import using
+
+
+@needs_triton
+def test_it_agrees_with_the_reference_in_tritons_interpreter():
+    passes_interpreted("conv_triton_interpreted.py")
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize("kernel", ["_forward", "_backward", "_backward_into_pasts"])
+@pytest.mark.parametrize("absent", [(), ("bias", "initial", "for_bias")], ids=["all inputs", "fewest inputs"])
+def test_it_compiles_for_a_gpu_that_is_not_here(kernel, kind, capability, absent, tmp_path, monkeypatch):
+    from seqrec.ops import conv_triton
+
+    _, known = conv_triton._sizes(torch.empty(128, 4), 1)
+    kinds = {"offsets": "*i64", "owners": "*i64", "n_events": "i32", "n_rows": "i32", "stride": "i32"}
+    kinds |= dict.fromkeys(("x", "for_x", "y", "for_y"), f"*{kind}")
+    compiles(getattr(conv_triton, kernel), known | dict.fromkeys(absent), kinds, capability, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
+def test_a_cpu_is_told_why_not(kind):
+    inputs = problem([3, 2], 4, starts=False, kind=kind)
+    reason = "tensors are on cpu" if kind == torch.float32 else "numbers are float64"
+    with using("triton"), pytest.raises(RuntimeError, match=f"cannot run as 'triton': triton: {reason}"):
+        causal_conv1d(*inputs)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    inputs = problem([3, 2], 4, starts=False, kind=torch.float32)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with using("triton"), pytest.raises(RuntimeError, match=r"triton is missing \(pip install 'seqrec\[gpu\]'\)"):
+        causal_conv1d(*inputs)
