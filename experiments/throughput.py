@@ -8,13 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 import polars as pl
 import psutil
 import torch
+from device import add_device, machine, now, results_of
 from lightning import Callback, Trainer, seed_everything
 
 from seqrec.backbones.base import Backbone
@@ -59,12 +58,12 @@ def main() -> None:
     }
     result = {
         "data": options.name,
-        "machine": {"processor": platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": machine(options.device),
         "settings": {"dim": DIM, "layers": LAYERS, "heads": HEADS, "dropout": DROPOUT, "length": options.length},
         "times_faster": ratios,
         "figures": figures,
     }
-    save(options.out, options.name, result)
+    save(options.out or results_of("throughput", options.device), options.name, result)
     print(json.dumps({"data": options.name, "times_faster": ratios, "seqrec": own}, indent=2))
 
 
@@ -84,22 +83,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=0, help="peers take only the first N users: a trial, no result")
     parser.add_argument("--replay-python", type=Path, help="interpreter of the environment with RePlay")
     parser.add_argument("--rectools-python", type=Path, help="interpreter of the environment with RecTools")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "throughput.json")
+    add_device(parser)
+    parser.add_argument("--out", type=Path, help="default: results/throughput.json, of a GPU throughput-cuda.json")
     parser.add_argument("--ours-only", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.device != "cpu" and (options.replay_python or options.rectools_python):
+        parser.error("peers are timed on the CPU alone: leave out their interpreters, or --device cuda")
+    return options
 
 
 class Clock(Callback):
-    """Seconds and peak memory of every training epoch, without validation."""
+    """Seconds of every training epoch, without validation."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.seconds: list[float] = []
+        self._device = device
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._began = time.perf_counter()
+        self._began = now(self._device)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._began)
+        self.seconds.append(now(self._device) - self._began)
 
 
 def ours(options: argparse.Namespace) -> dict[str, Any]:
@@ -113,15 +117,17 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     task = task_of(
         data, SASRec(DIM, n_layers=LAYERS, n_heads=HEADS, dropout=DROPOUT), LearnedPosition(DIM, options.length)
     )
-    epoch_seconds = epochs(task, data, options.precision, 1 + options.epochs)[1:]
+    epoch_seconds = epochs(task, data, options.precision, 1 + options.epochs, options.device)[1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    judge = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    judge = Trainer(
+        accelerator=options.device, devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     eval_seconds = []
     for _ in range(1 + options.evaluations):
-        began = time.perf_counter()
+        began = now(options.device)
         judge.validate(task, datamodule=data, verbose=False)
-        eval_seconds.append(time.perf_counter() - began)
-    rates = {name: product_rate(kind) for name, kind in PRECISIONS.items()}
+        eval_seconds.append(now(options.device) - began)
+    rates = {name: product_rate(kind, options.device) for name, kind in PRECISIONS.items()}
     operations = operations_of_epoch(data, task)
     epoch = statistics.median(epoch_seconds)
     return {
@@ -135,6 +141,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "share_of_product_rate": operations / epoch / rates[options.precision],
         "peak_bytes": peak,
         "peak_bytes_beyond_start": peak - before,
+        **({} if options.device == "cpu" else {"peak_bytes_of_gpu": torch.cuda.max_memory_allocated()}),
     }
 
 
@@ -149,11 +156,12 @@ def task_of(data: SequenceDataModule, backbone: Backbone, position: InputPositio
     )
 
 
-def epochs(task: NextItemTask, data: SequenceDataModule, precision: str, n: int) -> list[float]:
+def epochs(task: NextItemTask, data: SequenceDataModule, precision: str, n: int, device: str = "cpu") -> list[float]:
     """Seconds of every epoch."""
-    clock = Clock()
+    clock = Clock(device)
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=device,
+        devices=1,
         precision=precision,  # type: ignore[arg-type]
         max_epochs=n,
         callbacks=[clock],
@@ -183,14 +191,14 @@ def operations_of_epoch(data: SequenceDataModule, task: NextItemTask) -> float:
     return float(3 * (softmax + 2 * events * weights + attention))
 
 
-def product_rate(kind: torch.dtype, width: int = 2048, repeats: int = 7) -> float:
+def product_rate(kind: torch.dtype, device: str, width: int = 2048, repeats: int = 7) -> float:
     """Operations per second of a square matrix product on this machine: the median of some."""
-    left, right = (torch.randn(width, width).to(kind) for _ in range(2))
+    left, right = (torch.randn(width, width).to(device, kind) for _ in range(2))
     seconds = []
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        began = now(device)
         torch.mm(left, right)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(now(device) - began)
     return 2 * width**3 / statistics.median(seconds[1:])
 
 

@@ -24,6 +24,7 @@ import seqrec.ops.loops
 import seqrec.ops.scan_kernels
 
 with contextlib.suppress(ImportError):
+    import seqrec.ops.conv_triton
     import seqrec.ops.scan_triton  # noqa: F401
 
 install_import_hook("seqrec", "beartype.beartype")

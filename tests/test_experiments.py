@@ -15,8 +15,10 @@ from seqrec.lightning_cli import complete_config
 sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 
 import compressed_quality
+import device
 import fusion
 import quality
+import throughput
 
 ROOT = Path(__file__).parents[1]
 
@@ -142,3 +144,18 @@ def test_gains_of_a_run_are_those_of_its_ranks(tmp_path, monkeypatch):
     found = compressed_quality.gains(options, "recent", 1)
     assert found["user"].to_list() == [0, 1, 2]
     assert found["gain"].to_list() == pytest.approx([1.0, 1 / math.log2(11), 0.0])
+
+
+def test_figures_of_a_gpu_take_the_place_of_no_processors():
+    assert device.results_of("throughput", "cpu") == ROOT / "experiments" / "results" / "throughput.json"
+    assert device.results_of("throughput", "cuda") == ROOT / "experiments" / "results" / "throughput-cuda.json"
+
+
+def test_peers_are_not_set_beside_a_gpu(monkeypatch, capsys):
+    told = ["--name=shop", "--interactions=shop.parquet", "--prepared=shop", "--device=cuda"]
+    monkeypatch.setattr(sys, "argv", ["throughput.py", *told])
+    assert throughput.arguments().device == "cuda"
+    monkeypatch.setattr(sys, "argv", ["throughput.py", *told, "--replay-python=python"])
+    with pytest.raises(SystemExit):
+        throughput.arguments()
+    assert "peers are timed on the CPU alone" in capsys.readouterr().err

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqrec.ops.dispatch import Op
+from seqrec.ops.dispatch import Op, lacks_triton
+
+_WIDEST = 16  # weights of a filter in Triton, where each lengthens the kernel
 
 
 @Op
@@ -138,3 +140,16 @@ class _Shifted(torch.autograd.Function):
             for_x[:-back].addcmul_(flow, weight[:, -1 - back])
             for_weight[:, -1 - back] = (flow * x[:-back]).sum(0)
         return for_x, for_weight, for_y.sum(0) if ctx.has_bias else None, None
+
+
+def _needs_triton(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> str | None:
+    width = weight.shape[1]
+    too_wide = f"filters have {width} weights, it is written out for {_WIDEST} at most" if width > _WIDEST else None
+    return lacks_triton(x) or lacks_triton(weight) or too_wide
+
+
+@causal_conv1d.implementation("triton", refuses=_needs_triton)
+def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, initial: Tensor | None = None) -> Tensor:
+    from seqrec.ops.conv_triton import convolution
+
+    return convolution(x, weight, bias, offsets, initial)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -100,6 +101,12 @@ def lacks(x: Tensor, device: str, package: str, extra: str) -> str | None:
     if importlib.util.find_spec(package) is None:
         return f"{package} is missing (pip install 'seqrec[{extra}]')"
     return None
+
+
+def lacks_triton(x: Tensor) -> str | None:
+    """``lacks`` of a kernel in Triton, whose interpreter takes tensors of any device where TRITON_INTERPRET is 1."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return lacks(x, x.device.type if interpreted else "cuda", "triton", "gpu")
 
 
 @contextmanager

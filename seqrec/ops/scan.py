@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seqrec.ops.dispatch import Op, lacks
+from seqrec.ops.dispatch import Op, lacks, lacks_triton
 from seqrec.ops.loops import selective_loop
 from seqrec.ops.rows import TimeMajor, in_rectangle, inverse, pick, spread, time_major
 
@@ -111,8 +110,7 @@ def _mamba_ssm(
 
 
 def _needs_triton(u: Tensor, *_: Any, **__: Any) -> str | None:
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    return lacks(u, u.device.type if interpreted else "cuda", "triton", "gpu")
+    return lacks_triton(u)
 
 
 @selective_scan.implementation("triton", refuses=_needs_triton)

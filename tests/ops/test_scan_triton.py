@@ -1,59 +1,38 @@
 """Scans for a GPU: the one in Triton, interpreted and compiled here, and all of them on a GPU where there is one."""
 
 import importlib.util
-import os
-import platform
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from on_a_gpu import DEVICE, LENGTHS, TOLERANCE, agree, on_a_gpu, to, willing
 from test_scan import answers, problem
 from test_ssd import answers as ssd_answers
 from test_ssd import problem as ssd_problem
+from without_a_gpu import compiles, needs_triton, passes_interpreted
 
 from seqrec.ops.dispatch import using
 from seqrec.ops.scan import selective_scan
 from seqrec.ops.ssd import ssd_scan
 
-HAS_TRITON = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not for this system")
+@needs_triton
 def test_it_agrees_with_the_reference_in_tritons_interpreter():
-    """In a process of its own, because Triton decides between compiler and interpreter when it is imported."""
-    cases = Path(__file__).with_name("triton_interpreted.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
-    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout
+    passes_interpreted("triton_interpreted.py")
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not for this system")
+@needs_triton
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("kind", ["fp32", "bf16"])
 @pytest.mark.parametrize("kernel", ["_forward", "_backward"])
 @pytest.mark.parametrize("absent", [(), ("initial", "for_newest", "for_initial")], ids=["all inputs", "fewest inputs"])
 def test_it_compiles_for_a_gpu_that_is_not_here(kernel, kind, capability, absent, tmp_path, monkeypatch):
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from seqrec.ops import scan_triton
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(scan_triton, kernel)
     _, known = scan_triton._sizes(torch.empty(128, 32), 1)
     known |= {"KEEPS_MARKS": not absent, **dict.fromkeys(absent)}
-    options = {"num_warps": known.pop("num_warps")}
-    known = {name: value for name, value in known.items() if name in kernel.arg_names}
     kinds = {"offsets": "*i64", "n_events": "i32"}
     kinds |= dict.fromkeys(("u", "delta", "b", "c", "y", "for_y", "for_u", "for_delta"), f"*{kind}")
-    signature = {name: "constexpr" if name in known else kinds.get(name, "*fp32") for name in kernel.arg_names}
-    target = GPUTarget("cuda", capability, 32)
-    assert triton.compile(ASTSource(kernel, signature, known), target, options).asm["cubin"]
+    compiles(getattr(scan_triton, kernel), known, kinds, capability, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["triton", "mamba_ssm"])
@@ -79,27 +58,36 @@ def test_a_missing_package_is_named(monkeypatch):
         selective_scan(**inputs, offsets=offsets)
 
 
-@pytest.mark.gpu
-@needs_gpu
+@on_a_gpu
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("starts", [True, False], ids=["from a state", "from nothing"])
 @pytest.mark.parametrize("op", ["selective_scan", "ssd_scan", "ssd_scan in TF32"])
-def test_a_gpu_computes_the_same(op, starts, monkeypatch):
+def test_a_gpu_computes_the_same(op, starts, kind, lengths, monkeypatch):
     """Every implementation that takes these inputs there, values and gradients."""
-    lengths, tolerance = [1, 2, 3, 63, 0, 200, 2000], 2e-4
+    tolerance = TOLERANCE[kind]
+    if op.endswith("TF32"):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+        tolerance = 2e-2
+    compare(op, lengths, kind, tolerance, starts=starts)
+
+
+@on_a_gpu
+@pytest.mark.parametrize(("smallest", "largest"), [(1e-4, 1.1e-4), (50.0, 50.1), (1e-4, 50.0)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("op", ["selective_scan", "ssd_scan"])
+def test_extreme_steps_stay_finite_and_agree_on_a_gpu(op, kind, smallest, largest):
+    compare(op, LENGTHS["of all lengths"], kind, TOLERANCE[kind], least=0.0, smallest=smallest, largest=largest)
+
+
+def compare(op, lengths, kind, tolerance, least=1.0, **told):
     if op == "selective_scan":
-        (inputs, offsets), op, answer = problem(lengths, torch.float32, starts=starts), selective_scan, answers
+        (inputs, offsets), op, answer = problem(lengths, kind, **told), selective_scan, answers
     else:
-        if op.endswith("TF32"):
-            monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-            tolerance = 2e-2
-        inputs, offsets = ssd_problem(lengths, torch.float32, starts=starts, channels=16, n=16)
-        op, answer = ssd_scan, ssd_answers
-    expected = answer("reference", {name: x.detach().double().requires_grad_() for name, x in inputs.items()}, offsets)
-    there = {name: x.detach().cuda().requires_grad_() for name, x in inputs.items()}
-    willing = [each.name for each in op.implementations if each.refuses(**there, offsets=offsets.cuda()) is None]
-    assert willing[0] == "triton" or op is ssd_scan
-    for name in willing:
-        for one, other in zip(answer(name, there, offsets.cuda()), expected, strict=True):
-            torch.testing.assert_close(
-                one.double().cpu(), other, rtol=tolerance, atol=tolerance * (1 + float(other.detach().abs().max()))
-            )
+        (inputs, offsets), op, answer = ssd_problem(lengths, kind, channels=16, n=16, **told), ssd_scan, ssd_answers
+    expected = answer("reference", {name: to("cpu", x, torch.float64) for name, x in inputs.items()}, offsets)
+    there, bounds = {name: to(DEVICE, x) for name, x in inputs.items()}, offsets.to(DEVICE)
+    names = willing(op, **there, offsets=bounds)
+    assert names[0] == "triton" or op is ssd_scan
+    for name in names:
+        agree(answer(name, there, bounds), expected, tolerance, least)
