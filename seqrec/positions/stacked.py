@@ -70,7 +70,7 @@ class StackedInput(InputPosition):
         self.reads_clock = any(part.reads_clock for part in positions)
         self.reads_asked_at = any(part.reads_asked_at for part in positions)
         self.continues = all(part.continues for part in positions)
-        widths = {part.dim for part in positions} - {None}
+        widths = {part.dim for part in positions if part.dim is not None}
         if len(widths) > 1:
             raise ValueError(f"The positions add vectors of widths {sorted(widths)}; give all the same dim.")
         self.dim = widths.pop() if widths else None

@@ -141,7 +141,7 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """What `seqrec fit` is told; where a row names other data, as a published stack does, those of the study count."""
+        """What `seqrec fit` is told; where a row names other data, as published stacks do, those of the study count."""
         elsewhere = {_prepared(_content(config)) for config in self.row.configs} - {None, str(self._prepared)}
         of_the_study = {"data.prepared": str(self._prepared)} if elsewhere else {}
         return [*(f"--config={config}" for config in self.stack), *as_options(of_the_study | self.settings)]

@@ -153,7 +153,8 @@ class NextItemTask(RankingTask):
             self.log(f"train/{auxiliary.name}", term)
             loss = loss + auxiliary.weight * term
         self.log("train/loss", loss, prog_bar=True)
-        if self.global_step % max(self.trainer.log_every_n_steps, 1) == 0 and not torch.isfinite(loss):
+        every = max(self.trainer.log_every_n_steps, 1)  # type: ignore[attr-defined]
+        if self.global_step % every == 0 and not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The loss is {loss.item()} after {self.global_step:,} steps, by "
                 f"{', '.join(type(part).__name__ for part in (self.objective, *self.auxiliaries))}; lower "
