@@ -164,6 +164,8 @@ def worded(arguments: list[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and answer a mistake with one sentence and exit status 2."""
     given = sys.argv[1:] if arguments is None else arguments
+    if (here := os.getcwd()) not in sys.path:  # where parts of one's own may lie; what is installed comes first
+        sys.path.append(here)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say

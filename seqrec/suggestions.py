@@ -94,8 +94,9 @@ class Complaint:
 def sentence(error: BaseException, arguments: Sequence[str]) -> str:
     """One sentence about an error of a command with these arguments, with the nearest valid name where one is near."""
     found = Complaint.inside(str(error))
-    said = _of_a_package(found) or _of_a_class(found) or _of_a_value(found) or _of_a_file(found, arguments)
-    if said is None and isinstance(error, ArgumentError):
+    in_config = isinstance(error, ArgumentError)
+    said = _of_a_package(found, in_config) or _of_a_class(found) or _of_a_value(found) or _of_a_file(found, arguments)
+    if said is None and in_config:
         message = " ".join(str(error).split())
         said = next(filter(None, map(_wrong_class_path, _CLASS_PATH.findall(message))), None)
         for pattern in _UNKNOWN_KEY:
@@ -106,11 +107,16 @@ def sentence(error: BaseException, arguments: Sequence[str]) -> str:
     return said or found.words or type(error).__name__
 
 
-def _of_a_package(found: Complaint) -> str | None:
+def _of_a_package(found: Complaint, in_config: bool) -> str | None:
     missing = re.match(r"(?:Requirement|No module named) '([\w-]+)", found.words)
     if missing is None or missing[1] == "seqrec":
         return None
     name = missing[1]
+    if in_config and name not in _EXTRAS:  # it may be a file of one's own
+        return (
+            f"There is no module {name}, neither here nor in a folder on PYTHONPATH, nor is it installed; if {name}.py "
+            "is yours, put its folder on PYTHONPATH."
+        )
     package = f"'seqrec[{_EXTRAS[name]}]'" if name in _EXTRAS else name
     return f"This needs {name}, which is not installed; run pip install {package}."
 
