@@ -11,6 +11,7 @@ from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ def _with_nulls(args: Sequence[str]) -> Iterator[str]:
                 yield value
 
 
+def _with_help_last(args: Sequence[str]) -> list[str]:
+    """The same words, where ``--model.PART.help CLASS`` follows all others.
+
+    jsonargparse knows what stands inside a recommender only once it is said which one; unless a word or a config says
+    another, it is the sequential one.
+    """
+    others, asked = list[str](), list[str]()
+    words = iter(args)
+    for word in words:
+        key, given, _ = word.partition("=")
+        if key.startswith("--model.") and key.endswith(".help"):
+            asked += [word] if given else [word, *islice(words, 1)]
+        else:
+            others.append(word)
+    if not any(word.startswith("--model.recommender.") for word in asked):
+        return [*others, *asked]
+    command, *others = others
+    return [command, "--model.recommender=seqrec.recommenders.sequential.SequentialRecommender", *others, *asked]
+
+
 def complete_config(args: Sequence[str]) -> dict[str, Any]:
     """The complete config of a fit that is told this; nothing is built or trained."""
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
@@ -158,7 +179,7 @@ class SeqrecCLI(LightningCLI):
             warnings.filterwarnings("ignore", message=quiet)
         names_a_run = {word.split("=")[0] for word in args} & {"--run", "--config", "--help", "-h"}
         given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *args]
-        self.given = list(_with_nulls(given))
+        self.given = _with_help_last(list(_with_nulls(given)))
         super().__init__(
             RankingTask,
             SequenceDataModule,
