@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
@@ -17,6 +18,7 @@ from seqrec.data.folders import write_whole
 from seqrec.export.manifest import read_fields
 from seqrec.studies.jobs import code_fingerprint, digest
 from seqrec.studies.running import measure, train
+from seqrec.training.own_code import own_code
 
 # What belongs to the run that was, not to its recipe.
 LEFT_OUT = ("run", "config", "ckpt_path", "verbose")
@@ -41,6 +43,7 @@ def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -
     for result in recorded:
         _check_data(result)
         _check_start(result)
+        _check_own_code(result)
     again = [_again(result, out) for result in recorded]
     Console().print(_side_by_side([result.fields["metrics"] for result in recorded], again))
 
@@ -55,6 +58,16 @@ def _again(result: Result, out: Path) -> Mapping[str, float]:
     fields: dict[str, Any] = measure(folder)
     demand_comparable(result, Result(folder, fields))
     return fields["metrics"]
+
+
+def _check_own_code(result: Result) -> None:
+    then, now = result.fields.get("own_code") or {}, own_code(result.fields["config"])
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    if changed:
+        warnings.warn(
+            f"The code of {', '.join(changed)} is not what {result.folder} was made with, so figures may differ.",
+            stacklevel=2,
+        )
 
 
 def _check_data(result: Result) -> None:

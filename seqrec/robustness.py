@@ -27,6 +27,7 @@ from seqrec.reproduction import LEFT_OUT
 from seqrec.robustness_report import CLEAN, NO_DEFENCE, write_report
 from seqrec.studies.jobs import code_fingerprint
 from seqrec.studies.locks import held
+from seqrec.studies.running import on_one_device
 from seqrec.training.record import write
 
 
@@ -224,6 +225,7 @@ def _measured(cell: Cell, told: list[str], run: Path, pushed: list[int], cutoffs
     """Train, unless that is done, test, and look where the targets stand."""
     from seqrec.lightning_cli import SeqrecCLI
 
+    on_one_device()
     if not (run / "fit.json").is_file():
         goes_on = ["--ckpt_path=last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
         SeqrecCLI("fit", [*told, f"--run={run}", *goes_on])

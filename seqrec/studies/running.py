@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from lightning import Callback
 
 
+def on_one_device() -> None:
+    """With several GPUs Lightning would start a program that does many jobs anew for each of them: a job has one."""
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+
+
 def train(folder: Path, arguments: Sequence[str], watchers: Sequence[Callback] = ()) -> dict[str, Any]:
     """Train unless that is done, from the newest checkpoint where there is one; what ``fit.json`` says.
 
@@ -25,6 +31,7 @@ def train(folder: Path, arguments: Sequence[str], watchers: Sequence[Callback] =
     """
     from seqrec.lightning_cli import SeqrecCLI
 
+    on_one_device()
     if not (folder / "fit.json").is_file():
         goes_on = ["--ckpt_path=last"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
         quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

@@ -1,6 +1,7 @@
 """What a final run keeps, and whose it is."""
 
 import json
+import os
 from dataclasses import replace
 
 from seqrec.studies import running
@@ -18,3 +19,12 @@ def test_a_run_that_other_code_began_does_not_count_as_done_by_this_code(own_des
     running.run(lenient)
     assert lenient.is_done
     assert not job.is_done
+
+
+def test_a_job_sees_one_gpu_that_of_the_machine_or_the_one_it_is_given(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    running.on_one_device()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    running.on_one_device()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"

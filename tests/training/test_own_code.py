@@ -9,6 +9,7 @@ from small_shop import a_shop, command
 from seqrec.board.results import Result
 from seqrec.board.sections import _commit
 from seqrec.cli import main
+from seqrec.reproduction import _check_own_code
 from seqrec.studies.jobs import Places, jobs_of
 from seqrec.studies.study import read_study
 from seqrec.training.own_code import own_code
@@ -80,6 +81,9 @@ def test_a_result_names_the_code_and_a_test_says_that_it_has_changed(here, capsy
     assert result["own_code"] == own_code("their_parts.Scaled")
     assert _commit(result).endswith(f" with their_parts {result['own_code']['their_parts'][:9]}")
     assert Result(here / "run", result).code == result["own_code"]["their_parts"]
+    _check_own_code(Result(here / "run", result))
     (here / "their_parts.py").write_text(PART + "\n# changed\n")
+    with pytest.warns(UserWarning, match=r"The code of their_parts is not what .*run was made with"):
+        _check_own_code(Result(here / "run", result))
     assert main(["test", f"--run={here / 'run'}", "--verbose=false"]) == 0
     assert f"The code of their_parts is not what it was when {here / 'run'} was trained" in capsys.readouterr().err
