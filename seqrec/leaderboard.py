@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqrec.board import html, markdown
-from seqrec.board.gains import demand_metric, gains_of
+from seqrec.board.gains import gains_of, parted
 from seqrec.board.reported import read_claims
 from seqrec.board.results import Row, demand_comparable, read, tables_of
 from seqrec.board.sections import p_text, sections_of
@@ -74,7 +74,7 @@ def compare(first: Path, second: Path, metric: str = "ndcg@10") -> None:
     Raises:
         InputError: they answer different questions, there is no such metric, or a folder holds several recipes.
     """
-    demand_metric(metric)
+    parted(metric)  # before anything is said
     one, other = _only_row(first), _only_row(second)
     demand_comparable(one.runs[0], other.runs[0])
     for folder, row in ((first, one), (second, other)):

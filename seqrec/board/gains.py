@@ -94,14 +94,15 @@ class Gains:
         return Group(f"items at most {COLD} times in training", self.popularity <= COLD)
 
 
-def demand_metric(metric: str) -> None:
-    """Raise an ``InputError`` unless it is a metric of ranks with a length."""
+def parted(metric: str) -> tuple[str, int]:
+    """The kind of a metric of ranks, and how many of a list count; an ``InputError`` where it is none."""
     kind, _, k = metric.partition("@")
     if kind not in OF_RANKS or not k.isdigit() or int(k) < 1:
         same = " (recall is the hit rate)" if kind in ("hit", "hr", "hits", "hit_rate") else ""
         raise InputError(
             f"There is no metric '{metric}'; name one of {', '.join(OF_RANKS)} with a length, e.g. ndcg@10{same}."
         )
+    return kind, int(k)
 
 
 def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
@@ -115,7 +116,7 @@ def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
         InputError: a file of ranks does not hold the predictions of the others, or not those of its result; there is
             no such metric.
     """
-    demand_metric(metric)
+    kind, k = parted(metric)
     kept = tuple(row for row in rows if row.is_complete)
     if not kept:
         return None
@@ -133,7 +134,7 @@ def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
                     "though their passports agree; run `seqrec test` for both runs again."
                 )
             about |= {name: table[name].to_numpy() for name in ("history", "popularity") if name in table.columns}
-            seeds.append(_gains(table, kind, int(k)))
+            seeds.append(_gains(table, kind, k))
         values.append(np.mean(seeds, axis=0))
     assert first is not None
     users = first[1]["user"].to_numpy()

@@ -167,6 +167,7 @@ each_source_of_a_file = pytest.mark.parametrize(("build", "arguments", "form"), 
 BASE = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
 RATED = {**BASE, "rating": pl.Float32}
 ITEMS = {"item_id": pl.String, "title": pl.String, "text": pl.String, "categories": pl.List(pl.String)}
+ITEMS |= {"brand": pl.String, "price": pl.String}
 # Ids that differ by their zeros alone, times that go back, and an interaction that happened twice.
 ROWS = [("007", "1", 1_300_000_000, 4.0), ("7", "01", 1_200_000_000, 0.5), ("007", "1", 1_300_000_000, 4.0)]
 

@@ -49,7 +49,12 @@ class Page:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector):
-        return self.one(selector).text
+        """What it says; where it is drawn anew while it is read, once more."""
+        try:
+            return self.one(selector).text
+        except StaleElementReferenceException:
+            time.sleep(0.2)
+            return self.one(selector).text
 
     def texts(self, selector):
         return [each.text for each in self.all(selector)]
