@@ -6,7 +6,7 @@ import math
 from enum import Enum
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqrec.backbones.base import ContinuingBackbone
