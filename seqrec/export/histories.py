@@ -15,6 +15,7 @@ from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError, nearest
 from seqrec.recommenders.base import TopK
 
+LATEST = 4_102_444_800  # 1 January 2100, in seconds since 1970
 _USERS_PER_PART = 8192
 _EVENTS_PER_PASS = 4_000_000
 

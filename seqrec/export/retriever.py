@@ -14,6 +14,7 @@ from torch import Tensor
 from seqrec.data.errors import InputError
 from seqrec.export.bundle import Bundle, read_bundle
 from seqrec.export.filters import Filters
+from seqrec.export.histories import LATEST
 from seqrec.export.search import best_rows, most_alike
 from seqrec.recommenders.base import TopK
 from seqrec.recommenders.sequential import SequentialRecommender
@@ -331,6 +332,12 @@ class Retriever:
         if self._reads_asked_at and asked_at is None:
             raise InputError(
                 "This model reads for when a recommendation is asked; give --asked_at in seconds since 1970."
+            )
+        latest = max((time for clock in times or [] for time in clock), default=0)
+        if max(latest, asked_at or 0) > LATEST:
+            raise InputError(
+                f"The time {max(latest, asked_at or 0)} lies beyond the year 2100; give whole seconds since 1970, not "
+                "milliseconds."
             )
         for history, clock in zip(histories, times or [], strict=times is not None):
             if len(history) != len(clock):

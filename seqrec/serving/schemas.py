@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from seqrec.export.histories import LATEST
 from seqrec.export.retriever import Recommendation
 from seqrec.serving.models import Found
 
 MOST_HISTORIES, LONGEST_HISTORY, LARGEST_K, MOST_EVENTS = 256, 2_000, 1_000, 1_000
 MOST_FILTERED, MOST_IN_ADDRESS = 10_000, 100
 MOST_EXPLAINED, MOST_ANSWERED = 200, 20_000
-LATEST = 4_102_444_800  # 1 January 2100
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Seconds = Annotated[int, Field(ge=0, le=LATEST, description="seconds since 1970")]

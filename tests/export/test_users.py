@@ -103,6 +103,16 @@ def test_a_remembered_user_is_answered_as_if_their_whole_history_were_read(tmp_p
         torch.testing.assert_close(*(torch.tensor([each.score for each in some]) for some in (resumed, whole)))
 
 
+def test_milliseconds_are_not_taken_for_seconds(tmp_path, catalog):
+    retriever = exported(tmp_path / "bundle", catalog, recipe("seqrec.backbones.hstu.HSTU", TIMED), some_pasts())
+    second = 1_700_000_000
+    for times, asked_at in (([second, second * 1000], second), ([second, second], second * 1000)):
+        with pytest.raises(InputError, match="The time 1700000000000 lies beyond the year 2100; give whole seconds"):
+            retriever.recommend(catalog.ids[:2].to_list(), 5, times=times, asked_at=asked_at)
+    with pytest.raises(InputError, match="The time 1700000000000 lies beyond"):
+        retriever.recommend_user("cid", catalog.ids[:1].to_list(), times=[second * 1000], asked_at=second)
+
+
 def test_a_user_who_did_nothing_since_is_answered_from_the_memory_alone(tmp_path, catalog):
     retriever = exported(tmp_path / "bundle", catalog, recipe(), some_pasts())
     answer = retriever.recommend_user("cid", k=5)
