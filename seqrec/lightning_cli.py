@@ -158,7 +158,7 @@ def _name_the_data(part: Any, name: str) -> None:
             _name_the_data(each, name)
     elif isinstance(part, (dict, Namespace)):
         for key, value in list(part.items()):
-            if key == "vectors" and isinstance(value, str):
+            if key.rpartition(".")[2] == "vectors" and isinstance(value, str):  # a Namespace has dotted keys
                 part[key] = value.replace("{data}", name)
             elif not isinstance(value, str):
                 _name_the_data(value, name)

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +54,23 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+class KillError(BaseException):
+    """The program ends here, whatever it is at."""
+
+
+@contextmanager
+def killed_in_training() -> Iterator[None]:
+    """What is done in here ends in the first step of training."""
+
+    def killed(*_):
+        raise KillError
+
+    with pytest.MonkeyPatch.context() as at_once:
+        at_once.setattr(NextItemTask, "training_step", killed)
+        with pytest.raises(KillError):
+            yield
+
+
 EPOCHS = "--trainer.max_epochs=20"
 
 
@@ -90,21 +109,13 @@ def test_a_run_that_went_on_is_tested_at_its_best_epoch(shop):
     assert main(["test", "--ckpt_path=last", f"--run={shop / 'went-on'}", "--verbose=false"]) == 2
 
 
-def test_a_run_that_begins_anew_leaves_nothing_of_the_model_before_it(shop, monkeypatch, capsys):
-    class KillError(BaseException):
-        pass
-
-    def killed(*_):
-        raise KillError
-
+def test_a_run_that_begins_anew_leaves_nothing_of_the_model_before_it(shop, capsys):
     assert main(command(shop, "fit", "anew", "--trainer.max_epochs=1")) == 0
     assert main(command(shop, "fit", "elsewhere", "--trainer.max_epochs=1")) == 0
     elsewhere = shop / "elsewhere" / "checkpoints" / "last.ckpt"
     for more in ([], [f"--ckpt_path={elsewhere}", "--trainer.max_epochs=2"]):
-        with monkeypatch.context() as at_once:
-            at_once.setattr(NextItemTask, "training_step", killed)
-            with pytest.raises(KillError):
-                main(command(shop, "fit", "anew", "--model.learning_rate=0.9", *more))
+        with killed_in_training():
+            main(command(shop, "fit", "anew", "--model.learning_rate=0.9", *more))
         assert list((shop / "anew").glob("checkpoints/*.ckpt")) == []
         assert f"lies in {shop / 'anew' / '.previous'} now" in capsys.readouterr().out
         assert main(["test", f"--run={shop / 'anew'}"]) == 2
@@ -112,21 +123,13 @@ def test_a_run_that_begins_anew_leaves_nothing_of_the_model_before_it(shop, monk
         assert main(command(shop, "fit", "anew", "--trainer.max_epochs=1")) == 0
 
 
-def test_a_fit_in_the_folder_of_another_run_lays_that_aside_and_not_what_came_to_nothing(shop, monkeypatch, capsys):
-    class KillError(BaseException):
-        pass
-
-    def killed(*_):
-        raise KillError
-
+def test_a_fit_in_the_folder_of_another_run_lays_that_aside_and_not_what_came_to_nothing(shop, capsys):
     assert main(command(shop, "fit", "twice", "--trainer.max_epochs=1")) == 0
     assert main(["test", f"--run={shop / 'twice'}", "--verbose=false"]) == 0
     found = json.loads((shop / "twice" / "result.json").read_text())["metrics"]
     for _ in range(2):  # the second finds nothing to lay aside
-        with monkeypatch.context() as at_once:
-            at_once.setattr(NextItemTask, "training_step", killed)
-            with pytest.raises(KillError):
-                main(command(shop, "fit", "twice", "--model.learning_rate=0.9"))
+        with killed_in_training():
+            main(command(shop, "fit", "twice", "--model.learning_rate=0.9"))
         assert main(["test", f"--run={shop / 'twice' / '.previous'}", "--verbose=false"]) == 0
         assert json.loads((shop / "twice" / ".previous" / "result.json").read_text())["metrics"] == found
     with pytest.raises(InputError, match=r"No result\.json was found"):
@@ -134,19 +137,11 @@ def test_a_fit_in_the_folder_of_another_run_lays_that_aside_and_not_what_came_to
 
 
 def test_a_run_goes_on_from_its_own_checkpoint_however_its_path_is_written(shop, monkeypatch):
-    class KillError(BaseException):
-        pass
-
-    def killed(*_):
-        raise KillError
-
     monkeypatch.chdir(shop)
     assert main(command(shop, "fit", "own", "--run=own", "--trainer.max_epochs=1")) == 0
     for path in (shop / "own/checkpoints/last.ckpt", Path("own/../own/checkpoints/best.ckpt")):
-        with monkeypatch.context() as at_once:
-            at_once.setattr(NextItemTask, "training_step", killed)
-            with pytest.raises(KillError):
-                main(["fit", "--config=own/config.yaml", f"--ckpt_path={path}", "--trainer.max_epochs=2"])
+        with killed_in_training():
+            main(["fit", "--config=own/config.yaml", f"--ckpt_path={path}", "--trainer.max_epochs=2"])
         assert sorted(path.name for path in Path("own/checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
@@ -194,9 +189,6 @@ def test_who_stops_a_run_is_not_told_that_it_is_done(shop):
 
 def test_a_kill_while_checkpoints_are_written_leaves_those_before_whole(shop, monkeypatch):
     """Temporary files are on another file system, so that a move from there is a copy, which the kill cuts off."""
-
-    class KillError(BaseException):
-        pass
 
     def cut_off(source: str, target: str) -> None:
         if Path(source).parent == Path(target).parent:

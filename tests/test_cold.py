@@ -7,16 +7,21 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 
 from seqrec.cli import main
 from seqrec.data.errors import InputError
+from seqrec.data.folders import digests_of_named, name_of
 from seqrec.data.log import Log
+from seqrec.data.poisoning.heuristic import Random
+from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.prepare import prepare_log
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
 from seqrec.data.withhold import withhold
 from seqrec.export.changes import add_items
 from seqrec.export.retriever import Retriever
+from seqrec.lightning_cli import complete_config
 from seqrec.ops import ranking
 from seqrec.run_cold import cold_keys
 from seqrec.runs import open_run
@@ -37,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
     withhold(folder / "shop", folder / "cold", share=0.2, seed=3)
     catalog = Log.open(folder / "shop").catalog
     numbers = np.random.default_rng(0).standard_normal((len(catalog), 16)).astype("float32")
-    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(folder / "vectors.parquet")
+    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(folder / "shop-vectors.parquet")
     return folder
 
 
@@ -45,7 +50,7 @@ def folder(tmp_path_factory) -> Path:
 def run(folder) -> Path:
     plugin = folder / "text-sum.yaml"
     text = (CONFIGS / "plugin" / "text-sum.yaml").read_text()
-    plugin.write_text(text.replace("data/raw/{data}/minilm.parquet", str(folder / "vectors.parquet")))
+    plugin.write_text(text.replace("data/raw/{data}/minilm.parquet", str(folder / "{data}-vectors.parquet")))
     stack = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={plugin}"]
     assert main(["fit", *stack, f"--data.prepared={folder / 'cold'}", f"--run={folder / 'run'}", *QUICK]) == 0
     return folder / "run"
@@ -112,14 +117,14 @@ def test_a_share_that_makes_no_sense_is_refused(folder, tmp_path, share, seed):
 
 
 def test_the_figures_are_those_of_scores_computed_one_by_one(folder, run, capsys):
-    assert main(["cold", f"--run={run}", f"--vectors={folder / 'vectors.parquet'}"]) == 0
+    assert main(["cold", f"--run={run}", f"--vectors={folder / 'shop-vectors.parquet'}"]) == 0
     assert "withheld targets" in capsys.readouterr().out
     result = json.loads((run / "cold.json").read_text())
     opened = open_run(run)
     items = pl.read_parquet(folder / "cold" / "withheld_items.parquet")["item_id"].to_list()
     targets = pl.read_parquet(folder / "cold" / "withheld_targets.parquet")
     model, catalog = opened.recommender, opened.data.catalog
-    keys = torch.cat([model.item_keys(), cold_keys(model, folder / "vectors.parquet", pl.Series(items))]).detach()
+    keys = torch.cat([model.item_keys(), cold_keys(model, folder / "shop-vectors.parquet", pl.Series(items))]).detach()
     hits = {"among_all": 0, "among_themselves": 0}
     for line in targets.iter_rows(named=True):
         rows = catalog.rows(line["history"])[0]
@@ -138,14 +143,14 @@ def test_a_bundle_to_which_the_items_are_added_serves_what_was_measured(folder, 
     bundle, opened = tmp_path / "bundle", open_run(run)
     assert main(["export", f"--run={run}", f"--out={bundle}", "--format=none"]) == 0
     items = pl.read_parquet(folder / "cold" / "withheld_items.parquet")
-    vectors = pl.read_parquet(folder / "vectors.parquet")
+    vectors = pl.read_parquet(folder / "shop-vectors.parquet")
     items.select("item_id").join(vectors, on="item_id", how="left", maintain_order="left").write_parquet(
         tmp_path / "new.parquet"
     )
     add_items(bundle, tmp_path / "new.parquet")
     retriever = Retriever.load(bundle)
     model, catalog = opened.recommender, opened.data.catalog
-    keys = torch.cat([model.item_keys(), cold_keys(model, folder / "vectors.parquet", items["item_id"])]).detach()
+    keys = torch.cat([model.item_keys(), cold_keys(model, folder / "shop-vectors.parquet", items["item_id"])]).detach()
     ids = [*catalog.ids, *items["item_id"]]
     for line in pl.read_parquet(folder / "cold" / "withheld_targets.parquet").iter_rows(named=True):
         rows = catalog.rows(line["history"])[0]
@@ -158,7 +163,7 @@ def test_a_bundle_to_which_the_items_are_added_serves_what_was_measured(folder, 
 
 
 def test_texts_that_quote_who_chose_a_withheld_item_are_refused(folder, run, tmp_path, capsys):
-    ids = pl.read_parquet(folder / "vectors.parquet").select("item_id")
+    ids = pl.read_parquet(folder / "shop-vectors.parquet").select("item_id")
     numbers = np.ones((len(ids), 16), dtype=np.float32)
     for quotes, ends in ((5, 2), (0, 0)):
         write_vectors(tmp_path, ids, numbers, {"kind": "items", "quotes": quotes})
@@ -171,7 +176,7 @@ def test_a_model_of_ids_alone_says_why_it_cannot(folder, tmp_path, capsys):
     config = f"--config={CONFIGS / 'model' / 'sasrec.yaml'}"
     assert main(["fit", config, f"--data.prepared={folder / 'cold'}", run, *QUICK]) == 0
     capsys.readouterr()
-    assert main(["cold", run, f"--vectors={folder / 'vectors.parquet'}"]) == 2
+    assert main(["cold", run, f"--vectors={folder / 'shop-vectors.parquet'}"]) == 2
     assert "IdEmbedding knows an item only by its training" in capsys.readouterr().err
 
 
@@ -179,5 +184,20 @@ def test_data_that_withhold_nothing_are_refused(folder, tmp_path, capsys):
     run = f"--run={tmp_path / 'run'}"
     config = f"--config={CONFIGS / 'model' / 'sasrec.yaml'}"
     assert main(["fit", config, f"--data.prepared={folder / 'shop'}", run, *QUICK]) == 0
-    assert main(["cold", run, f"--vectors={folder / 'vectors.parquet'}"]) == 2
+    assert main(["cold", run, f"--vectors={folder / 'shop-vectors.parquet'}"]) == 2
     assert "withholds no items. Run `seqrec withhold" in capsys.readouterr().err
+
+
+def test_text_vectors_are_found_by_the_name_of_what_the_data_were_made_from(folder, run):
+    """`{data}` in a plug-in is the shop, of which items were withheld or which was poisoned."""
+    wanted = str(folder / "shop-vectors.parquet")
+    asked = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={folder / 'text-sum.yaml'}"]
+    poisoned(folder / "shop", folder / "attacked", Random(), budget=0.05)
+    configs = [complete_config([*asked, f"--data.prepared={folder / name}"]) for name in ("shop", "cold", "attacked")]
+    configs.append(yaml.safe_load((run / "config.yaml").read_text()))
+    for config in configs:
+        embedding = config["model"]["init_args"]["recommender"]["init_args"]["embedding"]
+        assert embedding["init_args"]["text"]["init_args"]["vectors"] == wanted
+    assert name_of(folder / "attacked") == name_of(folder / "cold") == "shop"
+    named = digests_of_named({"vectors": str(folder / "{data}-vectors.parquet")}, name_of(folder / "attacked"))
+    assert named.keys() == {wanted}
