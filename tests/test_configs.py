@@ -121,10 +121,10 @@ def text_vectors(folder, shop):
 
 @pytest.mark.parametrize("model", ["sasrec", "gru4rec", "mamba4rec", "sigma"])
 def test_semantic_contrast_stacks_on_every_kind_of_backbone_by_one_file(shop, tmp_path, model):
-    vectors = text_vectors(tmp_path / "vectors", shop)
+    vectors = text_vectors(tmp_path / shop.name, shop)
     plugin = tmp_path / "sra_cl.yaml"
     text = (CONFIGS / "plugin" / "sra_cl.yaml").read_text()
-    plugin.write_text(text.replace("data/vectors/{data}", str(vectors)).replace("384", "8"))
+    plugin.write_text(text.replace("data/vectors", str(tmp_path)).replace("384", "8"))
     stack = [f"--config={CONFIGS / 'model' / model}.yaml", f"--config={plugin}"]
     data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
     run = f"--run={tmp_path / 'run'}"
