@@ -132,3 +132,10 @@ def test_several_in_the_input_add_what_each_knows():
     assert both.continues
     assert not StackedInput([parts[0]]).reads_clock
     assert not StackedInput([parts[0], parts[1]]).continues
+
+
+def test_stacked_positions_add_vectors_of_one_width():
+    narrow, wide = (LearnedPosition(dim, max_length=5) for dim in (4, 8))
+    assert StackedInput([narrow, narrow]).dim == 4
+    with pytest.raises(ValueError, match=r"add vectors of widths \[4, 8\]; give all the same dim"):
+        StackedInput([narrow, wide])
