@@ -48,6 +48,7 @@ class Compressed(ContinuingBackbone[Any]):
     """
 
     causal = True
+    keeps_start = ("tokens",)
 
     def __init__(
         self,
@@ -66,6 +67,11 @@ class Compressed(ContinuingBackbone[Any]):
         self.inner, self.leaves_room = inner, n_recent
         self.n_recent, self.n_segments, self.tokens_predict = n_recent, n_segments, tokens_predict
         self.tokens = nn.Parameter(init_std * torch.randn(n_segments, n_tokens, inner.dim))
+
+    @property
+    def curvature(self) -> nn.Module | None:
+        """Of the space of the inner backbone, for scorers that share it; None where that has none."""
+        return getattr(self.inner, "curvature", None)
 
     def proceed(
         self, events: Float[Tensor, "T D"], history: Sequences, memory: Any | None

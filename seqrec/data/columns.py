@@ -69,8 +69,7 @@ def log_columns(
             )
     columns: dict[str, pl.Expr] = {}
     for name in ("user_id", "item_id"):
-        raw_id = pl.col(mapping[name])
-        columns[name] = (raw_id.fill_nan(None) if schema[mapping[name]].is_float() else raw_id).cast(pl.String)
+        columns[name] = raw_id(mapping[name], schema)
     needed = {name: column.fill_null("") != "" for name, column in columns.items()}
     columns["timestamp"], fraction = _clock(table, mapping["timestamp"], path, lines)
     if ticks_per_second > 1:
@@ -158,3 +157,12 @@ def _refuse_unusable_cells(
         raise InputError(
             f"{path} has {found} in column '{mapping[name]}' at line {row['row'] + lines.first}; {_REMEDIES[name]}."
         )
+
+
+def raw_id(column: str, schema: pl.Schema) -> pl.Expr:
+    """Ids of a column as text. Whole numbers that became floats, as a gap among them makes them, are whole again."""
+    ids = pl.col(column)
+    if not schema[column].is_float():
+        return ids.cast(pl.String)
+    whole = ids.cast(pl.Int64, strict=False)
+    return pl.when(whole == ids).then(whole.cast(pl.String)).otherwise(ids.fill_nan(None).cast(pl.String))

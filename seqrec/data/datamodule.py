@@ -26,6 +26,7 @@ from seqrec.data.batching import (
     newest_events,
     seeded,
 )
+from seqrec.data.errors import InputError
 from seqrec.data.log import Log
 from seqrec.data.negatives import Negatives
 from seqrec.data.poisoning.known import KnownFraudsters, nobody
@@ -110,6 +111,11 @@ class SequenceDataModule(LightningDataModule):
 
     @cached_property
     def split(self) -> Split:
+        if self.log.is_fake.any() and not isinstance(self.protocol, LeaveOneOut):
+            raise InputError(
+                f"{self.prepared} holds fake users, whose attacker knew what LeaveOneOut trains on; under "
+                f"{type(self.protocol).__name__} some of that is a target. Set data.protocol to LeaveOneOut."
+            )
         return self.protocol.split(self.log)
 
     @cached_property

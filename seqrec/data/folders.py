@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
     Raises:
         InputError: something else stands there, or the disk refuses (full, read-only).
     """
-    folder = folder.absolute()
+    folder = folder.resolve()  # a link to a folder stays one
     clear_leftovers(folder)
     if folder.exists() and not (folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))):
         raise InputError(f"{folder} exists and was not written by seqrec. Choose another folder with --out.")
@@ -43,7 +44,12 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
         yield fresh
         if folder.exists():
             folder.rename(old)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
     except OSError as error:
         remedy = "Free some space there, or choose another" if error.errno in DISK_FULL else "Choose another"
         raise InputError(
@@ -51,15 +57,24 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes temporary folders beside ``folder`` whose program is no longer alive."""
-    for kind in ("tmp", "old"):
-        for stale in folder.parent.glob(f"{folder.name}.{kind}-*"):
+    """Removes temporary folders beside ``folder`` whose program is no longer alive.
+
+    One that stood in the place of ``folder`` comes back if its program ended before another took that place.
+    """
+    for kind in ("old", "tmp"):
+        for stale in folder.parent.glob(f"{glob.escape(folder.name)}.{kind}-*"):
             pid = stale.name.rpartition("-")[2]
-            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            if not pid.isdecimal() or psutil.pid_exists(int(pid)):
+                continue
+            if kind == "old" and not folder.exists():
+                with suppress(OSError):  # another program was quicker
+                    stale.rename(folder)
+            else:
                 shutil.rmtree(stale, ignore_errors=True)
 
 

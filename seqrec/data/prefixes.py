@@ -9,7 +9,7 @@ import polars as pl
 
 from seqrec.data.errors import InputError
 from seqrec.data.log import Log
-from seqrec.data.protocol import Part, Split
+from seqrec.data.protocol import LeaveOneOut, Part, Split
 from seqrec.data.supervision import EveryPrefix
 
 
@@ -34,8 +34,14 @@ def beginnings(
     """Slices of the log that may be read, all of their events; each begins with the first event of its user.
 
     Raises:
-        InputError: one text for each user is asked for from the official pool, which has prefixes.
+        InputError: one text for each user is asked for from the official pool, which has prefixes, or that pool under a
+            protocol by which its prefixes would end in targets of the test.
     """
+    if pool is Pool.official and split.passport["kind"] != LeaveOneOut.__name__:
+        raise InputError(
+            f"The official pool is that of LeaveOneOut; under {split.passport['kind']} its histories would end in "
+            "targets of the test. Set pool to training."
+        )
     if granularity is Granularity.user:
         if pool is Pool.official:
             raise InputError("The official pool is one of prefixes; set granularity to prefix, or pool to training.")

@@ -253,7 +253,14 @@ def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
         .unique("item_id", keep="first", maintain_order=True)
     )
     try:
-        return catalog.lazy().join(details, on="item_id", how="left", maintain_order="left").collect()
+        found = details.collect()
+        if not found.height:
+            warnings.warn(
+                f"The table of the items describes none of the {catalog.height:,} items of the log (the first is "
+                f"'{catalog['item_id'][0]}'); look whether both write ids alike.",
+                stacklevel=2,
+            )
+        return catalog.join(found, on="item_id", how="left", maintain_order="left")
     except pl.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(f"The table of the items could not be read: {reason}. Repair the row or the cell.") from error
@@ -310,7 +317,10 @@ def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:
         where = f", fetched from {card.homepage}" if card.homepage else ""
         raise InputError(f"{raw} does not exist. Give --raw the original file or folder of {card.name}{where}.")
     there = files if files.exists() else None
-    return card.source(there), _origin(card.reader, [there] if there else [])
+    # What the reader is told of besides, such as a table of the items.
+    named = [Path(value) for value in card.reader.get("init_args", {}).values() if isinstance(value, str)]
+    beside = [path for path in named if path.is_file()]
+    return card.source(there), _origin(card.reader, [*([there] if there else []), *beside])
 
 
 def _origin(reader: dict[str, Any], paths: list[Path]) -> str:

@@ -24,11 +24,12 @@ def user_aucs(
     _, user, shown = torch.unique(users, return_inverse=True, return_counts=True)
     level = torch.unique(scores, return_inverse=True)[1]
     _, tied, sizes = torch.unique(user * scores.numel() + level, return_inverse=True, return_counts=True)
+    sizes = sizes.double()  # a rank among all of them may be beyond float32
     ranks = (sizes.cumsum(0) - (sizes - 1) / 2)[tied] - (shown.cumsum(0) - shown)[user]  # from 1; ties share their mean
     hits = torch.bincount(user, clicked.double(), minlength=len(shown))
     misses = shown - hits
     # Mann and Whitney: the ranks of the clicked, less what they would be without any unclicked below them.
-    won = torch.bincount(user, ranks.double() * clicked, minlength=len(shown)) - hits * (hits + 1) / 2
+    won = torch.bincount(user, ranks * clicked, minlength=len(shown)) - hits * (hits + 1) / 2
     both = (hits > 0) & (misses > 0)
     return (won / (hits * misses))[both], shown[both]
 

@@ -8,26 +8,28 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from seqrec.data.errors import InputError
+from seqrec.export.filters import names_in
 from seqrec.export.histories import HistoryFile, answers_file
 from seqrec.export.retriever import Recommendation, Retriever
 
 
 def recommend(
     bundle: Path,
-    history: str | None = None,
+    history: str = "",
     k: int = 10,
     exclude_seen: bool = True,
     histories: Path | None = None,
     out: Path | None = None,
-    times: str | None = None,
+    times: str = "",
     asked_at: int | None = None,
-    user: str | None = None,
-    allow: str | None = None,
-    deny: str | None = None,
-    categories: str | None = None,
+    user: str = "",
+    allow: str = "",
+    deny: str = "",
+    categories: str = "",
 ) -> None:
     """Say which items come next, for one history on the screen or for a file of histories.
 
@@ -54,34 +56,31 @@ def recommend(
         categories: only items of at least one of these categories are recommended, with commas between them.
     """
     alone = {"--user": user, "--history": history, "--times": times}
-    named = [name for name, value in alone.items() if value is not None]
+    named = [name for name, value in alone.items() if value]
     if histories is not None and named:
         raise InputError(
             f"--histories is a file of many users and {named[0]} speaks of one; give either of them, not both."
         )
-    if user is None and history is None and histories is None:
+    if not user and not history and histories is None:
         raise InputError("Give either --history ID,ID,… or --histories FILE.parquet with --out FILE.parquet.")
     if (histories is None) != (out is None):
         raise InputError("--histories and --out belong together: give both, or --history alone.")
     retriever = Retriever.load(bundle)
+    ids = retriever.catalog.ids
     filters: dict[str, Any] = {
-        "allow": None if allow is None else _listed(allow),
-        "deny": _listed(deny or ""),
-        "categories": None if categories is None else _listed(categories),
+        "allow": names_in(allow, ids) if allow else None,
+        "deny": names_in(deny, ids),
+        "categories": names_in(categories, retriever.categories) if categories else None,
     }
     if histories is not None and out is not None:
         _answer_file(retriever, Path(histories), Path(out), k, exclude_seen, asked_at, filters)
     else:
-        ids = _listed(history or "")
-        clock = None if times is None else _numbers(times)
-        if user is None:
-            _show(retriever.recommend(ids, k, exclude_seen, clock, asked_at, **filters))
+        events = names_in(history, ids)
+        clock = _numbers(times) if times else None
+        if user:
+            _show(retriever.recommend_user(user, events, k, exclude_seen, clock, asked_at, **filters))
         else:
-            _show(retriever.recommend_user(str(user), ids, k, exclude_seen, clock, asked_at, **filters))
-
-
-def _listed(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",") if word.strip()]
+            _show(retriever.recommend(events, k, exclude_seen, clock, asked_at, **filters))
 
 
 def _numbers(times: str) -> list[int]:
@@ -100,6 +99,7 @@ def _answer_file(
     asked_at: int | None,
     filters: dict[str, Any],
 ) -> None:
+    k = min(k, len(retriever.catalog))  # no list is longer
     source = HistoryFile(histories, with_times=retriever.recommender.reads_clock)
     answered = 0
     with answers_file(out, source.nobody) as write, warnings.catch_warnings():
@@ -113,7 +113,7 @@ def _answer_file(
 
 
 def _show(items: list[Recommendation]) -> None:
-    table = Table("", "item", "title", "score")
+    table = Table("", Column("item", no_wrap=True, overflow="fold"), "title", "score")
     for place, item in enumerate(items, start=1):
-        table.add_row(str(place), item.item_id, item.title, f"{item.score:.4f}")
+        table.add_row(str(place), Text(item.item_id), Text(item.title), f"{item.score:.4f}")
     Console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ WEIGHTS, RECIPE, CATALOG = "encoder.safetensors", "encoder.yaml", "catalog.parqu
 USERS = "users.safetensors"
 T = TypeVar("T")
 # How often a bundle is read that is replaced meanwhile.
-_READINGS = 3
+_READINGS, _PAUSE = 3, 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def write_bundle(
     recommender = recommender.eval().cpu()
     samples = some_histories(recommender, max_length) if samples is None else samples
     keys = recommender.item_keys()
-    built, report = index.value(keys, recommender.queries(samples, samples.newest))
+    built, report = index.value(keys, recommender.queries(samples, samples.newest), samples)
     fields = {
         "catalog_fingerprint": recommender.catalog.fingerprint,
         "model_fingerprint": fingerprint(recommender, recipe),
@@ -162,11 +163,25 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], Catalog, dict[str, Tenso
 def _while_it_stays(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
     """What is read of a bundle whose manifest is the same before and after."""
     for _ in range(_READINGS):
-        manifest = read_manifest(folder)
-        found = read(folder, manifest)
-        if read_fields(folder) == manifest:  # else some files are of the bundle that was there before
+        before = _fields_now(folder)
+        try:
+            found = read(folder, read_manifest(folder))
+        except (InputError, OSError):
+            time.sleep(_PAUSE)
+            if _fields_now(folder) == before:
+                raise
+            continue
+        if _fields_now(folder) == before:  # else some files are of the bundle that was there before
             return found
     raise InputError(f"{folder} was replaced {_READINGS} times while it was read; try again when it stays.")
+
+
+def _fields_now(folder: Path) -> dict[str, Any] | None:
+    """What the manifest says; None for the moment in which one bundle takes the place of another."""
+    try:
+        return read_fields(folder)
+    except (InputError, OSError):
+        return None
 
 
 def _catalog(folder: Path, manifest: Mapping[str, Any]) -> Catalog:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError, nearest
-from seqrec.data.folders import whole_folder
+from seqrec.data.folders import clear_leftovers, whole_folder
 from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, write_withdrawn
 from seqrec.export.bundle import CATALOG, Bundle, read_bundle
 from seqrec.export.card import CARD, card
-from seqrec.export.filters import Filters
+from seqrec.export.filters import Filters, names_in
 from seqrec.export.index_kinds import INDEX, KEYS, IndexKind, as_fields, save_index
 from seqrec.export.manifest import MANIFEST, read_fields, read_manifest, write_manifest
 from seqrec.export.programs import Format, write_programs
@@ -62,7 +62,7 @@ def add_items(bundle: Path, items: Path) -> None:
             recommender.catalog.save(fresh / CATALOG)
             samples = some_histories(recommender, opened.max_length)
             queries = recommender.queries(samples, samples.newest)
-            index, report = IndexKind[fields["index"]["asked"]].value(recommender.item_keys(), queries)
+            index, report = IndexKind[fields["index"]["asked"]].value(recommender.item_keys(), queries, samples)
             save_index(index, fresh)
             written = [form for form in Format if form.value.file in fields["programs"]]
             fields |= {
@@ -85,9 +85,10 @@ def block_items(bundle: Path, items: str, undo: bool = False) -> None:
         items: raw ids, with commas between them.
         undo: whether they are recommended again.
     """
-    bundle, ids = Path(bundle), _listed(items)
+    bundle = Path(bundle)
     with _turn(bundle):
         opened = _withdrawn(bundle)
+        ids = frozenset(names_in(str(items), opened.catalog.ids))
         blocked = opened.blocked - ids if undo else opened.blocked | ids
         _withdraw(bundle, Filters(opened.catalog, blocked, opened.removed), ids)
     print(f"{bundle}: {len(blocked):,} items are blocked.")
@@ -104,14 +105,16 @@ def remove_items(bundle: Path, items: str) -> None:
         bundle: folder that `seqrec export` wrote; it is replaced when all is done.
         items: raw ids, with commas between them.
     """
-    bundle, ids = Path(bundle), _listed(items)
+    bundle = Path(bundle)
     with _turn(bundle):
         opened = _withdrawn(bundle)
+        ids = frozenset(names_in(str(items), opened.catalog.ids))
         _withdraw(bundle, Filters(opened.catalog, opened.blocked - ids, opened.removed | ids), ids)
     print(f"{bundle}: {len(opened.removed | ids):,} items are removed.")
 
 
 def _turn(bundle: Path) -> AbstractContextManager[None]:
+    clear_leftovers(bundle.resolve())  # a bundle whose change was killed comes back
     read_fields(bundle)  # what is no bundle gets no lock beside it
     return turn(bundle)
 
@@ -155,10 +158,6 @@ def _withdraw(folder: Path, filters: Filters, named: frozenset[str]) -> None:
         )
     with changed(folder, [WITHDRAWN]) as (fresh, _):
         write_withdrawn(fresh, filters.blocked, filters.removed)
-
-
-def _listed(items: str) -> frozenset[str]:
-    return frozenset(word.strip() for word in str(items).split(",") if word.strip())
 
 
 def _new_items(path: Path, opened: Bundle) -> tuple[pl.DataFrame, Float[Tensor, "n T"]]:

@@ -14,6 +14,21 @@ from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError, nearest
 
 
+def names_in(words: str, known: Iterable[str]) -> list[str]:
+    """The names that stand in a text with commas between them.
+
+    A comma may be part of a known name; where several readings are possible, the longest name that is known is taken.
+    """
+    with_commas = {name for name in known if "," in name}
+    parts, names = words.split(","), []
+    while parts:
+        joined = ((n, ",".join(parts[:n]).strip()) for n in range(len(parts), 1, -1)) if with_commas else ()
+        n, name = next(((n, name) for n, name in joined if name in with_commas), (1, parts[0].strip()))
+        names.append(name)
+        del parts[:n]
+    return [name for name in names if name]
+
+
 class Filters:
     """What is admitted of a catalog. It never changes, so any number of threads may ask it.
 
@@ -64,6 +79,11 @@ class Filters:
         if categories is not None:
             admitted &= self._marked([row for name in categories for row in self._rows_in(name)])
         return admitted
+
+    @property
+    def categories(self) -> Collection[str]:
+        """All that some item has."""
+        return self._rows_of_category.keys()
 
     def _marked(self, rows: list[int]) -> Bool[Tensor, "N"]:
         marked = torch.zeros_like(self.offered)

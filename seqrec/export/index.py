@@ -96,6 +96,11 @@ def faiss() -> Any:
     return faiss
 
 
+def search_with_threads_of_torch() -> None:
+    """Let FAISS take as many threads for a search as torch may; it counts for the thread that asks for it alone."""
+    faiss().omp_set_num_threads(torch.get_num_threads())
+
+
 def n_gpus() -> int:
     """How many GPUs FAISS sees; the CPU build sees none."""
     return getattr(faiss(), "get_num_gpus", int)()

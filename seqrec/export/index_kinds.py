@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum, member
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from seqrec.data.errors import InputError
 from seqrec.export.index import KeyIndex, faiss, n_gpus
 from seqrec.ops import ranking
+from seqrec.sequences import Sequences
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ _FEW, _VERY_MANY = 50_000, 5_000_000
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index is and how well it did on a sample of queries, each asked alone.
+    """What an index is and how well it did on a sample of queries, each asked alone, without the items of its history.
 
     Attributes:
         kind: flat, ivf, hnsw or pq.
@@ -56,37 +58,47 @@ class IndexReport:
     overfetch: int = 1
 
 
-Build = Callable[[Tensor, Tensor], tuple[KeyIndex, IndexReport]]
+Build = Callable[[Tensor, Tensor, Sequences | None], tuple[KeyIndex, IndexReport]]
 
 
-def flat(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[KeyIndex, IndexReport]:
+def flat(
+    keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"], seen: Sequences | None = None
+) -> tuple[KeyIndex, IndexReport]:
     """Exact search."""
     return KeyIndex(keys), IndexReport("flat", "Flat", min(_K, len(keys)))
 
 
-def ivf(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[KeyIndex, IndexReport]:
+def ivf(
+    keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"], seen: Sequences | None = None
+) -> tuple[KeyIndex, IndexReport]:
     """Keys in lists around centres, of which the nearest are searched. Builds quickly, is as large as the keys."""
-    return _tuned("ivf", f"IVF{_n_lists(len(keys))},Flat", keys, queries, "nprobe", _n_lists(len(keys)))
+    return _tuned("ivf", f"IVF{_n_lists(len(keys))},Flat", keys, queries, seen, "nprobe", _n_lists(len(keys)))
 
 
-def hnsw(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[KeyIndex, IndexReport]:
+def hnsw(
+    keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"], seen: Sequences | None = None
+) -> tuple[KeyIndex, IndexReport]:
     """A graph that is walked towards the query. The fastest search, the slowest to build, and never on a GPU."""
-    return _tuned("hnsw", "HNSW32", keys, queries, "efSearch", max(16, min(4096, len(keys))), first=16)
+    return _tuned("hnsw", "HNSW32", keys, queries, seen, "efSearch", max(16, min(4096, len(keys))), first=16)
 
 
-def pq(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[KeyIndex, IndexReport]:
+def pq(
+    keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"], seen: Sequences | None = None
+) -> tuple[KeyIndex, IndexReport]:
     """Lists around centres that hold keys shortened to a byte per four numbers; candidates are scored again exactly."""
     parts = -(-keys.shape[1] // 4)
     recipe = f"Pad{4 * parts},IVF{_n_lists(len(keys))},PQ{parts}x8"
-    return _tuned("pq", recipe, keys, queries, "nprobe", _n_lists(len(keys)), overfetch=8, least=256)
+    return _tuned("pq", recipe, keys, queries, seen, "nprobe", _n_lists(len(keys)), overfetch=8, least=256)
 
 
-def auto(keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"]) -> tuple[KeyIndex, IndexReport]:
+def auto(
+    keys: Float[Tensor, "N K"], queries: Float[Tensor, "B K"], seen: Sequences | None = None
+) -> tuple[KeyIndex, IndexReport]:
     """By the number of items: exact, then ivf, then pq; exact again where the quick one misses too much or is no
     quicker."""
     if len(keys) <= _FEW:
         return flat(keys, queries)
-    index, report = (ivf if len(keys) <= _VERY_MANY else pq)(keys, queries)
+    index, report = (ivf if len(keys) <= _VERY_MANY else pq)(keys, queries, seen)
     if report.recall >= _RECALL and _quicker(report):
         return index, report
     logger.warning(
@@ -157,6 +169,7 @@ def _tuned(
     recipe: str,
     keys: Tensor,
     queries: Tensor,
+    seen: Sequences | None,
     setting: str,
     largest: int,
     first: int = 1,
@@ -169,18 +182,20 @@ def _tuned(
     exactly = KeyIndex(keys)
     quick = _filled(recipe, exactly.keys)
     k = min(_K, len(keys))
-    exact, exact_seconds = _asked(lambda query: exactly.search(query, k), queries)
+    nothing = torch.empty(0, dtype=torch.long)
+    left_out = [nothing] * len(queries) if seen is None else seen.items.split(seen.lengths.tolist())
+
+    def best(query: Tensor, without: Tensor, index: KeyIndex = exactly) -> tuple[Tensor, Tensor]:
+        rows, _ = index.search(query, min(index.overfetch * k + len(without), len(keys)))
+        return ranking.best_candidates(query, index.keys, rows.masked_fill(torch.isin(rows, without), -1), k)
+
+    exact, exact_seconds = _asked(best, queries, left_out)
     turn = faiss().ParameterSpace()
     value, recall, seconds = first, 0.0, 0.0
     while True:
         turn.set_index_parameter(quick, setting, value)
         index = KeyIndex.around(exactly.flat, quick, overfetch)
-
-        def search(query: Tensor, index: KeyIndex = index) -> tuple[Tensor, Tensor]:
-            rows, _ = index.search(query, min(overfetch * k, len(keys)))
-            return ranking.best_candidates(query, index.keys, rows, k)
-
-        found, seconds = _asked(search, queries)
+        found, seconds = _asked(partial(best, index=index), queries, left_out)
         recall = float((found[:, :, None] == exact[:, None, :]).any(2).float().mean())
         if recall >= _AIM or value >= largest:
             break
@@ -213,8 +228,10 @@ def _empty(recipe: str, width: int) -> Any:
     return index
 
 
-def _asked(search: Callable[[Tensor], tuple[Tensor, Tensor]], queries: Tensor) -> tuple[Tensor, float]:
+def _asked(
+    best: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], queries: Tensor, left_out: Sequence[Tensor]
+) -> tuple[Tensor, float]:
     """The rows for each query, asked one after the other, and the seconds that one takes."""
     began = time.perf_counter()
-    rows = [search(query[None])[0] for query in queries]
+    rows = [best(query[None], without)[0] for query, without in zip(queries, left_out, strict=True)]
     return torch.cat(rows), (time.perf_counter() - began) / max(1, len(queries))

@@ -12,6 +12,8 @@ from seqrec.data.errors import InputError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+# What a bundle is made of. Nothing that Python would import is among them, so what is downloaded brings no code.
+_KINDS = {".safetensors", ".yaml", ".parquet", ".faiss", ".json", ".md", ".pt2", ".onnx"}
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -68,6 +70,9 @@ def read_fields(folder: Path) -> dict[str, Any]:
         )
     if not intact:
         raise InputError(f"{path} differs from what was exported. Run `seqrec export` again.")
+    strange = sorted(name for name in fields["files"] if Path(name).suffix not in _KINDS)
+    if strange:
+        raise InputError(f"{path} names {strange[0]}, which no bundle has; do not trust where it is from.")
     return fields
 
 

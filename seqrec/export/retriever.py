@@ -287,6 +287,11 @@ class Retriever:
             items[batch], scores[batch] = best_rows(self.index, queries, k, seen, filters.offered, admitted)
         return TopK(items, scores)
 
+    @property
+    def categories(self) -> Collection[str]:
+        """All that some item has."""
+        return self._filters.categories
+
     def _goes_on(self, recommender: SequentialRecommender, n_past: int, n_new: int) -> bool:
         """Whether so many new events may be read beside what is remembered of so many others."""
         if recommender.leaves_room and n_new > recommender.leaves_room:

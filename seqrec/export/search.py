@@ -14,6 +14,8 @@ from seqrec.sequences import Sequences
 _MARGIN = 32
 # A quick search that must go through more than this share of the catalog is none.
 _LARGEST_SHARE = 1 / 8
+# Where this share of k, or more, of what an index found best was withdrawn from the bundle, it was not asked for such.
+_MOST_WITHDRAWN = 1 / 4
 
 
 def best_rows(
@@ -53,7 +55,7 @@ def most_alike(
 ) -> tuple[Int[Tensor, "1 k"], Float[Tensor, "1 k"]]:
     """The k offered rows with the largest cosines of their keys with the key of another row, and those cosines."""
     lengths = torch.linalg.vector_norm(keys, dim=1).clamp(min=torch.finfo(keys.dtype).tiny)
-    cosines = (keys @ keys[row]) / (lengths * lengths[row])
+    cosines = (keys @ (keys[row] / lengths[row])) / lengths
     left_out = (~offered).index_fill(0, torch.tensor([row]), True).nonzero().squeeze(1)
     return ranking.best_of(cosines[None], k, left_out, torch.tensor([0, len(left_out)]))
 
@@ -61,11 +63,19 @@ def most_alike(
 def _quickly(
     index: KeyIndex, queries: Float[Tensor, "B K"], k: int, left_out: Int[Tensor, "P"], offered: Bool[Tensor, "N"]
 ) -> Int[Tensor, "B C"] | None:
-    """Unseen offered rows that a quick index takes for the best, at least k each; None where it does not find them."""
+    """Unseen offered rows that a quick index takes for the best, at least k each; None where it cannot be trusted.
+
+    How much it finds was measured without what histories have seen, and with all other items offered. It looks into
+    the places nearest to a query: where many of those were withdrawn, the best of the others lie elsewhere.
+    """
     width = index.overfetch * (k + _MARGIN) + _most(left_out, len(offered))
     while width <= _LARGEST_SHARE * len(offered):
         rows, _ = index.search(queries, width)
-        rows = rows.masked_fill(~offered[rows.clamp(min=0)] | _listed(rows, left_out, len(offered)), -1)
+        withdrawn = ~offered[rows.clamp(min=0)] & (rows >= 0)
+        rows = rows.masked_fill(withdrawn | _listed(rows, left_out, len(offered)), -1)
+        before_the_last = (rows >= 0).cumsum(1) < k
+        if bool(((withdrawn & before_the_last).sum(1) > _MOST_WITHDRAWN * k).any()):
+            return None
         if bool(((rows >= 0).sum(1) >= k).all()):
             return rows
         width *= 4

@@ -20,7 +20,7 @@ def turn(folder: Path) -> Iterator[None]:
     Raises:
         InputError: no lock can be had there.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()  # whatever link names it
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False)

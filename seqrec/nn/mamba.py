@@ -51,6 +51,7 @@ class Mamba(nn.Module):
     """
 
     not_decayed = ("decay_log", "skip")
+    keeps_start = ("decay_log",)
 
     def __init__(
         self,

@@ -33,14 +33,15 @@ class LoRec(UserReweighter):
     calibrator reaches the recommender, and no weight reaches the calibrator.
 
     Source: Zhang et al., "LoRec: Combating Poisons with Large Language Model for Robust Sequential Recommendation",
-    SIGIR 2024 (arXiv 2401.17723), after its released code. Differs from it: what is known of a user is the mean text
-    vector of the user's items, which costs nothing per user, unless ``asks`` asks about users as the paper does; the
-    task divides by the sum of the weights, not by the number of predictions; the calibrator is narrower (32 and 64
-    instead of twice the recommender's width and 128), which costs less, and see ``Calibrator``. A training slice
-    of a user is read whole, its newest event included. ``sees="fit"`` is ours: a recommender with a free vector per
-    item learns the fakes it trains on by heart, and not the known fraudsters, so states tell these from all users,
-    fakes included, while texts say the same of both. In the paper item vectors are functions of texts, which
-    leaves less to learn by heart.
+    SIGIR 2024 (arXiv 2401.17723), after its released code. Differs from it: what is known of a user is the mean
+    text vector of the user's items, which costs nothing per user, unless ``asks`` asks about users as the paper
+    does; the task divides by the sum of the weights, not by the number of predictions; weights count once
+    ``active_from`` epochs are done, one epoch later than there, and an update that was put off shifts the later
+    ones; the calibrator is narrower (32 and 64 instead of twice the recommender's width and 128), which costs less,
+    and see ``Calibrator``. A training slice of a user is read whole, its newest event included. ``sees="fit"`` is
+    ours: a recommender with a free vector per item learns the fakes it trains on by heart, and not the known
+    fraudsters, so states tell these from all users, fakes included, while texts say the same of both. In the paper
+    item vectors are functions of texts, which leaves less to learn by heart.
 
     Args:
         vectors: Parquet file of text vectors of the items, see ``read_vectors``; None leaves their branch out.

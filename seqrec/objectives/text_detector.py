@@ -21,7 +21,8 @@ class TextDetector(UserReweighter):
     shows what that is worth.
 
     Source: the baseline LLM4Dec in the released code of Zhang et al., LoRec, SIGIR 2024. Differs from it: mean text
-    vectors stand in for what an LLM says of a user, as in ``LoRec``; the network learns before training begins.
+    vectors stand in for what an LLM says of a user, as in ``LoRec``; the network learns before training begins, always
+    for as many passes, by the plain binary loss, without the dropout, the weight of fakes and the entropy term there.
 
     Args:
         vectors: Parquet file of text vectors of the items, see ``read_vectors``.

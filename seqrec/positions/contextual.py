@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from seqrec.ops.adjusted_attention import Pairs
 from seqrec.ops.contextual import contextual_bias
@@ -23,6 +22,8 @@ class ColumnTable(nn.Module):
         n_heads: 1 shares the table; otherwise the number of heads H, each with its own.
         position_dim: width of φ(q); None reads the query itself.
     """
+
+    keeps_start = ("table",)
 
     def __init__(self, channels: int, n_columns: int, n_heads: int = 1, position_dim: int | None = None) -> None:
         super().__init__()
@@ -100,7 +101,8 @@ class CAPE(_Contextual):
     def adjust(self, logits: Float[Tensor, "b H i j"], pairs: Pairs) -> Float[Tensor, "b H i j"]:
         gates = torch.sigmoid(-logits)
         if not self.mask_gates:
-            newest = F.one_hot((pairs.n_visible - 1).clamp(max=gates.shape[-1] - 1), gates.shape[-1])
+            places = torch.arange(gates.shape[-1], device=gates.device)
+            newest = places == (pairs.n_visible - 1).clamp(max=gates.shape[-1] - 1)[..., None]
             gates = gates + (newest * pairs.n_later[..., None])[:, None]
         return logits + self._bias(gates, pairs)
 

@@ -83,8 +83,10 @@ class KeyedRecommender(Recommender):
         self.norm = nn.LayerNorm(backbone.dim, eps=1e-12) if normalises_input else nn.Identity()
         self.dropout = Dropout(dropout)
         self.input_scale = math.sqrt(backbone.dim) if scales_input else 1.0
+        parts = ((part, name) for part in self.modules() for name in getattr(part, "keeps_start", ()))
+        kept = {id(getattr(part, name)) for part, name in parts}
         for weight in self.parameters():
-            if weight.ndim > 1 and weight.requires_grad:
+            if weight.ndim > 1 and weight.requires_grad and id(weight) not in kept:
                 start.value(weight)
 
     @property

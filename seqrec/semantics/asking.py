@@ -18,6 +18,8 @@ from seqrec.semantics.service import Answer, Question, Senseless, Service, sever
 
 # So many questions without an answer, before any or more than had one, are taken for a fault of the service.
 _FEW, _MANY = 3, 10
+# What a service says of a text, or of too many at once, that it will not read.
+_REFUSED = (400, 413, 422)
 _TRIED_AGAIN = (408, 409, 429, *range(500, 600))
 # Statuses of a gateway that asked for an answer and did not pass it on; it may have been paid for.
 _LOST_BEHIND = (502, 504, 520, 524)
@@ -57,7 +59,7 @@ class Asking:
             raise ModuleNotFoundError(
                 "A hosted model needs openai, which is not installed. Run `pip install 'seqrec[llm]'`."
             ) from error
-        key = os.environ.get(service.key_variable) or ("none" if service.base_url else None)
+        key = os.environ.get(service.key_variable) or ("none" if service.address else None)
         if key is None:
             raise ValueError(
                 f"The environment variable {service.key_variable} is not set; put the key of the service into it, or "
@@ -65,7 +67,7 @@ class Asking:
             )
         self._openai = openai
         # Each attempt is one of ours, so that none escapes the budget and the pace.
-        self._client = openai.OpenAI(api_key=key, base_url=service.base_url, timeout=service.timeout, max_retries=0)
+        self._client = openai.OpenAI(api_key=key, base_url=service.address, timeout=service.timeout, max_retries=0)
         self.service = service
         self.tokens_in = self.tokens_out = 0
         self._reserved = 0.0
@@ -148,9 +150,7 @@ class Asking:
                         answer = future.result()
                     except (Senseless, self._openai.OpenAIError) as error:
                         later = self._later(turn, error)
-                        is_refused = isinstance(
-                            error, (self._openai.BadRequestError, self._openai.UnprocessableEntityError)
-                        )
+                        is_refused = getattr(error, "status_code", None) in _REFUSED
                         if later is not None:
                             again = deque(sorted([*again, later], key=lambda turn: turn.not_before))
                         elif is_refused and divide is not None and turn.question.parts > 1:
@@ -159,7 +159,9 @@ class Asking:
                             waiting.extendleft(turns[::-1])
                         elif is_refused or isinstance(error, Senseless):
                             refused[turn.place] = turn.question, error
-                            if len(refused) >= (_MANY if answered else few) and len(refused) > answered:
+                            # Who is refused hears of it at once, and who is answered later.
+                            too_many = len(refused) >= (_MANY if answered else few)
+                            if too_many and len(refused) > answered + len(under_way):
                                 self._stopped = self._stopped or self._failed(error)
                         else:
                             self._stopped = self._stopped or self._failed(error)
@@ -264,7 +266,7 @@ class Asking:
     def _failed(self, error: Exception, names: Sequence[str] = ()) -> ValueError:
         cause = getattr(error, "body", None) or error
         said = " ".join(str(cause).split())[:200]
-        where = self.service.base_url or "its usual address"
+        where = self.service.address or "its usual address"
         some = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
         kept = "All else was answered and" if names else "What was answered"
         return ValueError(

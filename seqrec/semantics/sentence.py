@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +88,10 @@ class SentenceEncoder(TextEncoder):
     @cached_property
     def _digest(self) -> str:
         digest = hashlib.sha256(repr(self._loaded).encode())
+        told = {name: getattr(self._loaded, name, None) for name in ("prompts", "default_prompt_name")}
+        digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+        words = getattr(getattr(self._loaded, "tokenizer", None), "backend_tokenizer", None)
+        digest.update(words.to_str().encode() if words is not None else b"")
         for name, weight in sorted(self._loaded.state_dict().items()):
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,12 @@ class Service:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides an answer: a model of the same name elsewhere may be another."""
-        return {"model": self.model, "base_url": self.base_url}
+        return {"model": self.model, "base_url": self.address}
+
+    @property
+    def address(self) -> str | None:
+        """Where the service is: what was named, or what the environment names for its client; None is the usual."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Store:
         if known.is_file() and read_json(known, "seqrec embed` or `seqrec describe") != json.loads(canonical):
             raise ValueError(f"{known} is not what was written. Delete {self.folder}, or name another --store.")
         self._tables: list[pl.DataFrame] = []
-        self._vectors: list[np.ndarray] = []
+        self._vectors: list[tuple[Path, tuple[int, ...], np.dtype]] = []
         self._place_of: dict[str, tuple[int, int]] = {}
         for segment in sorted(self.folder.glob("*-*.parquet")):
             self._read(segment)
@@ -91,15 +91,16 @@ class Store:
     def vectors(self, keys: Sequence[str]) -> Float[np.ndarray, "n S"]:
         """The vectors of these keys, all of which are in the store, in their order."""
         places = np.array([self._place_of[key] for key in keys], dtype=np.int64).reshape(-1, 2)
-        widths = {vectors.shape[1] for vectors in self._vectors}
+        widths = {shape[1] for _, shape, _ in self._vectors}
         if len(widths) > 1:
             raise ValueError(f"{self.folder} has vectors of the widths {sorted(widths)}. Name another --store.")
         found = np.empty(
-            (len(keys), widths.pop() if widths else 0), self._vectors[0].dtype if self._vectors else np.float32
+            (len(keys), widths.pop() if widths else 0), self._vectors[0][2] if self._vectors else np.float32
         )
         for segment in np.unique(places[:, 0]):
             here = np.flatnonzero(places[:, 0] == segment)
-            found[here] = self._vectors[segment][places[here, 1]]
+            # Mapped for this alone: a store of many segments would hold a file open for each.
+            found[here] = np.load(self._vectors[segment][0], mmap_mode="r")[places[here, 1]]
         return found
 
     def _read(self, segment: Path) -> None:
@@ -112,8 +113,10 @@ class Store:
             if beside is not None:
                 segment = self.folder / beside.decode()
                 _checked(segment)
-                vectors = np.load(segment, mmap_mode="r")
-        except (OSError, ValueError, pa.ArrowException) as error:
+                array = np.load(segment, mmap_mode="r")
+                vectors = segment, array.shape, array.dtype
+                del array
+        except (FileNotFoundError, ValueError, pa.ArrowException) as error:
             raise ValueError(
                 f"{segment} is missing or not what was written. Delete {makes_it} in {self.folder}; what it held is "
                 "then made anew."

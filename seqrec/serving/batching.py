@@ -31,6 +31,7 @@ class Batcher(Generic[Question, Answer]):
         most: questions that are answered together, at most.
         most_waiting: questions that may wait; more are refused.
         observe: told how many questions went together, each time.
+        begin: called once in the thread before it answers anything.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Batcher(Generic[Question, Answer]):
         most: int = 64,
         most_waiting: int = 2048,
         observe: Callable[[int], object] = _nobody_asks,
+        begin: Callable[[], object] | None = None,
     ) -> None:
         self._answer, self._most, self._most_waiting, self._observe = answer, most, most_waiting, observe
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=begin)
         self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
         self._working: asyncio.Task[None] | None = None
         self._closed = False

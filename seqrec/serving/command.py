@@ -12,9 +12,11 @@ import torch
 import uvicorn
 
 from seqrec.data.errors import InputError
+from seqrec.export.manifest import MANIFEST
 from seqrec.serving.app import build_app
 from seqrec.serving.guard import Limits, read_keys, read_rate
-from seqrec.serving.store import open_store
+from seqrec.serving.heads import BoundedHead
+from seqrec.serving.store import is_redis, open_store
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _SECONDS_TO_FINISH = 30
@@ -69,6 +71,8 @@ def serve(
         warnings.warn(
             f"Everyone who reaches {host} may ask; give --api_keys FILE to let in who knows one.", stacklevel=2
         )
+    if (inside := _bundle_around(store, [folder for folder in (bundle, compare) if folder is not None])) is not None:
+        raise InputError(f"--store is in {inside}, which is replaced whenever that changes; keep it elsewhere.")
     torch.set_num_threads(threads)
     sys.setswitchinterval(_SECONDS_OF_A_TURN)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -80,9 +84,20 @@ def serve(
         app,
         host=host,
         port=port,
+        http=BoundedHead,
         access_log=False,
         proxy_headers=proxy,
         timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+    )
+
+
+def _bundle_around(store: str, bundles: list[Path]) -> Path | None:
+    """The bundle whose folder a file of events would be in."""
+    if is_redis(store):
+        return None
+    around = Path(store).resolve().parents
+    return next(
+        (each for each in bundles if Path(each).resolve() in around and (Path(each) / MANIFEST).is_file()), None
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.exceptions import HTTPException
@@ -52,7 +52,7 @@ def read_keys(path: Path) -> list[str]:
         InputError: there is none.
     """
     try:
-        keys = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        keys = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); give a file with one API key a line.") from error
     if not keys:
@@ -67,9 +67,10 @@ def read_rate(words: str) -> RateLimitItem:
         InputError: it is not one.
     """
     try:
-        return parse(words)
+        (rate,) = parse_many(words)
     except ValueError as error:
         raise InputError(f"--rate is '{words}'; give something like 100/second or 5000/hour.") from error
+    return rate
 
 
 def refusal(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from seqrec.data.errors import InputError
+from seqrec.export.index import search_with_threads_of_torch
 from seqrec.serving import schemas
 from seqrec.serving.batching import Batcher
 from seqrec.serving.filters import Filters
@@ -36,7 +37,9 @@ class Service:
 
     def __init__(self, places: dict[Which, Place], store: Store, metrics: Metrics) -> None:
         self._places, self._store, self._metrics = places, store, metrics
-        self._models: Batcher[Question, Any] = Batcher("models", answer_all, observe=metrics.batch.observe)
+        self._models: Batcher[Question, Any] = Batcher(
+            "models", answer_all, observe=metrics.batch.observe, begin=search_with_threads_of_torch
+        )
         self._events: Batcher[Sequence[Event], StoreError | None] = Batcher(
             "events", self._append, observe=metrics.append.observe
         )

@@ -221,5 +221,9 @@ class RedisStore(Store):
 
 def open_store(place: str) -> Store:
     """The store at a Redis URL, or in a file."""
-    is_redis = place.startswith(("redis://", "rediss://", "unix://"))
-    return RedisStore(place) if is_redis else SQLiteStore(Path(place))
+    return RedisStore(place) if is_redis(place) else SQLiteStore(Path(place))
+
+
+def is_redis(place: str) -> bool:
+    """Whether it is the URL of a Redis, not a file."""
+    return place.startswith(("redis://", "rediss://", "unix://"))

@@ -3,8 +3,11 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -15,6 +18,7 @@ import torch
 from seqrec.catalog import Catalog
 from seqrec.cli import main
 from seqrec.data.errors import InputError
+from seqrec.export import bundle as reading
 from seqrec.export import changes
 from seqrec.export.bundle import build_recommender, write_bundle
 from seqrec.export.changes import add_items, block_items, remove_items
@@ -304,3 +308,64 @@ def test_where_there_are_no_locks_nobody_changes_a_bundle(bundle, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(InputError, match="could not be locked"):
         block_items(bundle, "002")
+
+
+def test_a_bundle_behind_a_link_is_changed_where_it_lies(bundle, tmp_path):
+    link = tmp_path / "current"
+    link.symlink_to(bundle)
+    block_items(link, "001")
+    assert link.is_symlink()
+    assert Retriever.load(bundle).blocked == Retriever.load(link).blocked == {"001"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", ".bundle.lock", "current"}
+
+
+def test_a_bundle_whose_change_was_killed_midway_comes_back_with_what_it_had_blocked(bundle):
+    block_items(bundle, "001")
+    nobody = subprocess.Popen([sys.executable, "-c", ""])
+    nobody.wait()
+    bundle.rename(bundle.with_name(f"bundle.old-{nobody.pid}"))
+    block_items(bundle, "002")
+    assert Retriever.load(bundle).blocked == {"001", "002"}
+    assert {path.name for path in bundle.parent.iterdir()} == {"bundle", ".bundle.lock"}
+
+
+def test_a_bundle_that_cannot_take_its_place_leaves_the_older_one_there(bundle, monkeypatch):
+    rename = Path.rename
+
+    def refused(path, target):
+        if ".tmp-" in path.name:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        return rename(path, target)
+
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(InputError, match="could not be written"):
+        block_items(bundle, "001")
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+@pytest.mark.parametrize("when", ["while its files are compared", "between two renames"])
+def test_a_bundle_that_is_replaced_while_it_is_read_is_read_again(bundle, monkeypatch, when):
+    compared, calls = reading.read_manifest, []
+
+    def replaced(folder):
+        if not calls:
+            calls.append(folder)
+            if when == "between two renames":
+                raise InputError("not there for a moment")
+            block_items(bundle, "001")
+            raise InputError("index.faiss differs from what was exported.")
+        return compared(folder)
+
+    if when == "between two renames":
+        fields = iter([None])
+        now = reading._fields_now
+        monkeypatch.setattr(reading, "_fields_now", lambda folder: next(fields, 0) if not calls else now(folder))
+    monkeypatch.setattr(reading, "read_manifest", replaced)
+    assert Retriever.load(bundle).blocked == (set() if when == "between two renames" else {"001"})
+
+
+def test_a_file_that_is_broken_is_still_named(bundle):
+    (bundle / "catalog.parquet").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"catalog.parquet differs from what was exported"):
+        Retriever.load(bundle)

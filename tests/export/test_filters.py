@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec.catalog import Catalog
+from seqrec.cli import main
 from seqrec.data.errors import InputError
 from seqrec.export.answers import recommend
 from seqrec.export.bundle import build_recommender, write_bundle
-from seqrec.export.filters import Filters
+from seqrec.export.filters import Filters, names_in
 from seqrec.export.index_kinds import IndexKind
 from seqrec.export.retriever import Retriever
 
@@ -150,6 +151,44 @@ def test_the_command_filters_too(folder, tmp_path, capsys):
     answers = pl.read_parquet(out)
     assert answers.height == 8
     assert all(int(item) % 100 == 3 and item != "103" for item in answers["item_id"])
+
+
+def test_names_with_commas_are_read_as_far_as_they_are_known():
+    known = ["a", "Clothing, Shoes & Jewelry", "Clothing", "null"]
+    assert names_in("Clothing, Shoes & Jewelry", known) == ["Clothing, Shoes & Jewelry"]
+    assert names_in("a, Clothing, Shoes & Jewelry ,b,Clothing", known) == [
+        "a",
+        "Clothing, Shoes & Jewelry",
+        "b",
+        "Clothing",
+    ]
+    assert names_in(" ,a,, b ", known) == ["a", "b"]
+    assert names_in("", known) == []
+
+
+def test_ids_are_shown_as_they_are_and_null_is_an_id(tmp_path, capsys):
+    ids = ["[a7]", "[/z]", "null", *(f"{row:08d}-bc00-0000-0000-000000000000" for row in range(5))]
+    catalog = Catalog(
+        pl.DataFrame({"item_id": ids, "title": [f"a long title {raw} " * 4 for raw in ids], "count": [1] * len(ids)})
+    )
+    where = tmp_path / "bundle"
+    write_bundle(build_recommender(RECIPE, catalog), where, recipe=RECIPE, config={}, max_length=20)
+    assert main(["recommend", f"--bundle={where}", "--history=null", "-k=20"]) == 0
+    printed = capsys.readouterr().out
+    assert all(raw in printed for raw in ids if raw != "null")
+    assert main(["recommend", f"--bundle={where}", f"--history={ids[3]}", "-k=20", "--deny=null"]) == 0
+    assert "title null" not in capsys.readouterr().out
+    assert main(["recommend", f"--bundle={where}", f"--history={ids[3]}", "-k=20", "--allow=null"]) == 0
+    printed = capsys.readouterr().out
+    assert "title null" in printed
+    assert ids[4] not in printed
+
+
+def test_a_file_is_answered_with_all_items_however_many_are_asked_for(folder, tmp_path):
+    pl.DataFrame({"user_id": ["a", "b"], "item_id": [["001"], ["003", "005"]]}).write_parquet(tmp_path / "in.parquet")
+    out = tmp_path / "out.parquet"
+    recommend(folder / "flat", histories=tmp_path / "in.parquet", out=out, k=10**9)
+    assert pl.read_parquet(out).height == 2 * N - 3
 
 
 def test_a_catalog_without_categories_says_so(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from seqrec.catalog import Catalog
 from seqrec.cli import main
 from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.manifest import read_fields, write_manifest
 from seqrec.export.retriever import Retriever
 
 pytest.importorskip("faiss")
@@ -215,6 +216,19 @@ def test_what_was_changed_on_the_way_does_not_arrive(hub, tmp_path, capsys):
     assert "encoder.yaml differs from what was exported" in capsys.readouterr().err
     assert not theirs.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"mine", ".mine.lock", ".theirs.lock"}
+
+
+def test_a_bundle_brings_no_code(hub, tmp_path, capsys):
+    there, theirs = f"--endpoint={hub.address}", tmp_path / "theirs"
+    mine = bundle(tmp_path / "mine")
+    assert main(["push", f"--bundle={mine}", "--repo=someone/shop", there]) == 0
+    fields = read_fields(mine)
+    (mine / "evil.py").write_text("print('of the bundle')")
+    write_manifest(mine, fields, [*fields["files"], "evil.py"])
+    hub.repositories["someone/shop"] |= content_of(mine)
+    assert main(["pull", "--repo=someone/shop", f"--out={theirs}", there]) == 2
+    assert "names evil.py, which no bundle has" in capsys.readouterr().err
+    assert not theirs.exists()
 
 
 def test_a_broken_bundle_is_not_pushed_and_a_missing_repository_is_named(hub, tmp_path, capsys):

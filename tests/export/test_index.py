@@ -175,3 +175,34 @@ def test_who_plays_the_same_over_and_over_is_answered_quickly(built, kind, monke
     monkeypatch.delattr(KeyIndex, "search_among")  # an exact search needs it
     repeated = best_rows(index, queries[:2], 1, Sequences.pack([[*seen] * 400, []]), offered)
     assert torch.equal(repeated[0], wanted[0])
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_the_best_of_what_is_left_are_found_where_the_nearest_were_withdrawn(built, kind):
+    index, (keys, queries) = built[kind][0], some_keys()
+    nearest, _ = ranking.top_k(queries[:1], keys, 100)
+    offered = torch.ones(N, dtype=torch.bool).index_fill(0, nearest[0], False)
+    found = best_rows(index, queries[:1], 10, nothing_seen(queries[:1]), offered)
+    exact = best_rows(index, queries[:1], 10, nothing_seen(queries[:1]), offered, offered)
+    assert torch.equal(found[0], exact[0])
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_the_report_is_true_of_histories_whose_items_are_left_out(kind):
+    keys, queries = some_keys()
+    nearest, _ = ranking.top_k(queries, keys, 50)
+    seen = Sequences.pack(nearest.tolist())
+    index, report = kind.value(keys, queries, seen)
+    exact, _ = ranking.top_k(queries, keys, 100, seen.items, seen.offsets)
+    found, _ = best_rows(index, queries, 100, seen, torch.ones(N, dtype=torch.bool))
+    recall = (found[:, :, None] == exact[:, None, :]).any(2).float().mean()
+    assert recall >= 0.95
+    assert abs(recall - report.recall) < 0.03
+
+
+def test_an_item_whose_key_is_zero_is_like_no_other_and_breaks_nothing():
+    keys, _ = some_keys(300)
+    keys[7] = 0
+    rows, scores = most_alike(keys, 7, 5, torch.ones(300, dtype=torch.bool))
+    assert 7 not in rows
+    assert (scores == 0).all()

@@ -195,10 +195,36 @@ def test_a_start_that_cannot_be_is_answered_with_a_sentence(tmp_path, windowed, 
     for option, sentence in (
         ("--threads=0", "--threads is 0; give at least 1."),
         ("--port=70000", "--port is 70000; give 1 to 65535, or 0 for a free one."),
+        (
+            f"--store={windowed}/e.sqlite",
+            f"--store is in {windowed}, which is replaced whenever that changes; keep it elsewhere.",
+        ),
+        ("--rate=9/second;3/hour", "--rate is '9/second;3/hour'; give something like 100/second or 5000/hour."),
         ("--rate=often", "--rate is 'often'; give something like 100/second or 5000/hour."),
     ):
         assert main(["serve", f"--bundle={windowed}", option]) == 2
         assert capsys.readouterr().err == f"seqrec: error: {sentence}\n"
+
+
+def test_a_head_without_end_is_refused_and_large_bodies_are_not(start, windowed):
+    service = start(f"--bundle={windowed}")
+    host, port = service.url.removeprefix("http://").split(":")
+    for first in (b"GET /health HTTP/1.1\r\nX-A: ", b"GET /"):
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(first)
+            with contextlib.suppress(OSError):
+                for _ in range(64):
+                    connection.sendall(b"a" * 2**16)
+            answer = b""
+            with contextlib.suppress(OSError):
+                answer = connection.recv(100)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+    assert service.get("/health", headers={"X-A": "a" * 30_000}).status_code == 200
+    long = {"histories": [["item-001"]], "k": 5, "deny": ["item-002"] * 60_000}
+    with requests.Session() as session:  # one connection, bodies of many pieces
+        for _ in range(3):
+            assert session.post(f"{service.url}/recommend", json=long, timeout=20).status_code in (200, 422)
+    assert service.get("/health").status_code == 200
 
 
 def test_help_teaches(capsys):

@@ -95,7 +95,7 @@ def test_there_are_the_six_studies_of_the_leaderboard_and_those_of_positions_con
     for path in STUDIES:
         (numbered if path.stem[1:2].isdigit() else others).append(path.stem)
     assert [stem.partition("-")[0] for stem in numbered] == ["s1", "s2", "s3", "s4", "s5", "s6"]
-    assert others == ["positions-ml-1m", "positions", "sra-cl", "time-bias"]
+    assert others == ["positions-ml-1m", "positions-yelp", "positions", "sra-cl", "time-bias"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
