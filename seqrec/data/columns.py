@@ -69,7 +69,7 @@ def log_columns(
             )
     columns: dict[str, pl.Expr] = {}
     for name in ("user_id", "item_id"):
-        columns[name] = raw_id(mapping[name], schema)
+        columns[name] = raw_id(mapping[name], schema[mapping[name]].is_float())
     needed = {name: column.fill_null("") != "" for name, column in columns.items()}
     columns["timestamp"], fraction = _clock(table, mapping["timestamp"], path, lines)
     if ticks_per_second > 1:
@@ -159,10 +159,10 @@ def _refuse_unusable_cells(
         )
 
 
-def raw_id(column: str, schema: pl.Schema) -> pl.Expr:
+def raw_id(column: str, is_float: bool) -> pl.Expr:
     """Ids of a column as text. Whole numbers that became floats, as a gap among them makes them, are whole again."""
     ids = pl.col(column)
-    if not schema[column].is_float():
+    if not is_float:
         return ids.cast(pl.String)
     whole = ids.cast(pl.Int64, strict=False)
     return pl.when(whole == ids).then(whole.cast(pl.String)).otherwise(ids.fill_nan(None).cast(pl.String))

@@ -137,7 +137,7 @@ class Table(FileSource):
         if "categories" in chosen and schema[mapping["categories"]] == pl.String:
             chosen["categories"] = split_list(chosen["categories"], self.category_separator)
         types = {name: pl.List(pl.String) if name == "categories" else pl.String for name in chosen}
-        chosen["item_id"] = columns.raw_id(mapping["item_id"], schema)
+        chosen["item_id"] = columns.raw_id(mapping["item_id"], schema[mapping["item_id"]].is_float())
         return table.select(**{name: column.cast(types[name]) for name, column in chosen.items()})
 
     def _id_among(self, present: list[str], path: Path) -> str:

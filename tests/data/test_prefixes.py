@@ -54,6 +54,12 @@ def test_one_for_each_user_of_the_official_pool_is_refused(build_log):
         beginnings(log, LeaveOneOut().split(log), Pool.official, Granularity.user)
 
 
+def test_the_official_pool_under_another_protocol_would_hold_targets_of_the_test(build_log):
+    log = build_log([[1, 2, 3, 4, 5, 6]] * 3)
+    with pytest.raises(InputError, match="official pool is that of LeaveOneOut; under RatioByUser"):
+        beginnings(log, RatioByUser().split(log), Pool.official)
+
+
 @pytest.mark.real
 def test_amazon_beauty_has_as_many_as_the_paper_counts(real_data, tmp_path):
     from seqrec.cli import main

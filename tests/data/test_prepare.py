@@ -1,6 +1,7 @@
 """What a prepared data set is, whatever it was made from."""
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -310,6 +311,34 @@ def test_a_broken_table_of_items_is_refused(tmp_path):
     with pytest.raises(InputError, match="table of the items"):
         prepare_log(Table(tmp_path), tmp_path / "log")
     assert not (tmp_path / "log").exists()
+
+
+def test_whole_numbers_that_a_gap_made_floats_are_ids_as_before(tmp_path):
+    log = {"user_id": [1.0, 2.0, 2.0], "item_id": [7.0, 8.0, 2.0**53], "timestamp": [1, 2, 3]}
+    pl.DataFrame(log).write_parquet(tmp_path / "interactions.parquet")
+    titles = {"item_id": [7, 8, 2**53], "title": ["seven", "eight", "many"]}
+    pl.DataFrame(titles).write_parquet(tmp_path / "items.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = prepare_log(Table(tmp_path, title="title"), tmp_path / "log")
+    assert made.users.to_list() == ["1", "2"]
+    found = made.catalog.table.select("item_id", "title").sort("title").rows()
+    assert found == [("8", "eight"), (str(2**53), "many"), ("7", "seven")]
+    pl.DataFrame({"item_id": [1.5, 2.0, 3.0], "title": ["a", "b", "c"]}).write_parquet(tmp_path / "items.parquet")
+    with pytest.warns(UserWarning, match="describes none of the 3 items of the log"):
+        prepare_log(Table(tmp_path, title="title"), tmp_path / "other")
+
+
+def test_a_table_that_a_card_names_beside_the_log_counts_as_its_file(tmp_path, capsys):
+    pl.DataFrame({"user_id": ["u", "v"], "item_id": "a", "timestamp": 1}).write_csv(tmp_path / "interactions.csv")
+    items, card = tmp_path / "elsewhere.csv", tmp_path / "mine.yaml"
+    reader = {"class_path": "seqrec.data.sources.Table", "init_args": {"items": str(items), "title": "title"}}
+    told = {"name": "mine", "licence": "mine", "citation": "none", "columns": {}, "counts": {}}
+    card.write_text(json.dumps({**told, "source": reader}))
+    for title in ("first", "second"):
+        pl.DataFrame({"item_id": ["a"], "title": [title]}).write_csv(items)
+        prepare(str(card), raw=tmp_path / "interactions.csv", out=tmp_path / "log")
+        assert Log.open(tmp_path / "log").catalog.titles.to_list() == [title]
 
 
 def test_the_simulated_shop_is_prepared_by_its_card_alone(tmp_path, monkeypatch, capsys):

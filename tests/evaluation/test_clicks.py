@@ -72,3 +72,14 @@ def test_scikit_learn_agrees():
     scores, clicked, _ = impressions()
     assert auc(scores, clicked) == pytest.approx(metrics.roc_auc_score(clicked, scores))
     assert log_loss(scores, clicked) == pytest.approx(metrics.log_loss(clicked, scores.double().sigmoid()))
+
+
+def test_ranks_beyond_what_single_precision_tells_apart_are_ranks():
+    """Whoever comes behind sixteen million impressions of others still shares half ranks."""
+    n = 2**24
+    scores = torch.cat([torch.zeros(n), torch.tensor([0.5, 0.5, 0.5, 0.1])])
+    clicked = torch.cat([torch.zeros(n, dtype=torch.bool), torch.tensor([True, False, False, False])])
+    users = torch.cat([torch.zeros(n, dtype=torch.long), torch.ones(4, dtype=torch.long)])
+    aucs, shown = user_aucs(scores, clicked, users)
+    assert aucs.tolist() == [pytest.approx(2 / 3)]
+    assert shown.tolist() == [4]

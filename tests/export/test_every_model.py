@@ -40,6 +40,11 @@ MODELS = {
     "SASRec": {"backbone": backbone("sasrec.SASRec"), "position": LEARNED},
     "LiGR": {"backbone": backbone("ligr.LiGR", position=part("positions.rotary.RotaryPosition"))},
     "LiGR, CAPE": {"backbone": backbone("ligr.LiGR", position=part("positions.contextual.CAPE", max_length=LENGTH))},
+    "SASRec, CAPE of free gates": {
+        "backbone": backbone(
+            "sasrec.SASRec", position=part("positions.contextual.CAPE", max_length=4, mask_gates=False)
+        )
+    },
     "HSTU": {"backbone": backbone("hstu.HSTU", position=part("positions.stacked.Stacked", positions=HSTU_POSITIONS))},
     "Mamba4Rec": {"backbone": backbone("mamba4rec.Mamba4Rec", d_state=4, init_std=0.3)},
     "Mamba4Rec, Mamba-2": {"backbone": backbone("mamba4rec.Mamba4Rec", d_state=4, block="mamba2", init_std=0.3)},

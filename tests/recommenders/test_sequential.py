@@ -5,17 +5,23 @@ import polars as pl
 import pytest
 import torch
 
+from seqrec.backbones.compressed import Compressed
+from seqrec.backbones.hmamba import HMamba
 from seqrec.backbones.ligr import LiGR
+from seqrec.backbones.mamba4rec import Mamba4Rec
 from seqrec.backbones.sasrec import Activation, Norm, SASRec
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.embeddings.ids import IdEmbedding
 from seqrec.export.added import extend
+from seqrec.nn.hyperbolic import LearnedCurvature
 from seqrec.objectives.softmax import FullSoftmax
+from seqrec.positions.contextual import CAPE
 from seqrec.positions.learned import LearnedPosition
 from seqrec.recommenders.keyed import Start
 from seqrec.recommenders.sequential import SequentialRecommender
+from seqrec.scorers import Lorentz
 from seqrec.sequences import Sequences
 
 
@@ -107,6 +113,27 @@ def test_all_weights_begin_as_xavier_has_them_where_asked():
             assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.1), name
         elif "norm" in name:
             assert torch.equal(weight, own.get_parameter(name))
+
+
+def test_what_begins_as_its_method_says_keeps_that_start():
+    def begun(start):
+        torch.manual_seed(0)
+        parts = (Mamba4Rec(16, d_state=4), Compressed(SASRec(16, position=CAPE)))
+        return [_recommender(30, 16, backbone, start=start) for backbone in parts]
+
+    for own, xavier in zip(begun(Start.own), begun(Start.xavier_normal), strict=True):
+        kept = [name for name, _ in own.named_parameters() if name.rpartition(".")[2] in ("decay_log", "tokens")]
+        kept += [name for name, _ in own.named_parameters() if name.endswith("position.columns.table")]
+        assert kept
+        for name in kept:
+            assert torch.equal(own.get_parameter(name), xavier.get_parameter(name)), name
+
+
+def test_a_scorer_shares_the_curvature_of_what_is_compressed():
+    backbone = Compressed(HMamba(8, d_state=4, curvature=LearnedCurvature(4.0)))
+    model = SequentialRecommender(_catalog(20), lambda catalog: IdEmbedding(catalog, 8), backbone, Lorentz())
+    assert model.scorer.curvature is backbone.inner.curvature
+    assert Compressed(SASRec(8)).curvature is None
 
 
 def test_the_original_block_adds_to_normalised_vectors():

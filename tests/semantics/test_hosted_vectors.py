@@ -46,6 +46,12 @@ def test_a_refused_text_is_named_alone_and_all_beside_it_are_answered(service, t
     assert record["tokens_in"] == 9 * 7
 
 
+def test_a_batch_that_is_too_large_for_the_service_is_halved(service, tmp_path):
+    service.troubles = ["413"] * 2
+    made, _ = vectors(service, tmp_path, concurrency=1)
+    assert np.array_equal(made, np.array([vector_of(text) for text in TEXTS], dtype=np.float16))
+
+
 def test_several_refused_texts_are_named_in_their_order(service, tmp_path):
     service.refuses = {"text 0", "text 1", "text 2", "text 7"}
     with pytest.raises(ValueError, match=r"about 'text 0', 'text 1', 'text 2' and 1 more: .*All else was answered"):

@@ -111,6 +111,26 @@ def test_a_service_that_refuses_most_is_left_alone(service, tmp_path):
     assert len(service.asked) == N
 
 
+def test_what_is_refused_at_once_does_not_hide_what_is_answered_later(service, tmp_path):
+    service.troubles, service.delay = ["400"] * 4 + ["slow"] * 4, 0.0
+    with pytest.raises(ValueError, match=r"about .* and 1 more: .*All else was answered and is stored"):
+        written(service, tmp_path, concurrency=8)
+    assert len(service.asked) == N
+
+
+def test_a_service_that_the_environment_names_is_another_one(service, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    one = Service("small")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:2/v1")
+    assert one.identity == {"model": "small", "base_url": "http://localhost:2/v1"}
+    monkeypatch.setenv("OPENAI_BASE_URL", at(service).base_url)
+    assert one.identity == at(service).identity
+    texts, _ = ChatWriter(Service("small")).write(ITEMS, PROMPT, Work(tmp_path))
+    assert len(set(texts)) == N
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert one.identity["base_url"] is None
+
+
 def test_a_service_that_is_not_there_is_named(tmp_path):
     nobody = Service("small", "http://127.0.0.1:9/v1", retries=0, concurrency=1)
     with pytest.raises(ValueError, match=r"service at http://127\.0\.0\.1:9/v1 gave no usable answer"):

@@ -149,3 +149,32 @@ def test_what_a_killed_program_left_half_written_is_not_read(tmp_path):
     assert len(again) == 10
     again.append(pl.DataFrame({"key": [key_of("new")]}), VECTORS[:1])
     assert len(Store(tmp_path, {"model": "m"})) == 11
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
+def test_a_store_of_more_segments_than_a_program_may_open_files_is_read(tmp_path):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    store = Store(tmp_path, {"model": "m"})
+    keys = [key_of(str(number)) for number in range(90)]
+    for number, key in enumerate(keys):
+        store.append(pl.DataFrame({"key": [key]}), np.full((1, 4), number, dtype=np.float32))
+    opened = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 40
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 40, hard))
+    try:
+        again = Store(tmp_path, {"model": "m"})
+        assert again.vectors(keys[::-1])[:, 0].tolist() == list(range(90))[::-1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_broken_file(tmp_path, monkeypatch):
+    filled(tmp_path)
+
+    def failed(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("seqrec.semantics.store.Path.read_bytes", failed)
+    with pytest.raises(OSError, match="Input/output error"):
+        Store(tmp_path, {"model": "m"})

@@ -183,3 +183,11 @@ def test_the_command_takes_an_attack_by_name_with_its_settings(shop, capsys):
     assert made["settings"] == {"slots": 5, "popular": 0.2}
     assert made["bucket"] == "lower_torso"
     assert main(["poison", "--data", str(shop), "--attack", "Bandwagn", "--out", str(out)]) == 2
+
+
+@pytest.mark.parametrize("protocol", [RatioByUser(), GlobalTimeSplit(test_days=40.0, validation_days=40.0)])
+def test_poisoned_data_are_for_the_protocol_whose_training_part_the_attacker_knew(attacked, shop, protocol):
+    where = str(shop.parent / "attacked")
+    with pytest.raises(InputError, match=r"holds fake users, .* Set data.protocol to LeaveOneOut"):
+        _ = SequenceDataModule(where, protocol=protocol).split
+    assert SequenceDataModule(where, protocol=LeaveOneOut(drops_cold_items=True)).split.passport["fake_users"] == 20
