@@ -65,6 +65,8 @@ class HostedEncoder(TextEncoder):
             questions = [self._question(todo[first : first + self.batch_size]) for first in firsts]
             answers = asking.each(self._ask, questions, self._halves, models_of(store, keys))
             asking.keep(answers, lambda fresh: self._flush(store, fresh), self.keep_every, work.begin(len(todo)))
+        if not keys:
+            return {"model": self.service.model, "spent_in_this_run": 0.0}
         lines = store.lines(dict.fromkeys(keys))
         tokens = round(lines["tokens_in"].sum())
         return {

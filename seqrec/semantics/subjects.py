@@ -80,7 +80,9 @@ class Subjects(ABC):
         """A column of the catalog on one line per item, empty where nothing is known."""
         if name not in self.catalog.table.columns:
             return [""] * len(self.catalog)
-        return [" ".join(str(cell).split()) if cell is not None else "" for cell in self.catalog.table[name]]
+        cells = self.catalog.table[name]
+        cells = cells.fill_nan(None) if cells.dtype.is_float() else cells
+        return [" ".join(str(cell).split()) if cell is not None else "" for cell in cells]
 
 
 class Items(Subjects):

@@ -141,6 +141,8 @@ class ChatWriter(Writer):
                 self.keep_every,
                 work.begin(len(missing)),
             )
+        if not keys:
+            return [], {"prompt_version": prompt.version, "model": self.service.model, "spent_in_this_run": 0.0}
         lines = store.lines(dict.fromkeys(keys))  # what several subjects share was paid once
         record = {
             "prompt_version": prompt.version,

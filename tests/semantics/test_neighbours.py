@@ -74,6 +74,18 @@ def test_a_bound_that_proves_nothing_is_not_taken_for_a_proof():
     assert_nearest(nearest(vectors, 2), vectors, 2, np.arange(4100))
 
 
+def test_vectors_that_all_point_one_way_are_told_apart_at_the_first_look():
+    """Means of what some encoders write: any two have a cosine beyond .98."""
+    generator = np.random.default_rng(0)
+    scales = 1 / np.arange(1, 65)
+    vectors = (generator.normal(size=(3000, 64)) * scales + 40 * generator.normal(size=64) * scales).astype(np.float32)
+    assert cosines(vectors).min() > 0.9
+    done = []
+    rows = nearest(vectors, 5, advance=done.append)
+    assert_nearest(rows, vectors, 5, np.arange(3000))
+    assert done[0] > 2900
+
+
 def test_oneself_is_left_out_by_number_where_many_are_equal():
     vectors = np.ones((500, 6), dtype=np.float32)
     rows = nearest(vectors, 3)

@@ -4,6 +4,8 @@ import time
 from email.utils import formatdate
 from types import SimpleNamespace
 
+import numpy as np
+import polars as pl
 import pytest
 from twelve_items import ITEMS, PROMPT, N, at
 
@@ -11,6 +13,7 @@ from seqrec.semantics.asking import Asking
 from seqrec.semantics.hosted import HostedEncoder
 from seqrec.semantics.prompts import DEFAULTS, Prompt
 from seqrec.semantics.service import Question, Service, took_of
+from seqrec.semantics.subjects import Histories
 from seqrec.semantics.writers import ChatWriter, Work
 
 pytest.importorskip("openai")
@@ -129,6 +132,16 @@ def test_a_service_that_the_environment_names_is_another_one(service, tmp_path, 
     assert len(set(texts)) == N
     monkeypatch.delenv("OPENAI_BASE_URL")
     assert one.identity["base_url"] is None
+
+
+def test_nobody_is_asked_where_there_is_nobody_to_describe(service, tmp_path):
+    nobody = Histories(
+        ITEMS.catalog, np.arange(3), np.arange(0), np.arange(0), pl.DataFrame({"user_id": [], "n_events": []})
+    )
+    texts, record = ChatWriter(at(service)).write(nobody, Prompt.read(DEFAULTS["histories"]), Work(tmp_path))
+    assert texts == []
+    assert record["model"] == "small"
+    assert not service.asked
 
 
 def test_a_service_that_is_not_there_is_named(tmp_path):
