@@ -14,7 +14,7 @@ from seqrec.sequences import Sequences
 _MARGIN = 32
 # A quick search that must go through more than this share of the catalog is none.
 _LARGEST_SHARE = 1 / 8
-# Where this share of k, or more, of what an index found best was withdrawn from the bundle, it was not asked for such.
+# Where more than this share of k was withdrawn of what an index finds best, it was never measured on such.
 _MOST_WITHDRAWN = 1 / 4
 
 

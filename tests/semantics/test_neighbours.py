@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrec.semantics.neighbours import Neighbours, nearest, write_neighbours
+from seqrec.semantics.neighbours import Neighbours, _bounds, nearest, write_neighbours
 from seqrec.semantics.vectors import Vectors, write_vectors
 
 pytest.importorskip("faiss")
@@ -84,6 +84,15 @@ def test_vectors_that_all_point_one_way_are_told_apart_at_the_first_look():
     rows = nearest(vectors, 5, advance=done.append)
     assert_nearest(rows, vectors, 5, np.arange(3000))
     assert done[0] > 2900
+
+
+def test_bounds_are_never_below_the_cosines():
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(500, 40)) / np.arange(1, 41) ** 0.5 + generator.normal(size=40)
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    bounds = _bounds(unit)
+    assert bounds.shape[1] < 40
+    assert (bounds @ bounds.T >= unit @ unit.T - 1e-6).all()
 
 
 def test_oneself_is_left_out_by_number_where_many_are_equal():
