@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqrec.backbones.base import Backbone
-from seqrec.nn.attention import BidirectionalSelfAttention
+from seqrec.nn.attention import BidirectionalSelfAttention, PositionFactory
 from seqrec.nn.dropout import Dropout
 from seqrec.sequences import Sequences
 
@@ -46,6 +46,8 @@ class BERT4Rec(Backbone):
         transforms_states: whether a linear map, a GELU and a norm follow the last layer, as in the released code; the
             baseline of Klenitskiy and Vasilev, RecSys 2023, has none.
         init_std: standard deviation of the linear maps at the beginning, above 0; their biases start at 0.
+        position: builds a position encoding inside attention for each layer, from the width of a head: one that turns
+            queries and keys, as RotaryPosition does, since what adds to logits counts events back from a query.
     """
 
     causal = False
@@ -59,6 +61,7 @@ class BERT4Rec(Backbone):
         feed_forward_multiple: int = 4,
         transforms_states: bool = True,
         init_std: float = 0.02,
+        position: PositionFactory | None = None,
     ) -> None:
         super().__init__(dim)
         if n_layers < 1:
@@ -66,7 +69,9 @@ class BERT4Rec(Backbone):
         self.norm = nn.LayerNorm(dim, eps=_EPS)
         self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
-            Layer(BidirectionalSelfAttention(dim, n_heads, dropout), dim, feed_forward_multiple * dim, dropout)
+            Layer(
+                BidirectionalSelfAttention(dim, n_heads, dropout, position), dim, feed_forward_multiple * dim, dropout
+            )
             for _ in range(n_layers)
         )
         self.transform = (

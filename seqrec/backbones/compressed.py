@@ -39,7 +39,7 @@ class Compressed(ContinuingBackbone[Any]):
     Args:
         inner: the causal backbone; attention backbones forget the older events, others go on. Attention needs at least
             2 layers: in the first, a token is read before it has read anything.
-        n_tokens: tokens k, at least 1.
+        n_tokens: tokens k, at least 0; without any, attention backbones forget what is older altogether.
         n_recent: newest events of a window that are read themselves, at least 1.
         n_segments: parts that the older events are cut into, at least 1; one works best according to its authors.
         tokens_predict: whether the last token speaks for the first event behind it; otherwise the event before the
@@ -60,10 +60,9 @@ class Compressed(ContinuingBackbone[Any]):
         init_std: float = 0.02,
     ) -> None:
         super().__init__(inner.dim)
-        least = {"n_tokens": n_tokens, "n_recent": n_recent, "n_segments": n_segments}
-        for name, value in least.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        for name, value, least in (("n_tokens", n_tokens, 0), ("n_recent", n_recent, 1), ("n_segments", n_segments, 1)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}.")
         self.inner, self.leaves_room = inner, n_recent
         self.n_recent, self.n_segments, self.tokens_predict = n_recent, n_segments, tokens_predict
         self.tokens = nn.Parameter(init_std * torch.randn(n_segments, n_tokens, inner.dim))
@@ -123,7 +122,7 @@ class Compressed(ContinuingBackbone[Any]):
             is_token = torch.zeros(len(mixed), dtype=torch.bool, device=events.device)
             is_token[place_of_token] = True
             of_items = read[~is_token]
-            if self.tokens_predict:
+            if self.tokens_predict and n_tokens:
                 ends = segment.history.lengths > 0
                 newest = segment.history.offsets[1:][ends] - 1
                 of_items = of_items.index_copy(0, newest, read[place_of_token[n_tokens - 1 :: n_tokens][ends]])

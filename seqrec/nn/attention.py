@@ -321,14 +321,26 @@ class BidirectionalSelfAttention(_Heads):
         dim: width D of an event, a multiple of ``n_heads``.
         n_heads: number of heads H.
         dropout: share of attention weights dropped in training, in [0, 1).
+        position: builds a position encoding that turns queries and keys, from the width C of a head; None attends
+            without one.
+
+    Raises:
+        ValueError: the position changes logits by what lies behind a query, and here a query sees what lies ahead, too.
     """
 
-    def __init__(self, dim: int, n_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, n_heads: int, dropout: float = 0.0, position: PositionFactory | None = None) -> None:
         super().__init__(dim, n_heads)
         self.dropout = dropout
+        self.position = nowhere() if position is None else position(dim // n_heads)
+        if self.position.changes_logits:
+            raise ValueError(
+                f"{type(self.position).__name__} counts events back from a query, but in attention to both sides half "
+                "of them lie ahead; use RotaryPosition, or a position in the input."
+            )
 
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         q, k, v = self._split(events, events)
+        q, k = (self.position.turn(x, history.places) for x in (q, k))
         mixed = bidirectional_attention(q, k, v, history.offsets, self.dropout if self.training else 0.0)
         return self.output(mixed.flatten(-2))
 

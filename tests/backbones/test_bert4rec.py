@@ -6,6 +6,10 @@ from torch.nn import functional as F
 
 from seqrec.backbones.bert4rec import BERT4Rec
 from seqrec.ops.attention import bidirectional_attention
+from seqrec.positions.contextual import CAPE
+from seqrec.positions.relative import ALiBi, RelativeBias
+from seqrec.positions.rotary import RotaryPosition
+from seqrec.positions.time_bias import TimeBias
 from seqrec.sequences import Sequences
 
 DIM = 8
@@ -104,3 +108,32 @@ def test_every_linear_map_begins_small_and_without_bias():
 def test_no_layer_is_refused():
     with pytest.raises(ValueError, match="n_layers"):
         BERT4Rec(DIM, n_layers=0)
+
+
+def test_rotary_positions_tell_it_how_far_apart_events_are_on_both_sides():
+    """Logits by hand: the pair of channels (c, c + C / 2) is a complex number, and i - j apart means a turn of it."""
+    torch.manual_seed(0)
+    backbone = BERT4Rec(DIM, 1, 2, position=RotaryPosition, transforms_states=False, init_std=0.5).double().eval()
+    packed = Sequences.pack(HISTORIES)
+    events = torch.randn(packed.items.numel(), DIM, dtype=torch.float64)
+    (layer,) = backbone.layers
+    pace = 10_000.0 ** (-torch.arange(0, 4, 2, dtype=torch.float64) / 4)
+
+    def mixed(x):
+        q, k, v = (part(x).view(-1, 2, DIM // 2).transpose(0, 1) for part in _maps(layer.attention))
+        q, k = (torch.complex(*y.chunk(2, -1)) for y in (q, k))
+        apart = torch.arange(len(x))[:, None] - torch.arange(len(x))
+        turned = q[:, :, None] * k[:, None].conj() * torch.exp(1j * apart[..., None] * pace)
+        weights = (turned.real.sum(-1) / (DIM // 2) ** 0.5).softmax(-1)
+        return layer.attention.output((weights @ v).transpose(0, 1).reshape(-1, DIM))
+
+    expected = torch.cat([mixed(own) for own in events.split(packed.lengths.tolist())])
+    torch.testing.assert_close(layer.attention(events, packed), expected, rtol=1e-6, atol=1e-6)
+    order = torch.tensor([1, 0, *range(2, packed.items.numel())])
+    assert not torch.allclose(backbone(events[order], packed), backbone(events, packed)[order])
+
+
+@pytest.mark.parametrize("position", [lambda c: RelativeBias(c, 9), ALiBi, lambda c: CAPE(c, 9), TimeBias])
+def test_positions_that_count_back_from_a_query_are_refused(position):
+    with pytest.raises(ValueError, match="half of them lie ahead; use RotaryPosition"):
+        BERT4Rec(DIM, position=position)

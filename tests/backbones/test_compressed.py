@@ -202,7 +202,40 @@ def test_one_layer_of_attention_is_refused_since_its_tokens_would_know_nothing()
         ready(lambda: SASRec(DIM, n_layers=1))(*drawn([12]))
 
 
-@pytest.mark.parametrize("name", ["n_tokens", "n_recent", "n_segments"])
-def test_sizes_below_one_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is 0"):
-        Compressed(SASRec(DIM), **{name: 0})
+@pytest.mark.parametrize(("name", "value"), [("n_tokens", -1), ("n_recent", 0), ("n_segments", 0)])
+def test_sizes_that_mean_nothing_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least {value + 1}"):
+        Compressed(SASRec(DIM), **{name: value})
+
+
+@pytest.mark.parametrize("inner", ATTENTION)
+@pytest.mark.parametrize("n_segments", [1, 2])
+def test_without_tokens_attention_reads_each_segment_as_if_it_were_all(inner, n_segments):
+    torch.manual_seed(0)
+    backbone = Compressed(inner(), 0, RECENT, n_segments).eval()
+    for name, weight in backbone.named_parameters():
+        if "position" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    events, history = drawn([4, 5, 0, 12, 30])
+    states = backbone(events, history)
+    recent = ~is_older(history)
+    torch.testing.assert_close(states[recent], backbone.inner(events[recent], part(history, recent)))
+    n_older = (history.lengths - RECENT).clamp(min=0)[history.owners]
+    for number in range(n_segments):
+        begin, end = (n_older * edge // n_segments for edge in (number, number + 1))
+        own = (history.places >= begin) & (history.places < end)
+        alone = part(history, own)
+        last = alone.newest[alone.lengths > 0]
+        alone.asked_at[last] = alone.times[last]  # what is older does not know when it is asked what follows
+        torch.testing.assert_close(states[own], backbone.inner(events[own], alone))
+    _, memory = backbone.remember(events, history)
+    assert all(len(layer.keys) == 0 for layer in memory)
+    after = backbone.proceed(events[recent], part(history, recent), backbone.restored(backbone.stored(memory)))[0]
+    torch.testing.assert_close(after, states[recent], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("inner", INNER[5:])
+def test_without_tokens_a_recurrent_backbone_is_itself(inner):
+    backbone = Compressed(inner(), 0, RECENT).eval()
+    events, history = drawn(LENGTHS)
+    torch.testing.assert_close(backbone(events, history), backbone.inner(events, history), rtol=1e-5, atol=1e-5)
