@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from seqrec.data.errors import InputError
 from seqrec.data.log import Log
 from seqrec.evaluation import detection
 from seqrec.objectives.trail import Trail
+from seqrec.runs import data_of
 
 _STATE = "reweighter._extra_state"
 
@@ -27,7 +27,7 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
 
     For every user with a weight below 1: after which epochs it was flagged, which known fraud profile it is most like,
     and what it has. Where the data mark their fakes (`seqrec poison`), they are told apart, and how well the weights of
-    the last epoch told them is printed. Writes audit.csv, with all users whose weight changed, and audit.svg.
+    the last epoch told them is printed. Writes audit.csv, with all users of a weight below 1, and audit.svg.
 
     Args:
         run: folder of a run that was trained with a reweighter, such as configs/study/lorec.yaml.
@@ -35,9 +35,17 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
         shown: how many users are printed, at least 1.
 
     Raises:
-        InputError: the run has no checkpoint, or no reweighter that decided anything about users.
+        InputError: the run has no checkpoint, or no reweighter that decided anything about users; or its data have
+            changed.
     """
-    (trail, epochs), log = trail_of(run), _log_of(run)
+    trail, epochs, trained_on = trail_of(run)
+    data = data_of(run)
+    if trained_on not in (None, data.trained_on):
+        raise InputError(
+            f"{data.prepared} holds other events than {run} was trained on, so nobody knows whom its weights are of; "
+            "prepare or poison it as it was, or train again."
+        )
+    log = data.log
     table = judgements(trail, log)
     folder = out or run
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +54,7 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
     ).write_csv(folder / "audit.csv")
     draw_weights(trail, torch.from_numpy(log.is_fake), folder / "audit.svg")
     console = Console()
-    console.print(_listed(table.head(shown), trail, log))
+    console.print(_listed(table.head(shown), trail, log) if len(table) else "Nobody has a weight below 1.")
     found = figures(trail, torch.from_numpy(log.is_fake), torch.from_numpy(np.diff(log.offsets)), epochs)
     if trail.counting(epochs) is None:
         console.print(f"No weight counted: they do after {trail.active_from} epochs, and training took {epochs}.")
@@ -60,8 +68,8 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
     console.print(f"{folder / 'audit.csv'} and {folder / 'audit.svg'} hold the rest.", highlight=False)
 
 
-def trail_of(run: Path) -> tuple[Trail, int]:
-    """What the reweighter of a run decided, and the epochs done, from its last checkpoint.
+def trail_of(run: Path) -> tuple[Trail, int, str | None]:
+    """What the reweighter of a run decided, the epochs done and what they trained on, from its last checkpoint.
 
     Raises:
         InputError: there is no checkpoint, or nothing was decided.
@@ -75,8 +83,11 @@ def trail_of(run: Path) -> tuple[Trail, int]:
         raise InputError(f"The run {run} weighed no users; train with a reweighter, say configs/study/lorec.yaml.")
     trail = Trail.restored(state[_STATE]["trail"])
     if not trail.epochs:
-        raise InputError(f"The reweighter of {run} has decided nothing yet; train for more epochs.")
-    return trail, kept["epoch"] + 1
+        raise InputError(
+            f"The reweighter of {run} has decided nothing in {kept['epoch'] + 1} epochs: no decision was due, or all "
+            "were put off because a third of the users or more would have been flagged; train for more epochs."
+        )
+    return trail, kept["epoch"] + 1, kept.get("trained_on")
 
 
 def figures(trail: Trail, is_fake: torch.Tensor, lengths: torch.Tensor, epochs: int) -> dict[str, float]:
@@ -101,12 +112,14 @@ def figures(trail: Trail, is_fake: torch.Tensor, lengths: torch.Tensor, epochs: 
 
 
 def judgements(trail: Trail, log: Log) -> pl.DataFrame:
-    """One line per user whose weight changed, the most reduced first; among equals the most suspicious."""
-    weights, flagged, suspicion = trail.weights[-1], torch.stack(trail.flagged), trail.suspicion[-1]
-    rows = torch.nonzero(weights != 1).squeeze(1)
+    """One line per user whose weight is below 1, the most reduced first; among equals the most suspicious."""
+    weights, suspicion = trail.weights[-1], trail.suspicion[-1]
+    rows = torch.nonzero(weights < 1).squeeze(1)
     order = np.lexsort(((-suspicion[rows]).numpy(), weights[rows].numpy()))
+    rows = rows[torch.from_numpy(order)]
+    flagged, is_fake = torch.stack(trail.flagged)[:, rows].numpy(), log.is_fake
     lines: list[dict[str, Any]] = []
-    for row in rows[torch.from_numpy(order)].tolist():
+    for row, of_user in zip(rows.tolist(), flagged.T, strict=True):
         events = log.items[log.offsets[row] : log.offsets[row + 1]]
         near = -1 if trail.nearest is None else int(trail.nearest[row])
         lines.append(
@@ -114,8 +127,8 @@ def judgements(trail: Trail, log: Log) -> pl.DataFrame:
                 "user_id": log.users[row],
                 "weight": float(weights[row]),
                 "suspicion": float(suspicion[row]),
-                "marked_fake": bool(log.is_fake[row]),
-                "flagged_after": [epoch for epoch, flag in zip(trail.epochs, flagged[:, row], strict=True) if flag],
+                "marked_fake": bool(is_fake[row]),
+                "flagged_after": [epoch for epoch, flag in zip(trail.epochs, of_user, strict=True) if flag],
                 "nearest_known": near if near >= 0 else None,
                 "similarity": None if near < 0 or trail.similarity is None else float(trail.similarity[row]),
                 "items": log.catalog.ids.gather(np.asarray(events)).to_list(),
@@ -197,10 +210,3 @@ def _profile(line: dict[str, Any], trail: Trail, log: Log) -> str:
     rows = known.items[known.offsets[number] : known.offsets[number + 1]].numpy()
     shared = len(set(log.catalog.ids.gather(rows)) & set(line["items"]))
     return f"no. {number}, cosine {line['similarity']:.2f}, {shared} items shared"
-
-
-def _log_of(run: Path) -> Log:
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist, so {run} is not the folder of a run; run `seqrec fit --run {run}`.")
-    return Log.open(yaml.safe_load(path.read_text())["data"]["prepared"])

@@ -30,7 +30,7 @@ from seqrec.data.errors import InputError, nearest
 from seqrec.data.folders import name_of
 from seqrec.help_text import HelpFormatter
 from seqrec.studies.locks import held
-from seqrec.training.checkpoints import WholeCheckpoints
+from seqrec.training.checkpoints import MovedCheckpoint, WholeCheckpoints
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.record import RunRecord, StepSeed
 
@@ -233,6 +233,11 @@ class SeqrecCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(self.given)  # without Lightning's warning that sys.argv holds arguments, too
         chosen = self.config[self.command]
+        if isinstance(chosen.seed_everything, bool):
+            raise ValueError(
+                f"seed_everything is {str(chosen.seed_everything).lower()}; give the number that draws are to begin "
+                "with, e.g. --seed_everything 42."
+            )
         _name_the_data(chosen, name_of(Path(str(chosen.data.prepared))))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -247,7 +252,7 @@ class SeqrecCLI(LightningCLI):
         callbacks = [
             RunRecord(yaml.safe_load(text), text),
             StepSeed(int(chosen.seed_everything)),
-            ModelCheckpoint(
+            MovedCheckpoint(
                 folder / "checkpoints",
                 filename="best",
                 monitor=chosen.early_stopping.monitor,
@@ -256,7 +261,7 @@ class SeqrecCLI(LightningCLI):
                 enable_version_counter=False,
             ),
             # One of its own: Lightning's save_last follows the best checkpoint, so it would skip epochs that are worse.
-            ModelCheckpoint(
+            MovedCheckpoint(
                 folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
             ),
         ]

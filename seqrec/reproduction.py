@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from seqrec.board.results import Result, demand_comparable, read
 from seqrec.data.errors import InputError
-from seqrec.data.folders import write_whole
+from seqrec.data.folders import digests_of_named, write_whole
 from seqrec.export.manifest import read_fields
+from seqrec.semantics.vectors import origin_of
 from seqrec.studies.jobs import code_fingerprint, digest
 from seqrec.studies.running import measure, train
 from seqrec.training.own_code import own_code
@@ -30,27 +33,35 @@ def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -
     seqrec reproduce experiments/results/quality/recipe/sasrec-beauty-seed1
 
     What was stopped goes on when started again, as long as the code is the same. On the same kind of machine the
-    figures are the same; elsewhere they differ by what rounding does to training.
+    figures are the same; elsewhere they differ by what rounding does to training. One device trains, so figures of
+    several come again but nearly. Each recipe gets a table of its own.
 
     Args:
         results: the folder of a run, or of several.
         out: folder for the new runs, each named after its record and a digest of its config, its data and the code.
 
     Raises:
-        InputError: the data, or the model that a run started from, are not there, or are not those of the record.
+        InputError: the data, the text vectors, or the model that a run started from, are not there, or are not those of
+            the record.
     """
     recorded = read(results if isinstance(results, list) else [results])
     for result in recorded:
         _check_data(result)
         _check_start(result)
         _check_own_code(result)
+        _check_texts(result)
     again = [_again(result, out) for result in recorded]
-    Console().print(_side_by_side([result.fields["metrics"] for result in recorded], again))
+    rows: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for place, result in enumerate(recorded):
+        rows[result.passport, result.recipe].append(place)
+    for places in rows.values():
+        Console().print(_side_by_side([recorded[place] for place in places], [again[place] for place in places]))
 
 
 def _again(result: Result, out: Path) -> Mapping[str, float]:
     config = {name: value for name, value in result.fields["config"].items() if name not in LEFT_OUT}
-    depends_on = [config, result.fields["passport"]["dataset"], code_fingerprint()]
+    named = digests_of_named(config, result.fields["data"])
+    depends_on = [config, result.fields["passport"]["dataset"], code_fingerprint(), own_code(config), named]
     folder = out / f"{result.folder.name}-{digest(depends_on)[:12]}"
     path = folder.with_name(f"{folder.name}.yaml")
     write_whole(path, json.dumps(config, indent=2) + "\n")  # JSON is YAML
@@ -68,6 +79,18 @@ def _check_own_code(result: Result) -> None:
             f"The code of {', '.join(changed)} is not what {result.folder} was made with, so figures may differ.",
             stacklevel=2,
         )
+
+
+def _check_texts(result: Result) -> None:
+    """See that the text vectors that a run read are those that are there."""
+    for then in result.fields.get("texts") or ():
+        now = origin_of(Path(then["vectors"]))
+        if any(name in then and then[name] != now.get(name) for name in ("digest", "fingerprint")):
+            state = "are not there" if not now else "are others now"
+            raise InputError(
+                f"The vectors {then['vectors']}, which {result.folder} read, {state}; put back those of then, or make "
+                "them again with `seqrec embed`."
+            )
 
 
 def _check_data(result: Result) -> None:
@@ -90,9 +113,14 @@ def _check_start(result: Result) -> None:
         )
 
 
-def _side_by_side(recorded: list[Mapping[str, float]], again: list[Mapping[str, float]]) -> Table:
-    table = Table("metric", "recorded", "again", title=f"mean of {len(recorded)} seed{'s' * (len(recorded) > 1)}")
+def _side_by_side(results: list[Result], again: list[Mapping[str, float]]) -> Table:
+    """The seeds of one row, recorded and trained again, by the metrics that all of them have."""
+    recorded: list[Mapping[str, float]] = [result.fields["metrics"] for result in results]
+    which = f"{results[0].name or results[0].fields['model']} on {results[0].fields['data']}"
+    title = f"{which}: mean of {len(results)} seed{'s' * (len(results) > 1)}"
+    table = Table("metric", "recorded", "again", title=escape(title))
     for name in recorded[0]:
-        old, new = (mean(metrics[name] for metrics in runs) for runs in (recorded, again))
-        table.add_row(name, f"{old:.6g}", f"{new:.6g}")
+        if all(name in metrics for metrics in (*recorded, *again)):
+            old, new = (mean(metrics[name] for metrics in runs) for runs in (recorded, again))
+            table.add_row(name, f"{old:.6g}", f"{new:.6g}")
     return table

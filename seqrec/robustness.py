@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from seqrec.data.log import Log
 from seqrec.data.poisoning.base import Attack
 from seqrec.data.poisoning.poison import poisoned
 from seqrec.data.poisoning.targets import Bucket
+from seqrec.data.protocol import LeaveOneOut
 from seqrec.evaluation.promotion import promotion
 from seqrec.recommenders.base import Recommender
 from seqrec.reproduction import LEFT_OUT
@@ -125,6 +127,7 @@ def robustness(
                 poisoned(data, folder, attack, budget, targets, n_targets, attack_seed)
                 sets[name, budget] = folder
         pushed, cutoffs, asked = _pushed(list(sets.values())[1:]), cutoffs or [10, 20, 50], []
+        _demand_leave_one_out(model, defences or [], sets[CLEAN])
         for (attack, budget), folder in sets.items():
             for cell in _cells(attack, budget, defences or [], seeds or [1, 2, 3]):
                 kept = out / "results" / f"{cell.name}.json"
@@ -153,6 +156,20 @@ def _pushed(folders: list[Path]) -> list[int]:
     if any(rows != found[0] for rows in found):
         raise InputError("The attacks push different items; choose another --out, or remove its folder data.")
     return found[0]
+
+
+def _demand_leave_one_out(model: list[Path], defences: list[Path], data: Path) -> None:
+    """Refuse another protocol before anything is trained: attackers know what leave-one-out trains on."""
+    from seqrec.lightning_cli import complete_config
+
+    for defence in ([], *([each] for each in defences)):
+        stack = [f"--config={config}" for config in (*model, *defence)]
+        protocol = complete_config([*stack, f"--data.prepared={data}"])["data"]["protocol"]
+        if protocol is not None and not issubclass(resolve_name(protocol["class_path"]), LeaveOneOut):
+            raise InputError(
+                f"data.protocol of {' with '.join(map(str, (*model, *defence)))} is {protocol['class_path']}, and "
+                "poisoned data go with LeaveOneOut alone; leave out what sets it."
+            )
 
 
 def _told(cell: Cell, folder: Path, model: list[Path]) -> tuple[list[str], dict[str, Any]]:
@@ -231,7 +248,7 @@ def _measured(cell: Cell, told: list[str], run: Path, pushed: list[int], cutoffs
         SeqrecCLI("fit", [*told, f"--run={run}", *goes_on])
     tested = SeqrecCLI("test", [f"--run={run}", "--verbose=false"])
     task = tested.model
-    ranks, lacks = target_ranks(task.recommender.eval(), whole_histories(tested.datamodule), pushed)
+    ranks, lacks = target_ranks(task.recommender.eval(), tested.datamodule.everyone(), pushed)
     result = json.loads((run / "result.json").read_text())
     trail = task.reweighter.trail
     log = tested.datamodule.log
@@ -254,13 +271,6 @@ def _measured(cell: Cell, told: list[str], run: Path, pushed: list[int], cutoffs
         "commit": result["commit"],
         "config": result["config"],
     }
-
-
-def whole_histories(data: Any) -> Iterable[Batch]:
-    """The test of a data module, where ``seen`` is all that users have, even if the protocol ranks what they have."""
-    loader = data.test_dataloader()
-    loader.dataset.seen_is_excluded = True
-    return loader
 
 
 @torch.no_grad()

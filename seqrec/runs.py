@@ -57,8 +57,7 @@ def open_run(folder: Path) -> Run:
     """
     config = _config(folder)
     recipe = config["model"]["init_args"]["recommender"]
-    with _building(folder / "config.yaml"):
-        data = _from_config(SequenceDataModule, config["data"])
+    data = data_of(folder)
     checkpoint = _checkpoint(folder)
     kept = _kept(checkpoint, data.catalog)
     prefix = "recommender."
@@ -75,6 +74,17 @@ def open_run(folder: Path) -> Run:
         ) from error
     place, origin = checkpoint.relative_to(folder).as_posix(), (kept.get("trained_on"), kept.get("starts_from"))
     return Run(folder, config, recipe, data, place, recommender.eval(), *origin)
+
+
+def data_of(folder: Path) -> SequenceDataModule:
+    """The data of a run, as its config describes them.
+
+    Raises:
+        InputError: the folder is not that of a run, or its config is broken.
+    """
+    config = _config(folder)
+    with _building(folder / "config.yaml"):
+        return _from_config(SequenceDataModule, config["data"])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
+from seqrec.cli import main
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.prepare import prepare_log
 from seqrec.data.protocol import LeaveOneOut
@@ -13,7 +14,7 @@ from seqrec.data.simulated import SimulatedShop
 from seqrec.evaluation.promotion import promotion
 from seqrec.ops.ranking import ranks_of_scores
 from seqrec.recommenders.base import Encoded, Recommender, TopK
-from seqrec.robustness import target_ranks, whole_histories
+from seqrec.robustness import target_ranks
 from seqrec.sequences import Sequences
 
 
@@ -69,12 +70,27 @@ def test_pushed_items_are_ranked_among_what_users_lack_even_where_the_protocol_r
     prepare_log(SimulatedShop(users=100, items=80, mean_events=12.0), tmp_path / "clean")
     data = SequenceDataModule(str(tmp_path / "clean"), LeaveOneOut(seen_is_excluded=False), max_length=3)
     log, part, target = data.log, data.split.test, 40
-    ranks, lacks = target_ranks(Fixed(data.catalog), whole_histories(data), [target])
+    ranks, lacks = target_ranks(Fixed(data.catalog), data.everyone(), [target])
     had = [set(log.items[start : end - 1]) for start, end in zip(part.starts, part.ends, strict=True)]
-    order = [row for batch in data.test_dataloader() for row in batch.users.tolist()]
+    order = [row for batch in data.everyone() for row in batch.users.tolist()]
     wanted = {
         user: (len(set(range(target)) - items), target not in items and log.items[end - 1] != target)
         for user, items, end in zip(part.users.tolist(), had, part.ends, strict=True)
     }
     assert list(zip(ranks[0].tolist(), lacks[0].tolist(), strict=True)) == [wanted[user] for user in order]
     assert not lacks.all()
+
+
+def test_who_took_an_item_again_counts_though_the_protocol_does_not_ask_about_it(tmp_path):
+    """Ten users, of whom three end with what they had: nine of them lack the target, and all nine are looked at."""
+    lines = [f"{user},{item},{second}" for user in range(10) for second, item in enumerate([user, 20, 21, 22])]
+    lines += [f"{user},20,9" for user in range(3)] + ["9,30,9"]
+    (tmp_path / "log.csv").write_text("user,item,time\n" + "\n".join(lines) + "\n")
+    columns = [f"--{name}_column={name}" for name in ("user", "item", "time")]
+    assert main(["prepare", str(tmp_path / "log.csv"), *columns, f"--out={tmp_path / 'data'}"]) == 0
+    data = SequenceDataModule(str(tmp_path / "data"), LeaveOneOut(), max_length=10)
+    assert len(data.split.test) == 7
+    target = data.catalog.ids.to_list().index("30")
+    _, lacks = target_ranks(Fixed(data.catalog), data.everyone(), [target])
+    assert lacks.shape == (1, 10)
+    assert int(lacks.sum()) == 9

@@ -316,12 +316,34 @@ def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(
         trail.decided(epochs, weights, flagged, torch.zeros(105))
     trail.nearest, trail.similarity = torch.full((105,), 1), torch.full((105,), 0.9)
     table = judgements(trail, log)
-    assert table["user_id"].to_list() == [log.users[7], log.users[9]]
-    assert table["weight"].to_list() == pytest.approx([0.2, 1.04])
-    assert table["flagged_after"].to_list() == [[5, 15], [5, 10]]
-    assert table["nearest_known"].to_list() == [1, 1]
+    assert table["user_id"].to_list() == [log.users[7]]  # the other is trusted more than most
+    assert table["weight"].to_list() == pytest.approx([0.2])
+    assert table["flagged_after"].to_list() == [[5, 15]]
+    assert table["nearest_known"].to_list() == [1]
     assert table["items"][0].to_list() == log.catalog.ids.gather(own).to_list()
     Trail.restored(trail.state())
+
+
+def test_an_audit_of_a_run_whose_data_were_made_anew_is_refused(reported, tmp_path, capsys):
+    run = shutil.copytree(reported / "runs" / "Random-0.05+forest-seed1", tmp_path / "run")
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    kept["trained_on"] = "other events"
+    torch.save(kept, run / "checkpoints" / "last.ckpt")
+    assert main(["audit", "--run", str(run)]) == 2
+    assert "holds other events than" in capsys.readouterr().err
+    assert (
+        not (run / "audit.csv").exists()
+        or (run / "audit.csv").stat().st_mtime
+        == (reported / "runs" / "Random-0.05+forest-seed1" / "audit.csv").stat().st_mtime
+    )
+
+
+def test_another_protocol_is_refused_before_anything_is_trained(shop, tmp_path, capsys):
+    (tmp_path / "time.yaml").write_text("data: {protocol: {class_path: seqrec.data.protocol.GlobalTimeSplit}}\n")
+    given = [f"--data={shop / 'clean'}", f"--model=[{shop / 'model.yaml'},{tmp_path / 'time.yaml'}]"]
+    assert main(["robustness", *given, "--attacks=[Random]", "--seeds=[1]", f"--out={tmp_path / 'out'}"]) == 2
+    assert "poisoned data go with LeaveOneOut alone" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 def test_an_audit_of_weights_that_never_counted_says_so(idle, tmp_path, capsys):

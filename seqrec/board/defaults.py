@@ -38,6 +38,6 @@ def _defaults(path: str) -> Mapping[str, Any]:
     module, _, name = path.rpartition(".")
     try:
         arguments = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
-    except (ImportError, AttributeError, ValueError, TypeError):
+    except Exception:  # a module of someone's own may raise anything
         return {}
     return {each.name: each.default for each in arguments if each.default is not inspect.Parameter.empty}

@@ -33,8 +33,10 @@ OPTIONAL = ("learned_before",)
 # The same question may be asked of several data sets.
 OF_THE_DATA = ("dataset", "target_hash", "learned_before")
 SEEDS = {"seed", "seed_everything"}
-# Folders of output, and checkpoints to resume from.
-PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger"}
+# Folders of output, checkpoints to resume from, and what is said on the way.
+PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger", "verbose", "num_workers"}
+PLACES |= {"enable_progress_bar", "enable_model_summary", "log_every_n_steps"}
+TESTED = "checkpoints/best.ckpt"
 NEEDED = ("metrics", "passport", "config", "model", "data")
 
 
@@ -78,7 +80,15 @@ class Result:
         told = without_defaults(_without(self.fields["config"], left_out))
         if "starts_from" in told:  # another model may have taken its place in the folder
             told["starts_from"] = (self.fields.get("starts_from") or {}).get("model_fingerprint")
-        return json.dumps([self.fields["model"], told], sort_keys=True)
+        texts = [text.get("fingerprint", text.get("digest")) for text in self.fields.get("texts") or ()]
+        besides = [*filter(None, texts), *filter(None, [self.unusual_checkpoint])]
+        return json.dumps([self.fields["model"], told, *besides], sort_keys=True)
+
+    @property
+    def unusual_checkpoint(self) -> str | None:
+        """The weights that were tested, where they are not those of the best epoch on validation."""
+        checkpoint = self.fields.get("checkpoint")
+        return None if checkpoint == TESTED else checkpoint
 
     @property
     def study(self) -> str | None:
@@ -155,6 +165,7 @@ class Row:
         texts = [text for run in self.runs for text in run.fields.get("texts") or run.fields.get("views") or ()]
         told = ["knows when it is asked"] if any(run.fields.get("reads_asked_at") for run in self.runs) else []
         told += ["starts from a trained model"] if any(run.fields.get("starts_from") for run in self.runs) else []
+        told += [f"tested at {self.runs[0].unusual_checkpoint}"] if self.runs[0].unusual_checkpoint else []
         told += ["its texts tell of what is held out"] if any(text.get("leaky") for text in texts) else []
         written = sorted({str(source) for text in texts if (source := text.get("text_source", "none")) != "none"})
         return f" ({'; '.join([*told, *(f'texts by {source}' for source in written)])})" if told or written else ""
@@ -265,10 +276,13 @@ def tables_of(results: Iterable[Result]) -> list[Table]:
         by_passport[result.passport].append(result)
     ordered = sorted(by_passport.values(), key=lambda runs: (str(runs[0].fields["data"]), runs[0].passport))
     tables = [Table(tuple(_rows(runs))) for runs in ordered]
-    alike: dict[str, list[Table]] = defaultdict(list)
-    for table in tables:
-        alike[table.title].append(table)
-    return [replace(table, apart=_apart([each.passport for each in alike[table.title]])) for table in tables]
+    # By what says how they were split and judged, and only where that is not enough by what says which data they are.
+    for also in ((), OF_THE_DATA):
+        alike: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for table in tables:
+            alike[table.title].append(table.passport)
+        tables = [replace(table, apart=(*table.apart, *_apart(alike[table.title], also))) for table in tables]
+    return tables
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -300,10 +314,10 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 40 else text[:12] + "…"
 
 
-def _apart(passports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The fields that differ; those that say which data they are only where no other does."""
-    fields = [field for field in COMPARED if any(each.get(field) != passports[0].get(field) for each in passports)]
-    return tuple(field for field in fields if field not in OF_THE_DATA) or tuple(fields)
+def _apart(passports: Sequence[Mapping[str, Any]], of_the_data: Sequence[str]) -> tuple[str, ...]:
+    """The fields that differ, of those that say which data they are or, where that is empty, of the others."""
+    asked = of_the_data or [field for field in COMPARED if field not in OF_THE_DATA]
+    return tuple(field for field in asked if any(each.get(field) != passports[0].get(field) for each in passports))
 
 
 def _phrase(passport: Mapping[str, Any], field: str) -> str:

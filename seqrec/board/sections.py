@@ -172,11 +172,13 @@ def across(sections: Sequence[Section]) -> list[tuple[str, list[str], list[str],
     """Critical differences over the data sets that were split alike: the split, the data, the rows that all of them
     have, and what was found. Rows are the same where their names are. Not every row need have been run on all of the
     data, so there is one for each choice of data sets that some row was run on."""
-    alike: dict[tuple[str, ...], list[Table]] = defaultdict(list)
-    for section in sections:
-        alike[section.table.rows[0].runs[0].protocol].append(section.table)
+    alike: dict[tuple[str, ...], dict[str, Table]] = defaultdict(dict)
+    for table in sorted((section.table for section in sections), key=lambda each: -len(each.rows)):
+        # Data of one name are one data set, however often it was prepared or begun with.
+        alike[table.rows[0].runs[0].protocol].setdefault(table.data, table)
     found = []
-    for tables in alike.values():
+    for by_data in alike.values():
+        tables = [by_data[data] for data in sorted(by_data)]
         names = dict.fromkeys(row.name for table in tables for row in table.rows)
         for runs_on in dict.fromkeys(tuple(bool(table.row(name)) for table in tables) for name in names):
             some = [table for table, has in zip(tables, runs_on, strict=True) if has]

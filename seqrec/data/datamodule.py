@@ -210,6 +210,19 @@ class SequenceDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation("test", self.split.test)
 
+    def everyone(self) -> DataLoader[Batch]:
+        """All genuine users of three events or more, before their newest one; ``seen`` is all that they have by then.
+
+        Also those whose target the protocol drops, and whatever it ranks.
+        """
+        offsets = np.asarray(self.log.offsets)
+        users = np.flatnonzero(~self.log.is_fake & (np.diff(offsets) >= 3))
+        part = Part(users, offsets[users], offsets[users + 1])
+        dataset = EvaluationBatches(self.arrays, part, self.max_length, seen_is_excluded=True)
+        return self._loader(
+            dataset, FixedBatches(dataset.input_lengths, self.evaluation_events_per_batch, *_rank_and_world())
+        )
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device, non_blocking=True)
 

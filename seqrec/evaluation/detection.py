@@ -24,7 +24,7 @@ def auc(suspicion: Float[Tensor, "U"], is_fake: Bool[Tensor, "U"]) -> float:
     if not pairs:
         return float("nan")
     _, group, sizes = torch.unique(suspicion, return_inverse=True, return_counts=True)
-    ranks = (sizes.cumsum(0) - (sizes - 1) / 2)[group].double()  # mean place of each value, from 1
+    ranks = (sizes.cumsum(0).double() - (sizes - 1) / 2)[group]  # mean place of each value, from 1
     return (ranks[is_fake].sum().item() - n_fakes * (n_fakes + 1) / 2) / pairs
 
 

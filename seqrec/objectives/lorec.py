@@ -59,8 +59,8 @@ class LoRec(UserReweighter):
         weight_decay: of its AdamW, at least 0.
         dim: width of its vectors, a multiple of twice the heads.
         n_layers: its blocks, at least 1.
-        n_heads: its attention heads.
-        hidden_dim: width inside its networks.
+        n_heads: its attention heads, at least 1.
+        hidden_dim: width inside its networks, at least 1.
         dropout: share that it drops in training, in [0, 1).
         max_length: the newest events of a history that it, and the recommender for it, read; at least 1.
         seed: where its first weights, its batches and its dropout come from, at least 0.
@@ -99,11 +99,21 @@ class LoRec(UserReweighter):
             "batch_users": (batch_users, 2),
             "max_length": (max_length, 1),
             "n_layers": (n_layers, 1),
+            "n_heads": (n_heads, 1),
+            "hidden_dim": (hidden_dim, 1),
             "seed": (seed, 0),
+            "entropy_weight": (entropy_weight, 0),
+            "knowledge_weight": (knowledge_weight, 0),
+            "weight_decay": (weight_decay, 0),
         }
         for name, (value, lowest) in least.items():
             if value < lowest:
                 raise ValueError(f"{name} of LoRec is {value}; it must be at least {lowest}.")
+        if learning_rate <= 0 or not 0 <= dropout < 1 or dim < 1 or dim % (2 * n_heads):
+            raise ValueError(
+                f"learning_rate of LoRec is {learning_rate}, dropout {dropout}, dim {dim} and n_heads {n_heads}; give "
+                "a rate above 0, a dropout in [0, 1) and a dim that is a multiple of twice the heads."
+            )
         if sees not in get_args(Sight) or (sees == "fit" and vectors is None):
             raise ValueError(
                 f"sees of LoRec is '{sees}' and vectors is {vectors}; set sees to 'states', or to 'fit' and "
@@ -264,7 +274,8 @@ class LoRec(UserReweighter):
         """The calibrator and its optimiser; made when the width of what it sees is known for the first time."""
         if not self._learner:
             texts = None if self._texts is None else self._texts[0].shape[1]
-            with torch.random.fork_rng(devices=[]):  # a resumed run makes one, too, and draws on as if it had not
+            devices = [seen.device] if seen.is_cuda else []
+            with torch.random.fork_rng(devices=devices):  # a resumed run makes one, too, and draws on as if it had not
                 torch.manual_seed(self.seed)
                 calibrator = Calibrator(seen.shape[1], texts, *self.shape).to(seen.device)
             optimizer = torch.optim.AdamW(

@@ -28,8 +28,8 @@ class TextDetector(UserReweighter):
         vectors: Parquet file of text vectors of the items, see ``read_vectors``.
         passes: how often it learns from everyone, at least 1.
         batch_users: users of one of its steps, at least 2.
-        hidden_dim: width of its first layer.
-        threshold: who seems fake with this probability or a higher one is dropped.
+        hidden_dim: width of its first layer, at least 1.
+        threshold: who seems fake with this probability or a higher one is dropped; above 0, at most 1.
         learning_rate: of its AdamW, above 0.
         weight_decay: of its AdamW, at least 0.
         seed: where its first weights and its batches come from, at least 0.
@@ -50,6 +50,11 @@ class TextDetector(UserReweighter):
         if passes < 1 or batch_users < 2 or seed < 0:
             raise ValueError(
                 f"passes is {passes}, batch_users {batch_users} and seed {seed}; give at least 1, 2 and 0."
+            )
+        if hidden_dim < 1 or learning_rate <= 0 or weight_decay < 0 or not 0 < threshold <= 1:
+            raise ValueError(
+                f"hidden_dim is {hidden_dim}, learning_rate {learning_rate}, weight_decay {weight_decay} and threshold "
+                f"{threshold}; give at least 1, above 0, at least 0 and a share above 0, at most 1."
             )
         self.vectors, self.passes, self.batch_users, self.hidden_dim = vectors, passes, batch_users, hidden_dim
         self.threshold, self.learning_rate, self.weight_decay, self.seed = threshold, learning_rate, weight_decay, seed

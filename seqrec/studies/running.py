@@ -58,7 +58,8 @@ def begin(job: Job) -> dict[str, Any]:
     if (begun := job.begun) is not None:
         return begun
     fingerprint = job.fingerprint
-    shutil.rmtree(job.folder, ignore_errors=True)
+    if job.folder.exists():
+        shutil.rmtree(job.folder)  # all of it, or what is left would pass for this job's
     write_whole(job.folder / "job.json", json.dumps(fingerprint, indent=2) + "\n")
     return fingerprint
 

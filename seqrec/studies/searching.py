@@ -59,6 +59,10 @@ class GiveUp(Callback):
         for epoch, value in state_dict["reported"].items():
             self._report(epoch, value)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (Path(trainer.default_root_dir) / GIVEN_UP).exists():  # it was stopped before it could say that it ended
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer.current_epoch, float(trainer.callback_metrics[self.metric]))
         warmup = (trainer.max_epochs or 0) / 2 if self.warmup_epochs is None else self.warmup_epochs

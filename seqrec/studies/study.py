@@ -75,6 +75,14 @@ class Study:
     search: Search | None = None
 
 
+# What is a list and what has keys.
+_KINDS: Mapping[type, Mapping[str, type]] = {
+    Study: {"rows": dict, "data": dict, "seeds": list},
+    Row: {"configs": list, "set": dict, "space": dict, "seeds": list, "data": list},
+    Search: {"set": dict, "first": dict},
+}
+
+
 def read_study(path: Path) -> Study:
     """The study of a file.
 
@@ -100,7 +108,7 @@ def read_study(path: Path) -> Study:
 
 
 def _known(path: Path, where: str, entry: Any, kind: Any) -> dict[str, Any]:
-    """The entry, if all its keys are known and none that is needed is missing."""
+    """The entry, if all its keys are known and none that is needed is missing; without those that are left empty."""
     names = [each.name for each in fields(kind)]
     if not isinstance(entry, dict):
         raise InputError(f"{path}: {where} is {entry!r}; give it keys among {', '.join(names)}.")
@@ -111,7 +119,11 @@ def _known(path: Path, where: str, entry: Any, kind: Any) -> dict[str, Any]:
     for name in needed:
         if name not in entry:
             raise InputError(f"{path}: {where} has no '{name}'; give it one.")
-    return dict(entry)
+    for name, wanted in _KINDS[kind].items():
+        if name in entry and not isinstance(entry[name], wanted) and (name in needed or entry[name] is not None):
+            told = "a list, e.g. [1, 2]" if wanted is list else "keys with values below it"
+            raise InputError(f"{path}: {name} of {where} is {entry[name]!r}; give it {told}.")
+    return {name: value for name, value in entry.items() if value is not None or name in needed}
 
 
 def _check(path: Path, study: Study) -> None:
@@ -138,3 +150,13 @@ def _check(path: Path, study: Study) -> None:
                     f"{path}: {key} of row {label} is searched in {choice}; give it choices, or low and high with "
                     "log or step if wanted."
                 )
+            bounds = [choice[name] for name in ("low", "high", "step") if name in choice]
+            if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in bounds):
+                raise InputError(
+                    f"{path}: {key} of row {label} is searched in {choice}, where some bound is no number; in YAML a "
+                    "small one has a point, as 1.0e-4 or 0.0001."
+                )
+            if "low" in choice and choice["low"] > choice["high"]:
+                raise InputError(f"{path}: {key} of row {label} is searched in {choice}; low must not be above high.")
+            if "choices" in choice and not (isinstance(choice["choices"], list) and choice["choices"]):
+                raise InputError(f"{path}: {key} of row {label} is searched in {choice}; give choices a list of them.")

@@ -1,9 +1,10 @@
-"""Which parameters weight decay pulls to zero."""
+"""Which parameters weight decay pulls to zero, and how the optimizer may go about it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lightning import Trainer
 from torch import nn
 
 
@@ -22,3 +23,8 @@ def decaying(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         for decay, is_spared in groups
     ]
     return [group for group in chosen if group["params"]]
+
+
+def may_fuse(trainer: Trainer) -> bool:
+    """Whether the optimizer may be fused: in mixed precision Lightning refuses to clip the gradients of one that is."""
+    return not trainer.gradient_clip_val or "mixed" not in str(trainer.precision)

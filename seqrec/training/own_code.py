@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import site
@@ -18,13 +19,14 @@ _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 def own_code(config: Any) -> dict[str, str]:
     """SHA-256 of the sources of each module, or package, outside the installed ones that a config names; by its name.
 
-    Nothing is imported. A module that is not there is left out: whoever builds the model will say so.
+    What it imports by a whole name and is not installed either counts with it. Nothing is imported here. A module that
+    is not there is left out: whoever builds the model will say so.
 
     Args:
         config: plain values, as a config file holds them; keys count no more than values do.
     """
     named = sorted({text.partition(".")[0] for text in _strings(config) if _IMPORT_PATH.fullmatch(text)})
-    return {name: _digest(sources) for name in named if (sources := _sources(name))}
+    return {name: _digest(_with_imported(sources)) for name in named if (sources := _sources(name))}
 
 
 def _strings(part: Any) -> Iterator[str]:
@@ -53,6 +55,29 @@ def _sources(name: str) -> list[Path]:
         return []
     files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
     return [file for file in files if file.is_file()]
+
+
+def _with_imported(files: list[Path]) -> list[Path]:
+    """The same files with those of other modules, not installed either, that they import, and so on."""
+    found, ahead = dict.fromkeys(files), list(files)
+    while ahead:
+        for name in sorted(_imported(ahead.pop())):
+            new = [file for file in _sources(name) if file not in found]
+            found |= dict.fromkeys(new)
+            ahead += new
+    return list(found)
+
+
+def _imported(file: Path) -> set[str]:
+    """The outermost names of the modules that a file imports by whole names; none where it is not Python."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    nodes = list(ast.walk(tree))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    parts = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in plain | parts}
 
 
 def _digest(files: list[Path]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer, __version__
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from seqrec.batch import Batch
@@ -70,7 +71,7 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
-        self.texts = [{"vectors": str(path), **origin_of(path)} for path in _vectors_in(self.config)]
+        self.texts = _texts_in(self.config)
         if trainer.is_global_zero:
             if _within(trainer) is None:
                 _lay_aside(_folder(trainer))
@@ -80,6 +81,11 @@ class RunRecord(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.perf_counter()  # the first epoch after a resume is not announced
+        stopping = trainer.early_stopping_callback
+        if isinstance(stopping, EarlyStopping) and trainer.ckpt_path is not None:
+            # A checkpoint would bring its own patience, and what it ended would go on.
+            stopping.patience = self.config.get("early_stopping", {}).get("patience", stopping.patience)
+            trainer.should_stop = trainer.should_stop or stopping.wait_count >= stopping.patience
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.perf_counter()
@@ -111,16 +117,24 @@ class RunRecord(Callback):
             "epochs": trainer.current_epoch,
             "commit": commit(),
             "own_code": own_code(self.config),
-            "machine": machine(pl_module.device),
+            "machine": machine(pl_module.device, trainer.world_size),
             "texts": self.texts,
             "validation": _best_validation(trainer),
             "peak_memory_bytes": peak_memory(pl_module.device),
             "curve": self.curve,
         }
+        for name in RESULTS:  # somebody may have tested it meanwhile
+            (_folder(trainer) / name).unlink(missing_ok=True)
         write(_folder(trainer) / "fit.json", json.dumps(fitted, indent=2) + "\n")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
+        if not (_folder(trainer) / "fit.json").is_file():
+            warnings.warn(
+                f"The fit in {_folder(trainer)} has not ended, so this tests what it has reached until now, and nobody "
+                "wrote down what it took; go on with `seqrec fit --ckpt_path last`, or wait for it, and test again.",
+                stacklevel=2,
+            )
         then, now = _fitted(trainer).get("own_code", {}), own_code(self.config)
         changed = [name for name, digest in then.items() if now.get(name) != digest]
         if changed:
@@ -147,12 +161,12 @@ class RunRecord(Callback):
             "validation": fitted.get("validation"),
             "passport": data.passport | ({"learned_before": before} if before else {}),
             "reads_asked_at": task.recommender.reads_asked_at,
-            "texts": fitted.get("texts"),
+            "texts": fitted.get("texts", _texts_in(self.config)),
             "starts_from": task.starts_from,
             "machine": fitted.get("machine"),
             "seed": self.config.get("seed_everything"),
             "commit": fitted.get("commit") or commit(),  # of the code that trained it
-            "own_code": fitted.get("own_code", {}),
+            "own_code": fitted.get("own_code", own_code(self.config)),
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "lightning": __version__},
             "parameters": sum(weight.numel() for weight in pl_module.parameters()),
             "wall_seconds": fitted.get("wall_seconds"),
@@ -221,12 +235,14 @@ def _git(*words: str) -> str:
 commit()  # on import: the checkout may have gone on when training ends
 
 
-def machine(device: torch.device) -> str:
-    """What trained, as far as times depend on it: the GPU, or the kind of processor with its cores and the threads."""
+def machine(device: torch.device, n_devices: int = 1) -> str:
+    """What trained, as far as times depend on it: the GPU, or the kind of processor with its cores and the threads;
+    before it the number of devices, or of processes, where it is not 1."""
+    several = f"{n_devices} × " if n_devices > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return several + torch.cuda.get_device_name(device)
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return f"{kind}, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}"
+    return f"{several}{kind}, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}"
 
 
 def peak_memory(device: torch.device) -> int:
@@ -235,6 +251,11 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _texts_in(config: Any) -> list[dict[str, Any]]:
+    """Every file or folder of text vectors that a config names, with what it says of how it was made."""
+    return [{"vectors": str(path), **origin_of(path)} for path in _vectors_in(config)]
 
 
 def _vectors_in(config: Any) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from seqrec.catalog import Catalog
 from seqrec.objectives.base import Auxiliary, EqualWeights, Objective, Reweighter
 from seqrec.ops.dispatch import leave_ops_as_they_are
 from seqrec.recommenders.base import Encoded, Recommender
-from seqrec.training.decay import decaying
+from seqrec.training.decay import decaying, may_fuse
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.schedule import Constant, Schedule
 
@@ -210,7 +210,7 @@ class NextItemTask(RankingTask):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = decaying(self, self.weight_decay)
-        optimizer = torch.optim.AdamW(groups, self.learning_rate, self.betas, fused=True)
+        optimizer = torch.optim.AdamW(groups, self.learning_rate, self.betas, fused=may_fuse(self.trainer))
         steps = self.trainer.estimated_stepping_batches
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

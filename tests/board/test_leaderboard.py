@@ -48,6 +48,21 @@ def test_seeds_of_one_recipe_share_a_row_with_mean_and_deviation(tmp_path: Path)
     assert mean[-1] == "seqrec reproduce " + " ".join(str(run) for run in runs)
 
 
+def test_what_is_said_on_the_way_parts_no_seeds_and_other_texts_or_weights_do(tmp_path: Path):
+    """Four seeds: by hand, by a study, with other vectors in the same file, and tested at the last epoch."""
+    runs = [a_run(tmp_path, f"seed{seed}", 0.04 + 0.01 * seed, seed) for seed in range(4)]
+    said = {1: {"verbose": False, "trainer": {"enable_progress_bar": False}}, 0: {"verbose": True, "trainer": {}}}
+    for seed, run in enumerate(runs):
+        result = json.loads((run / "result.json").read_text())
+        result["config"] |= said.get(seed, said[0])
+        result["texts"] = [{"vectors": "titles.parquet", "digest": "other" if seed == 2 else "same"}]
+        result["checkpoint"] = "checkpoints/last.ckpt" if seed == 3 else "checkpoints/best.ckpt"
+        (run / "result.json").write_text(json.dumps(result))
+    (table,) = tables_of(read(runs))
+    assert [[run.fields["seed"] for run in row.runs] for row in table.rows] == [[3], [2], [0, 1]]
+    assert [row.caveat for row in table.rows] == [" (tested at checkpoints/last.ckpt)", "", ""]
+
+
 def test_a_copy_of_a_run_is_no_further_seed_and_one_with_other_figures_is_named(tmp_path: Path):
     """The runs and what was kept of them are given together."""
     for seed in (1, 2):
@@ -134,6 +149,17 @@ def test_a_title_names_the_protocol_before_the_data_where_two_tables_would_have_
     assert sorted(titles) == [f"{said}: dropped", f"{said}: kept"]
     leaderboard(runs[0], tmp_path / "page")
     assert "## beauty, LeaveOneOut, seen items excluded\n" in (tmp_path / "page.md").read_text()
+
+
+def test_tables_that_one_kind_of_field_does_not_tell_apart_are_named_by_both(tmp_path: Path):
+    passports = [("a", 1), ("a", 2), ("b", 1)]
+    runs = [
+        a_run(tmp_path, f"run{number}", passport={"cold_targets": cold, "target_hash": str(hashed)})
+        for number, (cold, hashed) in enumerate(passports)
+    ]
+    titles = [table.title for table in tables_of(read(runs))]
+    assert len(set(titles)) == 3
+    assert [("hash of the test targets" in title) for title in titles] == [True, True, False]
 
 
 def test_what_a_passport_says_besides_does_not_part_runs(tmp_path: Path):
@@ -318,6 +344,21 @@ def test_data_sets_split_alike_are_ranked_together(tmp_path: Path):
     assert "on beauty, toys, yelp: mean ranks by NDCG@10" in across
     assert "| sasrec | 1.00 |" in across
     assert "| popularity | 5.00 |" in across
+
+
+def test_a_data_set_counts_once_however_often_it_was_prepared_or_begun_with(tmp_path: Path):
+    for number, data in enumerate(("beauty", "toys")):
+        a_study(tmp_path / data, data=data, better=2.0, seed=number)
+    for run in sorted((tmp_path / "beauty").rglob("result.json")):
+        result = json.loads(run.read_text())
+        result["passport"] |= {"dataset": "prepared anew", "learned_before": ["elsewhere"]}
+        again = tmp_path / "again" / run.parent.name
+        shutil.copytree(run.parent, again)
+        (again / "result.json").write_text(json.dumps(result))
+    leaderboard(tmp_path, tmp_path / "page")
+    across = (tmp_path / "page.md").read_text().partition("## Across data sets")[2]
+    assert "on beauty, toys: " in across
+    assert "beauty, beauty" not in across
 
 
 def test_studies_that_share_some_rows_and_data_are_ranked_together_where_they_meet(tmp_path: Path):

@@ -82,6 +82,18 @@ def test_a_row_may_be_for_some_of_the_data_only(tmp_path):
         ({"rows": {"one": {"space": {"a": {"low": 1}}}}}, "give it choices, or low and high"),
         ({"rows": {"one": {"data": ["shpo"]}}}, "row one is for the data 'shpo'; the nearest is 'shop'"),
         ({"rows": {"one": {"trials": 9}}}, "has the key 'trials'"),
+        ({"rows": None}, "rows of the study is None; give it keys with values"),
+        ({"data": ["shop"]}, "data of the study is ['shop']; give it keys with values"),
+        ({"seeds": 1}, "seeds of the study is 1; give it a list"),
+        ({"rows": {"one": {"seeds": 1}}}, "seeds of row one is 1; give it a list"),
+        ({"rows": {"one": {"set": ["a"]}}}, "set of row one is ['a']"),
+        ({"search": {"trials": 2, "first": ["a"]}}, "first of search is ['a']"),
+        (
+            {"rows": {"one": {"space": {"a": {"low": "1e-4", "high": 1.0}}}}},
+            "in YAML a small one has a point, as 1.0e-4",
+        ),
+        ({"rows": {"one": {"space": {"a": {"low": 2, "high": 1}}}}}, "low must not be above high"),
+        ({"rows": {"one": {"space": {"a": {"choices": 3}}}}}, "give choices a list"),
     ],
 )
 def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):

@@ -57,6 +57,26 @@ def test_a_package_is_known_by_all_its_files(here):
     assert own_code("their_package.parts.Part") != before
 
 
+def test_a_module_is_known_by_those_of_its_own_that_it_imports_and_they_import(here):
+    (here / "their_parts.py").write_text("import torch\nfrom their_helper.deep import one\n" + PART)
+    (here / "their_helper").mkdir()
+    (here / "their_helper" / "__init__.py").write_text("def late():\n    import their_other, their_parts\n")
+    (here / "their_helper" / "deep.py").write_text("one = 1\n")
+    (here / "their_other.py").write_text("two = 1\n")
+    (here / "unrelated.py").write_text("three = 1\n")
+    before = own_code(NAMED)
+    assert list(before) == ["their_parts"]
+    (here / "unrelated.py").write_text("three = 2\n")
+    assert own_code(NAMED) == before
+    for name in ("their_helper/deep.py", "their_other.py"):
+        source = (here / name).read_text()
+        (here / name).write_text(source + "changed = 1\n")
+        assert own_code(NAMED) != before
+        (here / name).write_text(source)
+    (here / "their_other.py").write_text("this is no Python\n")
+    assert own_code(NAMED) != before
+
+
 def test_a_job_is_not_done_once_a_part_of_ones_own_has_changed(here, monkeypatch):
     monkeypatch.chdir(a_shop(here))
     backbone = json.dumps({"class_path": "their_parts.Scaled", "init_args": {"dim": 8}})

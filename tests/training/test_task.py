@@ -2,10 +2,12 @@
 
 import warnings
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
 import torch
+from lightning import Trainer
 from torch import nn
 
 from seqrec.batch import Batch
@@ -237,7 +239,7 @@ def test_weight_decay_spares_what_parts_name_and_pulls_all_else():
             self.parts = nn.ModuleList([Mamba(8), Mamba2(8, n_heads=2), LearnedCurvature(2.0), InfoNCE()])
 
     made = task(Read, weight_decay=0.5, learning_rate=0.1)
-    made._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    made._trainer = Mock(spec=Trainer, estimated_stepping_batches=10, gradient_clip_val=None, precision="32-true")
     optimizer = made.configure_optimizers()["optimizer"]
     before = {name: weight.detach().clone() for name, weight in made.named_parameters()}
     for weight in made.parameters():
