@@ -76,7 +76,7 @@ def robustness(
     """Train clean, attacked, and attacked with each defence, and write one table and one picture.
 
     seqrec robustness --data data/prepared/ml-1m --model [configs/model/sasrec.yaml] --attacks [Random,DP] --defences
-    [configs/study/lorec.yaml] --budgets [0.01,0.03] --seeds [1,2,3] --out runs/robustness
+    [configs/study/lorec-fit.yaml] --budgets [0.01,0.03] --seeds [1,2,3] --out runs/robustness
 
     Every data set is also trained without a defence, and every defence also on the clean data. Targets are the same for
     clean and poisoned data of one budget. A run that is done is not repeated, and one that was stopped goes on, unless
