@@ -48,12 +48,20 @@ class MovedCheckpoint(ModelCheckpoint):
             state_dict = {**state_dict, **told, "best_k_models": kept, "dirpath": self.dirpath}
         super().load_state_dict(state_dict)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bring(trainer)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bring(trainer)  # there may have been no epoch left to train
+        super().on_train_end(trainer, pl_module)
+
+    def _bring(self, trainer: Trainer) -> None:
+        """Put what was kept beside the checkpoint that training went on from into the folder of the run."""
         if not self._was_elsewhere or not self.best_model_path or trainer.ckpt_path is None:
             return
-        here = Path(self.best_model_path)
-        there = Path(trainer.ckpt_path).with_name(here.name)  # beside what training goes on from
+        self._was_elsewhere, here = False, Path(self.best_model_path)
+        there = Path(str(trainer.ckpt_path)).with_name(here.name)
         if trainer.is_global_zero and not here.is_file() and there.is_file():
             here.parent.mkdir(parents=True, exist_ok=True)
             unfinished = here.with_name(f".{here.name}")

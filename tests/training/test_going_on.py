@@ -74,6 +74,10 @@ def test_what_early_stopping_ended_stays_ended_unless_it_is_told_to_wait_longer(
     assert json.loads(fitted.read_text())["epochs"] == 3
     assert main(command(shop, "fit", "stopped", *told, "--ckpt_path=last")) == 0
     assert json.loads(fitted.read_text())["epochs"] == 3
+    last = shop / "stopped" / "checkpoints" / "last.ckpt"
+    assert main(command(shop, "fit", "stopped-elsewhere", *told, f"--ckpt_path={last}")) == 0
+    assert json.loads((shop / "stopped-elsewhere" / "fit.json").read_text())["validation"]["epoch"] == 0
+    assert best_of(shop / "stopped-elsewhere")["epoch"] == 0
     longer = ["--trainer.max_epochs=9", "--early_stopping.patience=4", "--ckpt_path=last"]
     assert main(command(shop, "fit", "stopped", *longer)) == 0
     assert json.loads(fitted.read_text())["epochs"] == 5
