@@ -25,6 +25,17 @@ def test_a_clear_winner_is_named_with_the_interval_to_the_next(tmp_path):
     assert answered(tmp_path, minutes=15.0)[-1].models == ("sasrec",)
 
 
+def test_nothing_is_chosen_where_nothing_was_trained(tmp_path):
+    ranks = np.where(np.arange(400) % 2, 0, 8)
+    for name, parameters in (("markov", 0), ("popularity", 0)):
+        a_measured_run(tmp_path, name, ranks if name == "markov" else ranks + 9, parameters=parameters, dim=len(name))
+    found = answered(tmp_path)
+    assert [answer.headline for answer in found] == ["cannot be said"] * 4
+    assert {answer.why for answer in found} == {"only models that count were run, which are there to be beaten"}
+    a_measured_run(tmp_path, "sasrec", ranks + 20, parameters=9, dim=3)
+    assert answered(tmp_path)[-1].models == ("SASRec (markov)",)
+
+
 def test_what_the_data_cannot_tell_apart_is_said_with_the_quickest_of_them(tmp_path):
     short = answered(a_study(tmp_path, n_users=300, better=1.0))[0]
     assert {"sasrec", "gru4rec"} <= set(short.models)
