@@ -57,7 +57,7 @@ def open_run(folder: Path) -> Run:
     """
     config = _config(folder)
     recipe = config["model"]["init_args"]["recommender"]
-    data = data_of(folder)
+    data = _data(folder, config)
     checkpoint = _checkpoint(folder)
     kept = _kept(checkpoint, data.catalog)
     prefix = "recommender."
@@ -82,7 +82,10 @@ def data_of(folder: Path) -> SequenceDataModule:
     Raises:
         InputError: the folder is not that of a run, or its config is broken.
     """
-    config = _config(folder)
+    return _data(folder, _config(folder))
+
+
+def _data(folder: Path, config: Mapping[str, Any]) -> SequenceDataModule:
     with _building(folder / "config.yaml"):
         return _from_config(SequenceDataModule, config["data"])
 

@@ -254,13 +254,8 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _texts_in(config: Any) -> list[dict[str, Any]]:
-    """Every file or folder of text vectors that a config names, with what it says of how it was made."""
-    return [{"vectors": str(path), **origin_of(path)} for path in _vectors_in(config)]
-
-
-def _vectors_in(config: Any) -> Iterator[Path]:
-    """Every file or folder of text vectors that a config names, none twice."""
-    return map(Path, dict.fromkeys(_named(config, "vectors")))
+    """Every file or folder of text vectors that a config names, none twice, with what it says of how it was made."""
+    return [{"vectors": path, **origin_of(Path(path))} for path in dict.fromkeys(_named(config, "vectors"))]
 
 
 def _named(config: Any, key: str) -> Iterator[str]:
