@@ -157,3 +157,12 @@ def test_a_trial_is_given_up_after_half_of_its_epochs_or_when_the_study_says(tmp
     hopeless = Mock(optuna.Trial)
     hopeless.should_prune.return_value = True
     assert epochs_of(GiveUp(hopeless, "val/ndcg@10", warmup_epochs), 0.1, tmp_path) == trained
+
+
+@pytest.mark.parametrize("was_given_up", [True, False])
+def test_a_trial_that_was_given_up_and_then_killed_trains_no_further(tmp_path, was_given_up):
+    if was_given_up:
+        (tmp_path / searching.GIVEN_UP).touch()
+    trainer = Mock(spec=Trainer, default_root_dir=str(tmp_path), should_stop=False)
+    GiveUp(Mock(spec=optuna.Trial), "val/ndcg@10", None).on_train_start(trainer, Mock(spec=LightningModule))
+    assert trainer.should_stop is was_given_up
