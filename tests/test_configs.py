@@ -189,11 +189,26 @@ def test_every_embedding_of_texts_stacks_on_a_model_by_one_file(shop, tmp_path, 
     assert model["recommender"]["init_args"]["embedding"]["class_path"] == wanted
 
 
-def test_alignment_stacks_on_a_fusion(shop, tmp_path):
+@pytest.mark.parametrize(
+    ("plugin", "auxiliary"), [("alignment", "KernelAlignment"), ("alignment-info-nce", "InfoNCEAlignment")]
+)
+def test_alignment_stacks_on_a_fusion(shop, tmp_path, plugin, auxiliary):
     model = fitted_with_texts(
-        shop, tmp_path, *(CONFIGS / "plugin" / f"{name}.yaml" for name in ("text-concat", "alignment"))
+        shop, tmp_path, *(CONFIGS / "plugin" / f"{name}.yaml" for name in ("text-concat", plugin))
     )
-    assert [each["class_path"] for each in model["auxiliaries"]] == ["seqrec.objectives.alignment.KernelAlignment"]
+    assert [each["class_path"] for each in model["auxiliaries"]] == [f"seqrec.objectives.alignment.{auxiliary}"]
+
+
+@pytest.mark.parametrize("model", ["sasrec", "mamba4rec"])
+def test_distillation_stacks_on_a_backbone_by_one_file(shop, tmp_path, model):
+    text_vectors(tmp_path / shop.name, shop)
+    plugin = tmp_path / "distillation.yaml"
+    plugin.write_text((CONFIGS / "plugin" / plugin.name).read_text().replace("data/vectors", str(tmp_path)))
+    stack = [f"--config={CONFIGS / 'model' / model}.yaml", f"--config={plugin}", f"--run={tmp_path / 'run'}"]
+    data = [f"--data.prepared={shop}", "--data.max_length=20", "--data.events_per_batch=200"]
+    assert main(["fit", *stack, *data, *QUICK, "--trainer.log_every_n_steps=1"]) == 0
+    (log,) = (tmp_path / "run" / "logs").rglob("metrics.csv")
+    assert pl.read_csv(log)["train/neighbour_distillation"].drop_nulls().gt(0).all()
 
 
 def test_lorec_asks_about_users_by_one_more_file(shop, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,10 +12,8 @@ from torch.nn import functional as F
 from seqrec.catalog import Catalog
 from seqrec.embeddings.base import ItemEmbedding
 from seqrec.embeddings.reduction import PCA
-from seqrec.embeddings.texts import Missing, TextTable
+from seqrec.embeddings.texts import MappedText, Missing, TextTable, deviation
 from seqrec.ops.dropout import drop
-
-_SAMPLED = 4096
 
 
 class FrozenText(ItemEmbedding):
@@ -47,7 +44,7 @@ class FrozenText(ItemEmbedding):
     ) -> None:
         super().__init__(dim)
         self.texts = TextTable(catalog, Path(vectors), PCA(dim, whitens), missing)
-        scale = torch.ones(()) if self.texts.vectors is None else init_std / _deviation(self.texts.vectors)
+        scale = torch.ones(()) if self.texts.vectors is None else init_std / deviation(self.texts.vectors)
         self.register_buffer("scale", scale)
 
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
@@ -57,7 +54,7 @@ class FrozenText(ItemEmbedding):
         return self.texts.reduced(vectors) * self.scale
 
 
-class TextTower(ItemEmbedding):
+class TextTower(MappedText):
     """Frozen text vectors, each normalised and sent through two linear maps with a GELU between them.
 
     The vectors are a buffer: they are never trained, and checkpoints and bundles carry them in the precision of the
@@ -82,6 +79,8 @@ class TextTower(ItemEmbedding):
         ValueError: the file cannot be used, or has no vector for some items.
     """
 
+    read_by = "widen"
+
     def __init__(
         self,
         catalog: Catalog,
@@ -93,42 +92,21 @@ class TextTower(ItemEmbedding):
         reduction: PCA | None = None,
         init_std: float | None = None,
     ) -> None:
-        super().__init__(dim)
+        super().__init__(catalog, dim, vectors, dropout, missing, reduction)
         if hidden_dim < 1:
             raise ValueError(f"hidden_dim is {hidden_dim}; it must be at least 1, e.g. 128.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1, e.g. 0.2.")
-        self.dropout = dropout
         self.narrow = nn.Linear(hidden_dim, dim)
-        self.texts = TextTable(catalog, Path(vectors), reduction, missing)
-        self.register_load_state_dict_pre_hook(_widen_as_stored)
-        if self.texts.dim is not None:
-            self._widen(self.texts.dim)
-            if init_std is not None:
-                self._deviate_by(init_std)
+        self._begin(init_std)
 
     def _widen(self, text_dim: int) -> None:
-        """Take a fresh first map for vectors of so many numbers."""
         self.widen = nn.Linear(text_dim, self.narrow.in_features).to(self.narrow.weight)
 
-    @torch.no_grad()
-    def _deviate_by(self, std: float) -> None:
-        rows = torch.arange(min(self.texts.n_items, _SAMPLED))
-        factor = std / _deviation(self.eval()._through(self.texts(rows)))  # dropout is for training
-        for part in (self.narrow.weight, self.narrow.bias):
-            part.mul_(factor)
-        self.train()
+    def _last(self) -> nn.Linear:
+        return self.narrow
 
-    def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
-        return self._through(self.texts(rows))
-
-    def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
-        return self._through(self.texts.reduced(vectors))
-
-    def _through(self, vectors: Float[Tensor, "*n Q"]) -> Float[Tensor, "*n D"]:
-        vectors = vectors.to(self.narrow.weight.dtype)
-        # Without weights of its own: those of the map that follows do the same.
-        hidden = F.gelu(self.widen(F.layer_norm(vectors, vectors.shape[-1:])))
+    def _mapped(self, vectors: Float[Tensor, "*n Q"]) -> Float[Tensor, "*n D"]:
+        # The vectors were normalised without weights of their own: those of the map here do the same.
+        hidden = F.gelu(self.widen(vectors))
         return self.narrow(drop(hidden, self.dropout) if self.training else hidden)
 
 
@@ -169,18 +147,7 @@ class TextInitialised(ItemEmbedding):
             if texts is None:
                 self.table.weight.normal_(std=init_std)
             else:
-                self.table.weight.copy_(texts * (init_std / _deviation(texts)))
+                self.table.weight.copy_(texts * (init_std / deviation(texts)))
 
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
         return self.table.weight if rows is None else self.table(rows)
-
-
-def _deviation(numbers: Tensor) -> Tensor:
-    return numbers.float().square().mean().sqrt().clamp(min=1e-12)
-
-
-def _widen_as_stored(tower: TextTower, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Before weights are loaded: a first map as wide as theirs where the file was absent."""
-    stored = state_dict.get(f"{prefix}widen.weight")
-    if tower.texts.vectors is None and stored is not None:
-        tower._widen(stored.shape[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from enum import Enum, member
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqrec.catalog import Catalog
+from seqrec.embeddings.base import ItemEmbedding
 from seqrec.embeddings.reduction import PCA
 from seqrec.embeddings.stored import opens_files
 from seqrec.semantics.vector_files import read_vectors
 from seqrec.semantics.vectors import check_quotes
 
-_NAMED = 5
+_NAMED, _SAMPLED = 5, 4096
 
 
 def _zero(known: Float[Tensor, "V Q"]) -> Float[Tensor, "Q"]:
@@ -119,6 +121,82 @@ class TextTable(nn.Module):
         return self.vectors if rows is None else F.embedding(rows, self.vectors)
 
 
+class MappedText(ItemEmbedding):
+    """Frozen text vectors, each normalised and sent through maps that are trained.
+
+    A kind makes what is as wide as a text in ``_widen``, which waits for a checkpoint where the file is absent, and all
+    else before it calls ``_begin``.
+
+    Args:
+        catalog: the items; raw ids alone say which vector is whose.
+        dim: width D of what is made of a text.
+        vectors: file or folder of vectors, see ``semantics.vector_files.read_vectors``; it may hold other items, too.
+        dropout: share that is dropped in training, in [0, 1); of what, the kind says.
+        missing: what becomes of items of the catalog that have no vector in the file.
+        reduction: makes text vectors narrower before the maps; None leaves them as they are.
+
+    Attributes:
+        read_by: name of a linear map that ``_widen`` makes and that reads texts.
+
+    Raises:
+        ValueError: the file cannot be used, or has no vector for some items.
+    """
+
+    read_by: str
+
+    def __init__(
+        self, catalog: Catalog, dim: int, vectors: str, dropout: float, missing: Missing, reduction: PCA | None
+    ) -> None:
+        super().__init__(dim)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1, e.g. 0.2.")
+        self.dropout = dropout
+        self.texts = TextTable(catalog, Path(vectors), reduction, missing)
+        self.register_load_state_dict_pre_hook(_widen_as_stored)
+
+    @abstractmethod
+    def _widen(self, text_dim: int) -> None:
+        """Take fresh maps for vectors of so many numbers."""
+
+    @abstractmethod
+    def _last(self) -> nn.Linear:
+        """The map that says how long the results are."""
+
+    @abstractmethod
+    def _mapped(self, vectors: Float[Tensor, "*n Q"]) -> Float[Tensor, "*n D"]:
+        """What becomes of normalised text vectors."""
+
+    def _begin(self, init_std: float | None) -> None:
+        """Make the maps, whose results deviate by so much, where the width of texts is known."""
+        if self.texts.dim is not None:
+            self._widen(self.texts.dim)
+            if init_std is not None:
+                self._deviate_by(init_std)
+
+    @torch.no_grad()
+    def _deviate_by(self, std: float) -> None:
+        rows = torch.arange(min(self.texts.n_items, _SAMPLED))
+        factor = std / deviation(self.eval()._through(self.texts(rows)))  # dropout is for training
+        for part in (self._last().weight, self._last().bias):
+            part.mul_(factor)
+        self.train()
+
+    def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
+        return self._through(self.texts(rows))
+
+    def vectors_of(self, vectors: Float[Tensor, "n T"]) -> Float[Tensor, "n D"]:
+        return self._through(self.texts.reduced(vectors))
+
+    def _through(self, vectors: Float[Tensor, "*n Q"]) -> Float[Tensor, "*n D"]:
+        vectors = vectors.to(self._last().weight.dtype)
+        return self._mapped(F.layer_norm(vectors, vectors.shape[-1:]))
+
+
+def deviation(numbers: Tensor) -> Tensor:
+    """How far numbers of mean 0 are from it."""
+    return numbers.float().square().mean().sqrt().clamp(min=1e-12)
+
+
 def _aligned(path: Path, catalog: Catalog, missing: Missing) -> tuple[Float[Tensor, "N T"], Bool[Tensor, "N"]]:
     """The vector of each item of the catalog, in row order, and which items have none, whose row is anyone's."""
     check_quotes(path, catalog)
@@ -145,3 +223,10 @@ def _make_room(table: TextTable, state_dict: dict[str, Tensor], prefix: str, *_:
         for name in ("mean", "map"):
             part = state_dict.get(f"{prefix}{name}")
             setattr(table, name, None if part is None else torch.empty_like(part))
+
+
+def _widen_as_stored(mapped: MappedText, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before weights are loaded: maps as wide as theirs where the file was absent."""
+    stored = state_dict.get(f"{prefix}{mapped.read_by}.weight")
+    if mapped.texts.vectors is None and stored is not None:
+        mapped._widen(stored.shape[1])

@@ -1,14 +1,17 @@
-"""Alignment: what is learned of items and what is written about them are drawn to one distribution."""
+"""Alignment: what is learned of items and what is written about them are drawn together."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from enum import Enum
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from seqrec.objectives.base import Auxiliary
+from seqrec.objectives.contrast import one_sided_contrast
 from seqrec.recommenders.base import Encoded
 
 WIDTHS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
@@ -45,7 +48,45 @@ class Rows(Enum):
     flat = "flat"
 
 
-class KernelAlignment(Auxiliary):
+class _Alignment(Auxiliary):
+    """A term of the two vectors that each item of a batch has: those read, predicted or brought as negatives."""
+
+    def __init__(self, weight: float, most_items: int, rows: Rows) -> None:
+        super().__init__()
+        if most_items < 2:
+            raise ValueError(f"most_items is {most_items}; {type(self).__name__} compares at least 2.")
+        self.weight, self.most_items, self.rows = weight, most_items, rows
+
+    @abstractmethod
+    def _apart(self, ones: Float[Tensor, "n D"], others: Float[Tensor, "n D"]) -> Float[Tensor, ""]:
+        """How far both sides of at least 2 items are apart."""
+
+    def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
+        items = self._items(encoded)
+        parts = encoded.parts(items)
+        if len(parts) != 2:
+            raise ValueError(
+                f"{type(self).__name__} aligns the two parts of an item's vector, and this embedding has {len(parts)}; "
+                "stack a fusion such as configs/plugin/text-concat.yaml on the model."
+            )
+        ones, others = parts
+        if len(items) < 2:
+            return (ones.sum() + others.sum()).float() * 0
+        with torch.autocast(ones.device.type, enabled=False):
+            return self._apart(ones, others)
+
+    def _items(self, encoded: Encoded) -> Int[Tensor, "n"]:
+        batch = encoded.batch
+        negatives = batch.targets[:0] if batch.negatives is None else batch.negatives.flatten()
+        items = torch.cat([batch.history.items, batch.targets, negatives])
+        if self.rows is Rows.unique:
+            items = items.unique()
+        if len(items) > self.most_items:
+            items = items[torch.randperm(len(items), device=items.device)[: self.most_items]]
+        return items
+
+
+class KernelAlignment(_Alignment):
     """The two vectors of an item, one of its own and one made of its text, come to be spread alike over the items.
 
     It asks nothing of a single item: not that its two vectors be near, only that both sides have one distribution. The
@@ -68,31 +109,35 @@ class KernelAlignment(Auxiliary):
     name = "kernel_alignment"
 
     def __init__(self, weight: float = 0.2, most_items: int = 1024, rows: Rows = Rows.unique) -> None:
-        super().__init__()
-        if most_items < 2:
-            raise ValueError(f"most_items is {most_items}; a distribution needs at least 2.")
-        self.weight, self.most_items, self.rows = weight, most_items, rows
+        super().__init__(weight, most_items, rows)
 
-    def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
-        items = self._items(encoded)
-        parts = encoded.parts(items)
-        if len(parts) != 2:
-            raise ValueError(
-                f"KernelAlignment aligns the two parts of an item's vector, and this embedding has {len(parts)}; stack "
-                "a fusion such as configs/plugin/text-concat.yaml on the model."
-            )
-        ones, others = parts
-        if len(items) < 2:
-            return (ones.sum() + others.sum()).float() * 0
-        with torch.autocast(ones.device.type, enabled=False):
-            return kernel_discrepancy(ones, others)
+    def _apart(self, ones: Float[Tensor, "n D"], others: Float[Tensor, "n D"]) -> Float[Tensor, ""]:
+        return kernel_discrepancy(ones, others)
 
-    def _items(self, encoded: Encoded) -> Int[Tensor, "n"]:
-        batch = encoded.batch
-        negatives = batch.targets[:0] if batch.negatives is None else batch.negatives.flatten()
-        items = torch.cat([batch.history.items, batch.targets, negatives])
-        if self.rows is Rows.unique:
-            items = items.unique()
-        if len(items) > self.most_items:
-            items = items[torch.randperm(len(items), device=items.device)[: self.most_items]]
-        return items
+
+class InfoNCEAlignment(_Alignment):
+    """The vector that an item learned must find that of the item's text among the texts of the batch, by cosine.
+
+    Unlike ``KernelAlignment`` it ties each item to its own text. Items with the same text are negatives of one another.
+
+    Source: the contrastive alignment of Ren et al., "Representation Learning with Large Language Models for
+    Recommendation" (RLMRec), WWW 2024 (arXiv 2310.15950). Differs from it: vectors of items alone are aligned, and
+    before any sequence or graph is read; negatives are the different items that the batch reads, predicts or brings.
+
+    Args:
+        weight: how much of it is added to the objective; 0.01 in the source.
+        temperature: divides the cosines, above 0; 0.2 in the source.
+        most_items: items that are compared, at most; more are drawn from. At least 2.
+    """
+
+    name = "info_nce_alignment"
+
+    def __init__(self, weight: float = 0.01, temperature: float = 0.2, most_items: int = 1024) -> None:
+        super().__init__(weight, most_items, Rows.unique)
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0, e.g. 0.2.")
+        self.temperature = temperature
+
+    def _apart(self, ones: Float[Tensor, "n D"], others: Float[Tensor, "n D"]) -> Float[Tensor, ""]:
+        ones, others = (F.normalize(each.float(), dim=-1) for each in (ones, others))
+        return one_sided_contrast(ones, others, self.temperature)

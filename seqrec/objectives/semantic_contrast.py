@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seqrec.objectives.base import Auxiliary
 from seqrec.objectives.contrast import one_sided_contrast, symmetric_contrast
+from seqrec.objectives.views import newest_of
 from seqrec.recommenders.base import Encoded
 
 
@@ -145,7 +146,7 @@ class NeighbourContrast(Auxiliary):
         self.text_dim, self.same_user_repels = text_dim, same_user_repels
 
     def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
-        newest = _newest(self, encoded, self.view)
+        newest = newest_of(self, encoded, self.view)
         texts = encoded.batch.views[self.view].vectors
         if texts is None or texts.shape[-1] != self.text_dim:
             found = "no vectors" if texts is None else f"vectors of {texts.shape[-1]} numbers"
@@ -192,20 +193,10 @@ class SubstituteContrast(Auxiliary):
         self.same_user_repels = same_user_repels
 
     def forward(self, encoded: Encoded) -> Float[Tensor, ""]:
-        ones, others = (_newest(self, encoded, view) for view in self.views)
+        ones, others = (newest_of(self, encoded, view) for view in self.views)
         with torch.autocast(ones.device.type, enabled=False):
             left_out = None if self.same_user_repels else _same(encoded.batch.users)
             return symmetric_contrast(ones, others, self.temperature, left_out)
-
-
-def _newest(auxiliary: Auxiliary, encoded: Encoded, view: str) -> Float[Tensor, "V D"]:
-    """The newest state of each history of a view."""
-    if view not in encoded.views:
-        raise ValueError(
-            f"{type(auxiliary).__name__} reads the view '{view}', the batch carries {sorted(encoded.views)}. "
-            "Add a view of that name under data.views."
-        )
-    return encoded.views[view]
 
 
 def _same(users: Tensor) -> Bool[Tensor, "B B"]:

@@ -7,7 +7,8 @@ import torch
 
 from seqrec.batch import Batch
 from seqrec.objectives.adversarial import AdversarialPerturbation
-from seqrec.objectives.alignment import KernelAlignment
+from seqrec.objectives.alignment import InfoNCEAlignment, KernelAlignment
+from seqrec.objectives.distillation import NeighbourDistillation
 from seqrec.objectives.scored import KeyLength
 from seqrec.objectives.semantic_contrast import Attention, Negatives, NeighbourContrast, SubstituteContrast
 from seqrec.recommenders.base import Encoded
@@ -29,6 +30,8 @@ CASES = [
     ),
     pytest.param(SubstituteContrast, {}, id="SubstituteContrast"),
     pytest.param(KernelAlignment, {}, id="KernelAlignment"),
+    pytest.param(InfoNCEAlignment, {}, id="InfoNCEAlignment"),
+    pytest.param(NeighbourDistillation, {}, id="NeighbourDistillation"),
     pytest.param(AdversarialPerturbation, {"epsilon": 0.1}, id="AdversarialPerturbation"),
 ]
 each_auxiliary = pytest.mark.parametrize(("build", "arguments"), CASES)

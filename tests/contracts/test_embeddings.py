@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrec.catalog import Catalog
+from seqrec.embeddings.experts import TextExperts
 from seqrec.embeddings.extended import ExtendedEmbedding
 from seqrec.embeddings.fusion import ConcatEmbedding, FadingEmbedding, GatedEmbedding, SumEmbedding
 from seqrec.embeddings.ids import IdEmbedding
@@ -50,6 +51,8 @@ CASES = [
     pytest.param(IdEmbedding, {}, id="IdEmbedding"),
     pytest.param(of_text(TextTower), {}, id="TextTower"),
     pytest.param(of_text(TextTower, reduction=PCA(5, whitens=True), init_std=0.5), {}, id="TextTower-reduced"),
+    pytest.param(of_text(TextExperts, n_experts=3), {}, id="TextExperts"),
+    pytest.param(of_text(TextExperts, reduction=PCA(5), init_std=0.5), {}, id="TextExperts-reduced"),
     pytest.param(of_text(FrozenText), {}, id="FrozenText"),
     pytest.param(of_text(TextInitialised), {}, id="TextInitialised"),
     pytest.param(fused(SumEmbedding), {}, id="SumEmbedding"),

@@ -13,7 +13,7 @@ from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.embeddings.fusion import ConcatEmbedding
 from seqrec.embeddings.ids import IdEmbedding
-from seqrec.objectives.alignment import KernelAlignment, Rows, kernel_discrepancy
+from seqrec.objectives.alignment import InfoNCEAlignment, KernelAlignment, Rows, kernel_discrepancy
 from seqrec.recommenders.base import Encoded
 from seqrec.sequences import Sequences
 
@@ -131,5 +131,31 @@ def test_items_are_compared_once_or_as_often_as_they_occur_negatives_included(ro
 
 
 def test_an_embedding_with_one_side_is_answered_with_what_to_take():
-    with pytest.raises(ValueError, match=r"has 1; stack a fusion such as configs/plugin/text-concat\.yaml"):
-        KernelAlignment()(encoded_by(IdEmbedding(CATALOG, 8)))
+    for build in (KernelAlignment, InfoNCEAlignment):
+        with pytest.raises(
+            ValueError, match=rf"{build.__name__} .* has 1; stack a fusion such as configs/plugin/text-c"
+        ):
+            build()(encoded_by(IdEmbedding(CATALOG, 8)))
+
+
+@given(st.integers(2, 9), st.integers(1, 5), st.floats(0.05, 2), st.integers(0, 2**31))
+def test_info_nce_asks_each_vector_of_an_item_to_find_its_text_by_cosine(n, dim, temperature, seed):
+    ones, others = torch.randn(2, n, dim, generator=torch.Generator().manual_seed(seed))
+    a, b = (each.double().numpy() for each in (ones, others))
+    scores = a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1) / temperature
+    plain = np.mean([np.log(np.exp(row - row[i]).sum()) for i, row in enumerate(scores)])
+    found = InfoNCEAlignment(temperature=temperature)._apart(ones, others)
+    torch.testing.assert_close(found.item(), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_info_nce_ties_each_item_to_its_own_text_where_one_distribution_for_both_sides_is_not_enough():
+    """Texts in another order have the same distribution."""
+    vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    moved = vectors.roll(1, 0)
+    assert KernelAlignment()._apart(vectors, vectors) == pytest.approx(KernelAlignment()._apart(vectors, moved).item())
+    assert InfoNCEAlignment()._apart(vectors, vectors) < InfoNCEAlignment()._apart(vectors, moved) - 1
+
+
+def test_a_temperature_that_is_not_above_0_is_refused():
+    with pytest.raises(ValueError, match=r"temperature is 0.0; it must be above 0"):
+        InfoNCEAlignment(temperature=0.0)
