@@ -37,7 +37,10 @@ class Mamba2(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
         if inner % n_heads:
-            raise ValueError(f"n_heads is {n_heads}; the inner width {inner} must be a multiple of it, e.g. of 4.")
+            raise ValueError(
+                f"The inner width is {inner} (expand times dim) and must be a multiple of {n_heads}, the heads; choose "
+                "another dim or expand."
+            )
         self.inner, self.d_state, self.d_conv, self.n_heads = inner, d_state, d_conv, n_heads
         self.enter = nn.Linear(dim, 2 * inner + 2 * d_state + n_heads, bias=False)
         self.conv = nn.Conv1d(inner + 2 * d_state, inner + 2 * d_state, d_conv, groups=inner + 2 * d_state)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_runs import PASSPORT, a_measured_run, a_run, a_study, sequential
+from scipy.stats import wilcoxon
 
 from seqrec.board.answers import answers
 from seqrec.board.gains import gains_of
@@ -188,6 +189,33 @@ def test_a_difference_is_given_with_interval_test_and_counts(tmp_path: Path):
     assert "NDCG@10 against markov" in (tmp_path / "page.md").read_text()
     with pytest.raises(InputError, match="No row is called 'sasrek'"):
         leaderboard(tmp_path / "runs", tmp_path / "page", baseline="sasrek")
+
+
+def test_p_is_wilcoxons_with_holms_correction_over_the_rows_of_the_table(tmp_path: Path):
+    random = np.random.default_rng(3)
+    base = random.integers(0, 14, 120)
+    ranks = {"a": base} | {
+        name: (base + random.integers(-3, 4 + harm, 120)).clip(0)
+        for name, harm in (("b", 2), ("c", 1), ("d", 1), ("e", 0))
+    }
+    for name, drawn in ranks.items():
+        a_measured_run(tmp_path / "runs", name, drawn.tolist(), dim=ord(name), study={"name": "made", "row": name})
+    leaderboard(tmp_path / "runs", tmp_path / "page", baseline="a")
+    (header,) = rows_of(tmp_path / "page.md", "row | model")
+    gains = {name: np.where(drawn < 10, 1 / np.log2(drawn + 2), 0) for name, drawn in ranks.items()}
+    off = {name: gains[name] - gains["a"] for name in "bcde"}
+    plain = {name: wilcoxon(each[each != 0]).pvalue for name, each in off.items()}
+    # The smallest counts four times, the next three times, and none may be below one that was smaller.
+    corrected, so_far = {}, 0.0
+    for place, name in enumerate(sorted(plain, key=plain.__getitem__)):
+        so_far = max(so_far, min(1.0, (4 - place) * plain[name]))
+        corrected[name] = so_far
+    assert sum(0.001 < p < 0.9 and p > 1.5 * plain[name] for name, p in corrected.items()) >= 2  # so that it is seen
+    for name in "bcde":
+        (row,) = rows_of(tmp_path / "page.md", f"{name} |")
+        assert float(row[header.index("p (Holm)")].removeprefix("< ")) == pytest.approx(corrected[name], abs=6e-5)
+        counts = row[header.index("win / tie / loss")].split(" / ")
+        assert [int(each) for each in counts] == [(off[name] > 0).sum(), (off[name] == 0).sum(), (off[name] < 0).sum()]
 
 
 def test_every_row_is_held_against_the_next_below_it_that_kept_its_ranks(tmp_path: Path):

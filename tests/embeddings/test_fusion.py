@@ -55,6 +55,17 @@ def test_a_gate_that_is_open_to_one_side_gives_that_side_exactly(file, bias, par
     assert torch.equal(both(), getattr(both, part)())
 
 
+def test_a_gate_reads_both_sides(file):
+    both = made(GatedEmbedding, file)
+    with torch.no_grad():
+        both.gate.weight.normal_(std=20.0)
+        both.gate.bias.normal_()
+        ids, text = both.ids(), both.text()
+        logits = ids @ both.gate.weight[:, :DIM].T + text @ both.gate.weight[:, DIM:].T + both.gate.bias
+        gates = 1 / (1 + torch.exp(-logits))
+    torch.testing.assert_close(both(), gates * ids + (1 - gates) * text)
+
+
 def test_text_fades_as_items_grow_frequent(file):
     both = made(FadingEmbedding, file, n_bins=3)
     assert both.bins[0] == 0

@@ -175,3 +175,28 @@ def test_settings_out_of_range_are_refused():
         NeighbourContrast(5, temperature=0.0)
     with pytest.raises(ValueError, match="name two"):
         SubstituteContrast(views=("one",))
+
+
+@pytest.mark.parametrize("negatives", list(Negatives))
+def test_each_loss_is_the_one_that_its_setting_names(negatives):
+    """Released: both kinds of vectors of all other histories repel. The paper: their synthetic ones alone."""
+    torch.manual_seed(0)
+    history = Sequences.pack([[1, 2], [3], [4, 5]])
+    views = {
+        "substitutes": history,
+        "other_substitutes": history,
+        "neighbours": replace(Sequences.pack([[1], [2], [3]] * 3), vectors=torch.randn(9, 5)),
+    }
+    batch = Batch(torch.arange(3), history, history.newest, torch.arange(3), views=views)
+    states = {name: torch.randn(len(view), 4) for name, view in views.items()}
+    at = torch.zeros(3, 4)
+    encoded = Encoded(batch, at, at, lambda rows: at, torch.ones(3, dtype=torch.long), states)
+    loss = NeighbourContrast(5, dropout=0.0, negatives=negatives, temperature=0.7)
+    own, *others = states["neighbours"].view(3, 3, 4).unbind(1)
+    texts = views["neighbours"].vectors.view(3, 3, 5)
+    partners = loss.synthesis(texts[:, 0], texts[:, 1:], torch.stack(others, 1))
+    wanted = {"both": symmetric_contrast, "synthetic": one_sided_contrast}[negatives.name]
+    torch.testing.assert_close(loss(encoded), wanted(own, partners, 0.7))
+    assert NeighbourContrast(5).contrast is symmetric_contrast
+    twice = symmetric_contrast(states["substitutes"], states["other_substitutes"], 2.0)
+    torch.testing.assert_close(SubstituteContrast(temperature=2.0)(encoded), twice)

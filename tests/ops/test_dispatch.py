@@ -1,5 +1,7 @@
 """An op runs the newest implementation that does not refuse, and says why the others did."""
 
+import logging
+
 import pytest
 
 from seqrec.ops.dispatch import Op, using
@@ -29,3 +31,11 @@ def test_a_forced_implementation_says_why_it_cannot_run():
 def test_forcing_leaves_ops_without_that_implementation_alone():
     with using("flash"):
         assert _doubling()(3) == 6
+
+
+def test_it_says_once_what_runs_and_why_what_is_faster_does_not(caplog):
+    with caplog.at_level(logging.INFO, "seqrec.ops"):
+        double = _doubling()
+        for x in (3, 4, -3, -4):
+            double(x)
+    assert caplog.messages == ["double runs as 'reference' (negative: x is not negative)", "double runs as 'negative'"]

@@ -25,6 +25,18 @@ from seqrec.scorers import Lorentz
 from seqrec.sequences import Sequences
 
 
+class Reader(SASRec):
+    """Keeps what it was given to read."""
+
+    def states_at(self, events, history, at):
+        self.read = events
+        return super().states_at(events, history, at)
+
+    def forward(self, events, history):
+        self.read = events
+        return super().forward(events, history)
+
+
 def _catalog(n_items):
     return Catalog(pl.DataFrame({"item_id": [f"i{row}" for row in range(n_items)], "count": np.ones(n_items, int)}))
 
@@ -136,20 +148,65 @@ def test_a_scorer_shares_the_curvature_of_what_is_compressed():
     assert Compressed(SASRec(8)).curvature is None
 
 
-def test_the_original_block_adds_to_normalised_vectors():
+@pytest.mark.parametrize("norm", list(Norm))
+def test_where_a_block_normalises_and_what_its_residuals_start_from(norm):
     torch.manual_seed(0)
-    backbone = SASRec(8, 1, 1, 0.0, norm=Norm.original, projects_output=False, final_norm=False)
+    backbone = SASRec(8, 1, 1, 0.0, norm=norm, projects_output=False, final_norm=False)
     (block,) = backbone.blocks
-    history = Sequences.pack([[0, 1, 2]])
+    for name, weight in block.named_parameters():
+        torch.nn.init.normal_(weight, mean=float("norm.weight" in name), std=0.5)  # so that no two norms are alike
     h = torch.randn(3, 8)
+
+    def attended(queries, others):
+        attention = block.attention
+        logits = attention.query(queries) @ attention.key(others).T / 8**0.5
+        shares = logits.masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf).softmax(-1)
+        return shares @ attention.value(others)
+
+    def fed(x):
+        return block.feed_forward.narrow(torch.relu(block.feed_forward.widen(x)))
+
+    first, second = block.attention_norm, block.feed_forward_norm
+    if norm is Norm.original:
+        z = second(first(h) + attended(first(h), h))
+        by_hand = z + fed(z)
+    elif norm is Norm.pre:
+        u = h + attended(first(h), first(h))
+        by_hand = u + fed(second(u))
+    else:
+        u = first(h + attended(h, h))
+        by_hand = second(u + fed(u))
+    torch.testing.assert_close(backbone(h, Sequences.pack([[0, 1, 2]])), by_hand)
+
+
+def test_ligr_by_hand_its_gates_read_the_stream_that_is_added_to():
+    torch.manual_seed(0)
+    backbone = LiGR(8, 1, dropout=0.0)
+    (block,) = backbone.blocks
+    for name, weight in block.named_parameters():
+        torch.nn.init.normal_(weight, mean=float("norm.weight" in name), std=0.5)
+    # D = 8: query, key, value and output with biases, two norms, two gates, and three maps to and from 32 without.
+    assert sum(weight.numel() for weight in backbone.parameters()) == 4 * 72 + 2 * 16 + 2 * 72 + 3 * 256
+    h, attention = torch.randn(3, 8), block.attention
     q = block.attention_norm(h)
-    attention = block.attention
-    weights = (attention.query(q) @ attention.key(h).T / 8**0.5).masked_fill(
-        torch.ones(3, 3).triu(1).bool(), -torch.inf
-    )
-    z = block.feed_forward_norm(q + weights.softmax(-1) @ attention.value(h))
-    by_hand = z + block.feed_forward.narrow(torch.relu(block.feed_forward.widen(z)))
-    torch.testing.assert_close(backbone(h, history), by_hand)
+    logits = (attention.query(q) @ attention.key(q).T / 8**0.5).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
+    mixed = attention.output(logits.softmax(-1) @ attention.value(q))
+    u = h + torch.sigmoid(block.attention_gate(h)) * mixed
+    z, ffn = block.feed_forward_norm(u), block.feed_forward
+    gated = ffn.gate(z)
+    fed = ffn.narrow(gated * torch.sigmoid(gated) * ffn.widen(z))
+    by_hand = u + torch.sigmoid(block.feed_forward_gate(u)) * fed
+    torch.testing.assert_close(backbone(h, Sequences.pack([[0, 1, 2]])), by_hand)
+
+
+@pytest.mark.parametrize("scales_input", [False, True])
+def test_item_vectors_are_scaled_where_they_are_read_and_never_where_they_score(scales_input):
+    recommender = _recommender(scales_input=scales_input, backbone=(reader := Reader(8)))
+    history = Sequences.pack([[3, 1], [4]])
+    recommender.states(history)
+    vectors = recommender.embedding(history.items)
+    torch.testing.assert_close(reader.read, recommender.position(vectors * (8**0.5 if scales_input else 1.0), history))
+    torch.testing.assert_close(recommender.item_keys(), recommender.embedding())
 
 
 def test_ligr_gates_shut_make_the_block_the_identity():
