@@ -186,6 +186,16 @@ class LoRec(UserReweighter):
         """One step of the calibrator on some users and some known fraudsters."""
         calibrator, optimizer = self._calibrator(seen)
         calibrator.train()
+        optimizer.zero_grad()
+        self.loss(users, known, seen).backward()
+        optimizer.step()
+
+    def loss(
+        self, users: Int[Tensor, "users"], known: Int[Tensor, "known"], seen: Float[Tensor, "T W"]
+    ) -> Float[Tensor, ""]:
+        """What the calibrator lowers: ``CE + λ1 H(user) - λ2 cos``, each a mean over these users and fraudsters; the
+        entropy H of a score is that of users alone."""
+        calibrator = self._calibrator(seen)[0]
         fake = torch.cat([torch.zeros(users.numel()), torch.ones(known.numel())]).to(seen.device)
         vectors = calibrator(*self._seen_of(torch.cat([users, known + len(self._met.histories)]), seen))
         logits = calibrator.logits(vectors)
@@ -196,9 +206,7 @@ class LoRec(UserReweighter):
             of_users, of_known = self._texts
             texts = torch.cat([of_users[users], of_known[known]]).to(seen.device)
             loss = loss - self.knowledge_weight * calibrator.agreement(vectors, texts)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return loss
 
     @torch.no_grad()
     def scores(self, seen: Float[Tensor, "T W"]) -> tuple[Float[Tensor, "R"], Int[Tensor, "R"], Float[Tensor, "R"]]:

@@ -80,3 +80,12 @@ def test_the_contract_holds_at_its_edges(build, arguments, wrong):
 def test_more_may_be_pushed_than_a_fake_has_places_for(build, arguments):
     many = mission_of(n_items=300, targets=range(0, 280, 2))
     assert len(forged(build(**arguments, slots=100), many, np.random.default_rng(0))) == 8
+
+
+def test_fakes_are_as_long_as_genuine_users_between_ten_and_fifty_events():
+    def drawn(lengths, most=100):
+        return set(sample_lengths(np.array(lengths), 200, most, np.random.default_rng(0)).tolist())
+
+    assert drawn([17]) == {17}
+    assert drawn([12, 30, 31]) == {12, 30, 31}
+    assert (drawn([3]), drawn([80]), drawn([30, 40], most=33)) == ({10}, {50}, {30, 33})

@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 import torch
 
+from seqrec.data.batching import Arrays, Rows, TrainingBatches
 from seqrec.data.semantic_views import SemanticNeighbours, SemanticSubstitutes
+from seqrec.data.supervision import EveryEvent
 from seqrec.data.views import TrainingData
 from seqrec.semantics.neighbours import Neighbours, nearest, write_neighbours
 from seqrec.semantics.vectors import Vectors
@@ -35,6 +37,16 @@ def test_every_substitute_is_a_neighbour_and_one_event_in_five_is_swapped(tmp_pa
         drawn = swapped[changed & (items == item)]
         assert set(drawn.tolist()) == set(near[item].tolist())
         assert torch.bincount(drawn).max() < 1.2 * len(drawn) / 3
+
+
+def test_two_views_of_a_batch_are_two_draws(tmp_path):
+    folder = item_vectors(tmp_path)
+    views = [SemanticSubstitutes(DATA, folder, name, share=0.5, k=3) for name in ("one", "other")]
+    dataset = TrainingBatches(Arrays.of(LOG), SPLIT.train, EveryEvent(), None, views)
+    batch = dataset[Rows(0, 0, np.arange(len(dataset)))]
+    one, other = (batch.views[name].items for name in ("one", "other"))
+    own = batch.history.items
+    assert ((one != own) != (other != own)).double().mean() > 0.3  # half, were it not for the few events
 
 
 def test_a_share_of_one_swaps_all_and_of_none_swaps_nothing(tmp_path):

@@ -137,6 +137,30 @@ def test_the_calibrator_learns_and_the_recommender_feels_nothing(build):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_the_calibrator_lowers_the_loss_of_the_paper(tmp_path):
+    """CE of everyone, the entropy of users alone, and the agreement with texts, which it raises."""
+    file = tmp_path / "vectors.parquet"
+    numbers = np.random.default_rng(0).standard_normal((N_ITEMS, 3)).astype("float32")
+    pl.DataFrame({"item_id": CATALOG.ids, "vector": numbers.tolist()}).write_parquet(file)
+    lorec = begun(period=100, vectors=str(file), dropout=0.0, entropy_weight=0.3, knowledge_weight=0.7, dim=8)
+    users, known = torch.tensor([0, 7, 59, 3]), torch.tensor([2, 11])
+    seen = lorec.look(read(recommender()))
+    calibrator, _ = lorec._calibrator(seen)
+    calibrator.train()
+    vectors = calibrator(*lorec._seen_of(torch.cat([users, known + N_USERS]), seen))
+    fake = calibrator.logits(vectors).double().sigmoid()
+    right = torch.cat([1 - fake[:4], fake[4:]])
+    entropy = -(fake * fake.log() + (1 - fake) * (1 - fake).log())[:4]
+    histories = Sequences.concat([audience().histories.chosen(users), audience().fraudsters.chosen(known)])
+    texts = torch.stack(
+        [torch.from_numpy(numbers)[histories.items[histories.owners == row]].mean(0) for row in range(6)]
+    )
+    meant = torch.nn.functional.gelu(calibrator.knowledge(texts))
+    agreement = torch.nn.functional.cosine_similarity(vectors, meant).mean()
+    by_hand = -right.log().mean() + 0.3 * entropy.sum() / 6 - 0.7 * agreement
+    torch.testing.assert_close(lorec.loss(users, known, seen).double(), by_hand, rtol=1e-4, atol=1e-4)
+
+
 def test_a_step_of_the_recommender_leaves_the_calibrator_as_it_is():
     model, lorec = recommender().train(), begun(active_from=1, period=1)
     lorec.end_epoch(1, read(model))

@@ -6,6 +6,7 @@ import torch
 
 from seqrec.data.poisoning.base import Mission
 from seqrec.data.poisoning.dp import DP
+from seqrec.data.poisoning.heuristic import Random
 from seqrec.data.poisoning.loki import LokiLike
 from seqrec.data.poisoning.poison import _mission
 from seqrec.data.poisoning.rev import Rev, _remade
@@ -103,3 +104,8 @@ def exposure(mission: Mission, profiles: list[np.ndarray]) -> float:
 def test_an_attack_that_learns_pushes_its_targets_further_than_no_attack(mission, attack):
     attacked = exposure(mission, attack.forge(mission, np.random.default_rng(0)))
     assert attacked > exposure(mission, []) + 0.01
+
+
+def test_the_rounds_of_rev_push_further_than_targets_among_random_fillers_do(mission):
+    by_chance = exposure(mission, Random().forge(mission, np.random.default_rng(0)))
+    assert exposure(mission, Rev(dim=16, rounds=10).forge(mission, np.random.default_rng(0))) > by_chance + 0.02
