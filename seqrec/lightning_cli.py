@@ -65,6 +65,20 @@ TRAINER_DEFAULTS = {
 }
 
 
+@contextmanager
+def _tells_what_is_slow() -> Iterator[None]:
+    """An op whose faster kernel refuses says so, once: which one runs instead, and why."""
+    ops, handler = logging.getLogger("seqrec.ops"), logging.StreamHandler()
+    before = ops.level
+    ops.addHandler(handler)
+    ops.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ops.removeHandler(handler)
+        ops.setLevel(before)
+
+
 class FinishedRun(Action):
     """Reads the config that an earlier fit left in the folder of its run."""
 
@@ -347,7 +361,7 @@ class SeqrecCLI(LightningCLI):
         print(f"Next: seqrec test --run {chosen.run}")
 
     def fit(self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None) -> None:
-        with self._alone():
+        with self._alone(), _tells_what_is_slow():
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
 
     @contextmanager

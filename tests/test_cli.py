@@ -98,6 +98,16 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(shop, straigh
     assert not all(torch.equal(when_killed[name], resumed[name]) for name in whole)
 
 
+def test_a_fit_tells_which_kernels_refused_and_why(shop):
+    model = Path(__file__).parents[1] / "configs" / "model" / "mamba4rec.yaml"
+    stack = [f"--config={shop / 'data.yaml'}", f"--config={model}", f"--run={shop / 'told'}"]
+    said, _ = (program := started("fit", *stack, "--trainer.max_epochs=1", "--trainer.accelerator=cpu")).communicate()
+    assert program.returncode == 0, said.decode()[-3000:]
+    told = [line for line in said.decode().splitlines() if " runs as '" in line]
+    assert len(told) == len(set(told))
+    assert "causal_conv1d runs as 'shifted' (triton: tensors are on cpu)" in told
+
+
 def test_a_run_that_went_on_is_tested_at_its_best_epoch(shop):
     assert main(command(shop, "fit", "went-on", "--trainer.max_epochs=1")) == 0
     assert main(command(shop, "fit", "went-on", "--trainer.max_epochs=2", "--ckpt_path=last")) == 0

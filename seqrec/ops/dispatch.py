@@ -82,7 +82,7 @@ class Op:
         line = f"{self.reference.__name__} runs as '{chosen}'" + (f" ({'; '.join(reasons)})" if reasons else "")
         if line not in self._told:
             self._told.add(line)
-            logger.info(line)
+            logger.log(logging.INFO if reasons else logging.DEBUG, line)
 
 
 def lacks(x: Tensor, device: str, package: str, extra: str) -> str | None:

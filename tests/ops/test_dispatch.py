@@ -34,8 +34,9 @@ def test_forcing_leaves_ops_without_that_implementation_alone():
 
 
 def test_it_says_once_what_runs_and_why_what_is_faster_does_not(caplog):
-    with caplog.at_level(logging.INFO, "seqrec.ops"):
+    with caplog.at_level(logging.DEBUG, "seqrec.ops"):
         double = _doubling()
         for x in (3, 4, -3, -4):
             double(x)
     assert caplog.messages == ["double runs as 'reference' (negative: x is not negative)", "double runs as 'negative'"]
+    assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG"]
