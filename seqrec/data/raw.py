@@ -42,6 +42,23 @@ def find(raw: Path, patterns: Sequence[str]) -> str | None:
     return _located(raw, patterns)[1]
 
 
+def find_only(raw: Path, patterns: Sequence[str]) -> str | None:
+    """``find``, where no other file may match that pattern; one that is also there gzipped is one.
+
+    Raises:
+        InputError: as ``find``, and where several match.
+    """
+    name = find(raw, patterns)
+    if name is not None and raw.is_dir():
+        pattern = next(pattern for pattern in patterns if fnmatch(Path(name).name, pattern))
+        matching = {path.name.removesuffix(".gz") for path in raw.rglob(pattern) if path.suffix != ".part"}
+        if len(matching) > 1:
+            raise InputError(
+                f"{raw} holds {', '.join(sorted(matching))}, of which one can be read; name that one alone."
+            )
+    return name
+
+
 def _located(raw: Path, patterns: Sequence[str]) -> tuple[Path, str | None]:
     """The folder, zip or file that holds a match, and the name of the match within it."""
     if not raw.exists():

@@ -84,7 +84,9 @@ class AmazonReviews(FileSource):
         self.meta = Path(meta) if meta is not None else self.path if self.path.is_dir() else None
 
     def read_finely(self) -> pl.LazyFrame:
-        text = raw.text_file(self.path, [f"[!m]*.{end}*" for end in ("json", "jsonl", "csv")])
+        patterns = [f"[!m]*.{end}*" for end in ("json", "jsonl", "csv")]
+        raw.find_only(self.path, patterns)
+        text = raw.text_file(self.path, patterns)
         present = raw.header(text, ",", self.path) if text.suffix == ".csv" else raw.fields(text, self.path)
         if "reviewerID" in present:
             mapping = {"user_id": "reviewerID", "item_id": "asin", "timestamp": "unixReviewTime", "rating": "overall"}
@@ -95,7 +97,7 @@ class AmazonReviews(FileSource):
         return columns.log_columns(table, self.path, mapping, lines, ticks_per_second=ticks)
 
     def items(self) -> pl.LazyFrame | None:
-        if self.meta is None or raw.find(self.meta, ["meta_*"]) is None:
+        if self.meta is None or raw.find_only(self.meta, ["meta_*"]) is None:
             return None
         text = raw.text_file(self.meta, ["meta_*"])
         rows = pl.scan_ndjson(raw.rewritten(text, self.meta, _amazon_item), schema=_ITEM_SCHEMA)

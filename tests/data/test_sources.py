@@ -109,6 +109,20 @@ def test_amazon_reviews_of_2023_are_read_in_seconds(tmp_path, name):
     assert AmazonReviews(tmp_path / name).items() is None
 
 
+def test_a_folder_of_several_amazon_categories_is_refused_by_name_and_a_copy_of_one_is_not(tmp_path):
+    review = lines({"reviewerID": "A1", "asin": "0007", "unixReviewTime": 1390000000, "overall": 5.0})
+    for name in ("reviews_Beauty_5.json", "reviews_Beauty_5.json.gz"):
+        write(tmp_path / name, review)
+    assert len(read(AmazonReviews(tmp_path))) == 1
+    write(tmp_path / "reviews_Toys_5.json.gz", review)
+    with pytest.raises(InputError, match=r"holds reviews_Beauty_5.json, reviews_Toys_5.json, of which one can be read"):
+        read(AmazonReviews(tmp_path))
+    for category in ("Beauty", "Toys"):
+        write(tmp_path / f"meta_{category}.json", repr({"asin": "0007", "title": category}) + "\n")
+    with pytest.raises(InputError, match=r"holds meta_Beauty.json, meta_Toys.json, of which one can be read"):
+        AmazonReviews(tmp_path / "reviews_Toys_5.json.gz", meta=tmp_path).items()
+
+
 def test_yelp_reviews_are_read_with_their_businesses(tmp_path):
     review = {"user_id": "u", "business_id": "b", "stars": 4.0, "date": "2018-07-07 22:09:11", "text": "…"}
     write(tmp_path / "yelp_academic_dataset_review.json", lines(review))
