@@ -10,6 +10,8 @@ from torch import Generator, Tensor
 from seqrec.catalog import Catalog
 from seqrec.data.log import Log
 
+_TRIES = 100
+
 
 class Negatives:
     """Draws items for users who never had them, in any part of the log, with replacement.
@@ -42,15 +44,24 @@ class Negatives:
             raise ValueError(
                 f"A user had all {self.n_items} items, so there is no negative to draw; leave that user out."
             )
-        self.heaped = torch.from_numpy(np.maximum(catalog.counts, 1) ** float(exponent)).cumsum(0)
+        self.powers = torch.from_numpy(np.maximum(catalog.counts, 1) ** float(exponent))
+        self.heaped = self.powers.cumsum(0)
 
     def draw(self, users: Int[Tensor, "M"], generator: Generator) -> Int[Tensor, "M n"]:
         """Catalog rows of the negatives of each prediction, which is one of these users'."""
         drawn = torch.empty(len(users), self.n, dtype=torch.long)
         wanted = torch.ones_like(drawn, dtype=torch.bool)
-        while n_wanted := int(wanted.sum()):
+        for _ in range(_TRIES):
+            if not (n_wanted := int(wanted.sum())):
+                return drawn
             coins = torch.rand(n_wanted, generator=generator, dtype=torch.double) * self.heaped[-1]
             drawn[wanted] = torch.searchsorted(self.heaped, coins, right=True).clamp(max=self.n_items - 1)
             keys = users.cpu()[:, None] * self.n_items + drawn
             wanted = self.had[torch.searchsorted(self.had, keys).clamp(max=len(self.had) - 1)] == keys
+        # Nearly all that is drawn is what the user had: the rest is drawn among what is left.
+        for row, place in wanted.nonzero().tolist():
+            first, end = torch.searchsorted(self.had, (users[row].cpu() + torch.arange(2)) * self.n_items)
+            left = self.powers.clone()
+            left[self.had[first:end] % self.n_items] = 0.0
+            drawn[row, place] = torch.multinomial(left, 1, generator=generator)
         return drawn

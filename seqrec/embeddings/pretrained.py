@@ -130,6 +130,7 @@ class TextInitialised(ItemEmbedding):
     """
 
     by_item = ("table.weight",)
+    keeps_start: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -148,6 +149,7 @@ class TextInitialised(ItemEmbedding):
                 self.table.weight.normal_(std=init_std)
             else:
                 self.table.weight.copy_(texts * (init_std / deviation(texts)))
+                self.keeps_start = ("table.weight",)
 
     def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows D"]:
         return self.table.weight if rows is None else self.table(rows)

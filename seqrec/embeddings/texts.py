@@ -143,6 +143,7 @@ class MappedText(ItemEmbedding):
     """
 
     read_by: str
+    keeps_start: tuple[str, ...] = ()
 
     def __init__(
         self, catalog: Catalog, dim: int, vectors: str, dropout: float, missing: Missing, reduction: PCA | None
@@ -172,6 +173,7 @@ class MappedText(ItemEmbedding):
             self._widen(self.texts.dim)
             if init_std is not None:
                 self._deviate_by(init_std)
+                self.keeps_start = tuple(name for name, weight in self.named_parameters() if weight.ndim > 1)
 
     @torch.no_grad()
     def _deviate_by(self, std: float) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seqrec.ops.compiling import compiled
 from seqrec.ops.threads import share_out
 
 # Fewer keys than this are not worth another thread.
 _SHARE = 2**14
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _f32 = np.float32
 
 
@@ -56,7 +55,7 @@ def _edges(gates: Tensor) -> np.ndarray:
     return np.arange(n_rows + 1) * gates.shape[-1]
 
 
-@_compiled
+@compiled
 def _forward(first, last, gates, columns, out, n_visible):
     limit = _f32(columns.shape[1] - 1)
     for row in range(first, last):
@@ -75,7 +74,7 @@ def _forward(first, last, gates, columns, out, n_visible):
             out[row, j] = value
 
 
-@_compiled
+@compiled
 def _backward(first, last, gates, columns, for_out, for_gates, for_columns, n_visible):
     limit = _f32(columns.shape[1] - 1)
     for row in range(first, last):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -110,6 +111,12 @@ def _add_product(to: Tensor, odds: Tensor, weighted: Tensor) -> None:
     to.addcdiv_((odds @ (weighted * scale).half()).float(), scale)
 
 
+def _shrink(keys: Tensor) -> float:
+    """A power of two, at most 1, that keeps a sum over all these keys within float16."""
+    most = float(keys.abs().amax()) * keys.shape[0] if keys.numel() else 0.0
+    return 1.0 if most <= 2**15 else 2.0 ** math.floor(math.log2(2**15 / most))
+
+
 def _walk(
     queries: Tensor, keys: Tensor, targets: Tensor, weights: Tensor | None, half: torch.dtype | None, wants: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,6 +128,9 @@ def _walk(
     query_gradients = torch.empty_like(queries) if wants else queries.new_empty(0)
     key_gradients = torch.zeros_like(keys) if wants else keys.new_empty(0)
     narrow_keys = keys if half is None else keys.to(half)
+    # As in ``_add_product``: odds are at most 1, so no sum over all keys is longer than this makes it.
+    shrink = _shrink(keys) if half is torch.float16 and wants else 1.0
+    summed_keys = narrow_keys if shrink == 1.0 else (keys * shrink).to(torch.float16)
     for start in range(0, n_queries, step):
         block = slice(start, min(start + step, n_queries))
         query, target = queries[block], targets[block]
@@ -137,7 +147,7 @@ def _walk(
             query_gradients[block] = odds @ keys
             key_gradients.addmm_(odds.T, weighted)
         else:
-            query_gradients[block] = odds @ narrow_keys
+            query_gradients[block] = (odds @ summed_keys).to(queries.dtype) / shrink
             _add_product(key_gradients, odds.T, weighted)
         query_gradients[block] /= total
         query_gradients[block] -= keys[target]

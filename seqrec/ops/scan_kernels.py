@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seqrec.ops.compiling import compiled
 from seqrec.ops.threads import share_out
 
 _LOG2_E = 1.4426950408889634
@@ -18,9 +19,7 @@ _STRIDE = 8
 _SHARE = 256
 
 # Sums may be reordered; infinities and NaN keep their meaning.
-_compiled = numba.njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"}
-)
+_compiled = partial(compiled, fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
 _f32 = np.float32
 
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, member
+from operator import attrgetter
 
 import torch
 from jaxtyping import Float, Int
@@ -84,7 +85,7 @@ class KeyedRecommender(Recommender):
         self.dropout = Dropout(dropout)
         self.input_scale = math.sqrt(backbone.dim) if scales_input else 1.0
         parts = ((part, name) for part in self.modules() for name in getattr(part, "keeps_start", ()))
-        kept = {id(getattr(part, name)) for part, name in parts}
+        kept = {id(attrgetter(name)(part)) for part, name in parts}
         for weight in self.parameters():
             if weight.ndim > 1 and weight.requires_grad and id(weight) not in kept:
                 start.value(weight)

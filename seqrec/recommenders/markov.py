@@ -15,6 +15,8 @@ from seqrec.recommenders.base import Encoded, TopK
 from seqrec.recommenders.counting import CountingRecommender, gathered
 from seqrec.sequences import Sequences, bounds
 
+# Pairs that are worth being sorted in.
+_PAIRS_AT_LEAST = 2**20
 # Dense scores held at once, in float64: 32 MiB.
 _SCORES_PER_BLOCK = 2**22
 
@@ -39,13 +41,18 @@ class Markov(CountingRecommender):
         self.register_buffer("transitions", torch.empty(0, dtype=torch.long))
         self._pairs = torch.empty(0, dtype=torch.long)
         self._times = torch.empty(0, dtype=torch.long)
+        self._new: list[Tensor] = []
 
     def count(self, batch: Batch) -> None:
         came = batch.history.items[batch.predict_at].cpu().long()
         pairs = came * len(self.catalog) + batch.targets.cpu().long()
-        self._add(torch.cat([self._pairs, pairs]), torch.cat([self._times, torch.ones_like(pairs)]))
+        self._new.append(pairs)
+        # Sorting them in costs as much as all that is known, so it waits until there are as many.
+        if sum(each.numel() for each in self._new) >= max(self._pairs.numel(), _PAIRS_AT_LEAST):
+            self._sort_in()
 
     def finish(self) -> None:
+        self._sort_in()
         self._add(gathered(self._pairs), gathered(self._times))
         device, n_items = self.starts.device, len(self.catalog)
         self.starts.copy_(bounds(torch.bincount(self._pairs // n_items, minlength=n_items)))
@@ -99,6 +106,11 @@ class Markov(CountingRecommender):
         size = max(1, _SCORES_PER_BLOCK // len(self.catalog))
         for start in range(0, n_predictions, size):
             yield start, min(start + size, n_predictions)
+
+    def _sort_in(self) -> None:
+        new = torch.cat([self._pairs[:0], *self._new])
+        self._add(torch.cat([self._pairs, new]), torch.cat([self._times, torch.ones_like(new)]))
+        self._new.clear()
 
     def _add(self, pairs: Tensor, times: Tensor) -> None:
         """Keep each pair once, in order, with the sum of its times."""

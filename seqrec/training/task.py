@@ -146,8 +146,8 @@ class NextItemTask(RankingTask):
         # that the devices take next undoes the factor.
         totals = torch.stack([losses.sum() + self._nothing_of_all(batch), weighting.weights.sum()])
         loss_sum, weight_sum = self.all_gather(totals, sync_grads=True).reshape(-1, 2).sum(0)  # type: ignore[union-attr]
-        # No prediction of a batch may count; the smallest number leaves any other sum as it is.
-        loss = loss_sum / weight_sum.clamp(min=torch.finfo(torch.float32).tiny) + weighting.penalty
+        # No prediction of a batch may count.
+        loss = loss_sum / torch.where(weight_sum > 0, weight_sum, 1.0) + weighting.penalty
         for auxiliary in self.auxiliaries:
             term = auxiliary(encoded)
             self.log(f"train/{auxiliary.name}", term)
@@ -196,6 +196,18 @@ class NextItemTask(RankingTask):
         if self.trainer.world_size == 1 or batch.targets.numel():
             return 0.0
         return 0.0 * torch.stack([weight.sum() for weight in self.parameters() if weight.requires_grad]).sum()
+
+    def on_train_start(self) -> None:
+        """A run that goes on has the rate, betas and decay of its config, which the checkpoint would replace."""
+        if self.trainer.ckpt_path is None:
+            return
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        scheduler: Any = self.lr_schedulers()
+        groups = decaying(self, self.weight_decay)
+        scheduler.base_lrs = [self.learning_rate] * len(groups)
+        for group, asked, factor in zip(optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True):
+            group["weight_decay"], group["betas"] = asked["weight_decay"], self.betas
+            group["initial_lr"], group["lr"] = self.learning_rate, self.learning_rate * factor(scheduler.last_epoch)
 
     def on_train_epoch_end(self) -> None:
         reading = self.recommender.training

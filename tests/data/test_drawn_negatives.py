@@ -32,6 +32,12 @@ def test_items_come_by_a_power_of_their_count(build_log, exponent):
     )
 
 
+def test_a_user_who_had_nearly_all_that_is_ever_drawn_still_gets_negatives(build_log):
+    log = build_log([[0] * 1000, [1, 2]], n_items=4)
+    drawn = draws(log, n=4, exponent=6.0, users=(0,), repeats=200)
+    assert set(drawn.flatten().tolist()) == {1, 2, 3}
+
+
 def module(log, **settings):
     data = SequenceDataModule("log", negatives=lambda *known: Negatives(*known, n=3), **settings)
     data.log = log

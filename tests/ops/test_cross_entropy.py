@@ -135,3 +135,14 @@ def test_no_block_of_scores_outgrows_its_budget(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "exp_", lambda self: seen.append(self.shape[0]) or true_exp(self))
     linear_cross_entropy(queries, keys, targets)
     assert max(seen) == 32
+
+
+@pytest.mark.parametrize(("n_keys", "mean"), [(65_536, 1.1), (200_000, 0.35)])
+def test_a_query_that_likes_all_of_very_many_keys_alike_learns_under_float16(n_keys, mean):
+    """The sum of all keys is beyond what float16 holds, while no score and no mean is."""
+    keys = torch.full((n_keys, 4), mean) + 0.01 * torch.randn(n_keys, 4, generator=torch.Generator().manual_seed(0))
+    queries = torch.zeros(2, 4, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.float16):
+        losses = linear_cross_entropy(queries, keys, torch.tensor([0, 1]))
+    losses.sum().backward()
+    torch.testing.assert_close(queries.grad, keys.mean(0) - keys[:2], atol=2e-3 * mean, rtol=0)

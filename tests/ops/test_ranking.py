@@ -188,3 +188,12 @@ def test_a_gpu_lists_the_same():
     there = top_k(queries.cuda(), keys.cuda(), 10)
     assert torch.equal(there[0].cpu(), rows)
     assert torch.equal(there[1].cpu(), scores)
+
+
+@pytest.mark.parametrize(("n_items", "dim"), [(4097, 64), (1000, 32), (333, 50)])
+def test_equal_keys_tie_in_a_batch_of_one_as_in_any_other(n_items, dim):
+    generator = torch.Generator().manual_seed(0)
+    key, queries = torch.randn(dim, generator=generator), torch.randn(20, dim, generator=generator)
+    for query in queries:
+        ranks = target_ranks(query[None], key.expand(n_items, dim), torch.tensor([n_items // 2]))
+        assert ranks.tolist() == [n_items - 1]

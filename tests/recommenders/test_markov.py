@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
+from seqrec.recommenders import markov
 from seqrec.recommenders.markov import Markov
 from seqrec.sequences import Sequences
 
@@ -78,6 +79,20 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("seqrec.recommenders.markov._SCORES_PER_BLOCK", N)
     assert torch.equal(model.ranks(batch), ranks)
     assert torch.equal(model.recommend(asked, 3, left_out).items, lists)
+
+
+@pytest.mark.parametrize("waits", [1, 3, 2**20])
+def test_when_pairs_are_sorted_in_changes_nothing(monkeypatch: pytest.MonkeyPatch, waits: int):
+    histories = [[0, 1, 2, 0, 1], [1, 2], [2, 0, 1], [3, 3, 3, 1], [0, 1], [5, 4]]
+    monkeypatch.setattr(markov, "_PAIRS_AT_LEAST", waits)
+    model = taught(histories)
+    pairs = Counter(pair for history in histories for pair in itertools.pairwise(history))
+    found = {
+        (item, int(model.followers[place])): int(model.transitions[place])
+        for item in range(N)
+        for place in range(int(model.starts[item]), int(model.starts[item + 1]))
+    }
+    assert found == pairs
 
 
 def test_a_history_without_events_gets_the_popular_items():

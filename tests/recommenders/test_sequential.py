@@ -1,5 +1,7 @@
 """Embedding, backbone and scorer in a row: what is read, what is refused, and what its blocks compute."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +15,9 @@ from seqrec.backbones.sasrec import Activation, Norm, SASRec
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
+from seqrec.embeddings.experts import TextExperts
 from seqrec.embeddings.ids import IdEmbedding
+from seqrec.embeddings.pretrained import TextInitialised, TextTower
 from seqrec.export.added import extend
 from seqrec.nn.hyperbolic import LearnedCurvature
 from seqrec.objectives.softmax import FullSoftmax
@@ -197,6 +201,21 @@ def test_ligr_by_hand_its_gates_read_the_stream_that_is_added_to():
     fed = ffn.narrow(gated * torch.sigmoid(gated) * ffn.widen(z))
     by_hand = u + torch.sigmoid(block.feed_forward_gate(u)) * fed
     torch.testing.assert_close(backbone(h, Sequences.pack([[0, 1, 2]])), by_hand)
+
+
+def test_what_begins_from_texts_keeps_that_where_all_else_begins_as_xavier_says(tmp_path):
+    numbers = np.random.default_rng(0).standard_normal((40, 12)).astype("float32")
+    catalog, path = _catalog(40), tmp_path / "vectors.parquet"
+    pl.DataFrame({"item_id": catalog.ids, "vector": numbers.tolist()}).write_parquet(path)
+
+    def begun(build, start):
+        torch.manual_seed(0)
+        model = SequentialRecommender(catalog, lambda catalog: build(catalog, 8, str(path)), SASRec(8), start=start)
+        return model.eval().embedding()
+
+    for build in (TextInitialised, partial(TextTower, init_std=0.02), partial(TextExperts, init_std=0.02)):
+        torch.testing.assert_close(begun(build, Start.xavier_normal), begun(build, Start.own))
+    assert not torch.equal(begun(TextTower, Start.xavier_normal), begun(TextTower, Start.own))
 
 
 @pytest.mark.parametrize("scales_input", [False, True])

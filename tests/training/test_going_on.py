@@ -83,6 +83,16 @@ def test_what_early_stopping_ended_stays_ended_unless_it_is_told_to_wait_longer(
     assert json.loads(fitted.read_text())["epochs"] == 5
 
 
+def test_a_run_goes_on_with_the_rate_and_the_decay_that_its_config_says(shop):
+    assert main(command(shop, "fit", "rate", "--trainer.max_epochs=1", "--model.learning_rate=0.001")) == 0
+    told = ["--model.learning_rate=0.01", "--model.weight_decay=0.3", "--model.betas=[0.8,0.99]"]
+    assert main(command(shop, "fit", "rate", "--trainer.max_epochs=2", "--ckpt_path=last", *told)) == 0
+    last = torch.load(shop / "rate" / "checkpoints" / "last.ckpt", weights_only=True)
+    (group,) = last["optimizer_states"][0]["param_groups"]
+    found = group["lr"], group["initial_lr"], group["weight_decay"], tuple(group["betas"])
+    assert found == (0.01, 0.01, 0.3, (0.8, 0.99))
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_gradients_may_be_clipped(shop, precision):
     given = [f"--trainer.precision={precision}", "--trainer.gradient_clip_val=1.0", "--trainer.max_epochs=1"]
