@@ -12,6 +12,7 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile, zip_longest
+from textwrap import shorten
 
 from seqrec.suggestions import sentence
 
@@ -127,6 +128,12 @@ def run(arguments: list[str]) -> None:
         except MisconfigurationException as refusal:
             raise ValueError(str(refusal)) from refusal
         except RuntimeError as refusal:
+            if str(refusal).startswith("Error(s) in loading state_dict"):
+                first = shorten(next(iter(str(refusal).splitlines()[1:]), ""), 160)
+                raise ValueError(
+                    f"The checkpoint is of another model than the config describes ({first}); give the config.yaml of "
+                    "its run, or train anew without --ckpt_path."
+                ) from refusal
             if not str(refusal).startswith("Early stopping conditioned on"):
                 raise
             raise ValueError(

@@ -96,6 +96,17 @@ class FinishedRun(Action):
         cfg["run"] = str(values)
 
 
+def _run_first(args: Sequence[str]) -> list[str]:
+    """The same words, a run before all that refines its config: it brings a whole one, which would win over them."""
+    words, runs, others = iter(args), [], []
+    for word in words:
+        if word == "--run":
+            runs += [word, *islice(words, 1)]
+        else:
+            (runs if word.startswith("--run=") else others).append(word)
+    return [*runs, *others]
+
+
 def _with_nulls(args: Sequence[str]) -> Iterator[str]:
     """The same words, where ``--model.a.b null`` is a piece of config.
 
@@ -192,7 +203,8 @@ class SeqrecCLI(LightningCLI):
         for quiet in QUIET:  # of every command anew: filters end with the command that set them
             warnings.filterwarnings("ignore", message=quiet)
         names_a_run = {word.split("=")[0] for word in args} & {"--run", "--config", "--help", "-h"}
-        given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *args]
+        words = list(args) if command == "fit" else _run_first(args)
+        given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *words]
         self.given = _with_help_last(list(_with_nulls(given)))
         super().__init__(
             RankingTask,
@@ -300,8 +312,21 @@ class SeqrecCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Refuses to watch a metric that will never be logged, before a whole epoch is spent on it."""
+        """Refuses what would fail later, after an epoch is spent or what an earlier run left in this folder is gone."""
         self._start()
+        chosen = self.config[self.command]
+        if (path := self._checkpoint(chosen.ckpt_path)) is None:
+            for part in self.model.modules():
+                if (demand := getattr(part, "demand_files", None)) is not None:
+                    demand()
+        else:
+            done = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+            most = chosen.trainer.max_epochs
+            if most is not None and 0 <= most < done:
+                raise ValueError(
+                    f"{path} has trained {done} epochs and trainer.max_epochs is {most}, which counts from the first; "
+                    f"give {done} or more."
+                )
         monitor = self.config[self.command].early_stopping.monitor
         logged = ["train/loss", *(f"val/{name}@{k}" for k in self.model.cutoffs for name in ("recall", "ndcg", "mrr"))]
         # A task of one's own may log what it likes.

@@ -202,7 +202,7 @@ def test_a_folder_of_something_else_is_not_overwritten(prepared, tmp_path, capsy
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     assert main(["embed", "items", f"--data={prepared}", f"--out={tmp_path / 'out'}", HASHING]) == 2
-    assert "was not written by seqrec" in capsys.readouterr().err
+    assert "holds something else than this command writes" in capsys.readouterr().err
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
     mean = ["--encoder=seqrec.semantics.encoders.MeanOfItems", "--encoder.path=v.parquet", "--texts=texts"]
     assert main(["embed", "items", f"--data={prepared}", f"--out={tmp_path / 'other'}", *mean]) == 2

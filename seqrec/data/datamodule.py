@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +117,17 @@ class SequenceDataModule(LightningDataModule):
                 f"{self.prepared} holds fake users, whose attacker knew what LeaveOneOut trains on; under "
                 f"{type(self.protocol).__name__} some of that is a target. Set data.protocol to LeaveOneOut."
             )
-        return self.protocol.split(self.log)
+        split = self.protocol.split(self.log)
+        for part, told in split.passport.get("targets", {}).items():
+            left_out, before = told["already_seen_dropped"], told["before"] - told["without_history"]
+            if left_out > before / 2:
+                warnings.warn(
+                    f"Of {before:,} {part} targets {left_out:,} are items that their user had before, which the "
+                    f"protocol leaves out; where people come back to items, add --config "
+                    "configs/protocol/seen-ranked.yaml.",
+                    stacklevel=2,
+                )
+        return split
 
     @cached_property
     def catalog(self) -> Catalog:

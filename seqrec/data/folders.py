@@ -37,7 +37,10 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
     folder = folder.resolve()  # a link to a folder stays one
     clear_leftovers(folder)
     if folder.exists() and not (folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))):
-        raise InputError(f"{folder} exists and was not written by seqrec. Choose another folder with --out.")
+        raise InputError(
+            f"{folder} holds something else than this command writes ({mark} is not there). Choose another folder with "
+            "--out."
+        )
     fresh, old = (folder.with_name(f"{folder.name}.{kind}-{os.getpid()}") for kind in ("tmp", "old"))
     try:
         fresh.mkdir(parents=True)

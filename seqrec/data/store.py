@@ -60,7 +60,7 @@ def write(
     ends = np.cumsum(np.bincount(events.users, minlength=len(events.user_ids)))
     arrays = {"items": events.items, "times": events.times, "offsets": np.append(0, ends).astype(np.int64)}
     tables = {"users": pl.DataFrame({"user_id": events.user_ids}), "catalog": catalog, **(beside or {})}
-    with whole_folder(folder, _MANIFEST) as fresh:
+    with whole_folder(folder, mark="offsets.npy") as fresh:
         for name, array in arrays.items():
             _write_array(fresh / f"{name}.npy", array)
         for name, table in tables.items():

@@ -112,12 +112,17 @@ class TextTable(nn.Module):
             return vectors
         return (vectors.float() - self.mean) @ self.map
 
-    def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows Q"]:
+    def demand_files(self) -> None:
+        """Raises FileNotFoundError where neither file nor checkpoint brought the vectors."""
         if self.vectors is None:
             raise FileNotFoundError(
                 f"{self.path} does not exist, and no checkpoint brought the vectors; correct `vectors` of the "
                 "embedding, or make them with `seqrec embed items`."
             )
+
+    def forward(self, rows: Int[Tensor, "*n"] | None = None) -> Float[Tensor, "*rows Q"]:
+        self.demand_files()
+        assert self.vectors is not None
         return self.vectors if rows is None else F.embedding(rows, self.vectors)
 
 

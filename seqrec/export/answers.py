@@ -72,6 +72,8 @@ def recommend(
         "deny": names_in(deny, ids),
         "categories": names_in(categories, retriever.categories) if categories else None,
     }
+    if strangers := retriever.catalog.rows([*(filters["allow"] or ()), *filters["deny"]])[1]:
+        warnings.warn(f"Not in the catalog, so neither allowed nor denied: {', '.join(strangers[:5])}.", stacklevel=2)
     if histories is not None and out is not None:
         _answer_file(retriever, Path(histories), Path(out), k, exclude_seen, asked_at, filters)
     else:

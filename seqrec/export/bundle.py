@@ -22,7 +22,7 @@ from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, still_
 from seqrec.export.card import CARD, card
 from seqrec.export.index import KeyIndex
 from seqrec.export.index_kinds import IndexKind, as_fields, load_index, save_index
-from seqrec.export.manifest import MANIFEST, read_fields, read_manifest, write_manifest
+from seqrec.export.manifest import RECIPE, read_fields, read_manifest, write_manifest
 from seqrec.export.programs import Format, write_programs
 from seqrec.export.samples import some_histories
 from seqrec.export.turns import turn
@@ -31,7 +31,7 @@ from seqrec.recommenders.base import Recommender
 from seqrec.recommenders.keyed import KeyedRecommender
 from seqrec.sequences import Sequences
 
-WEIGHTS, RECIPE, CATALOG = "encoder.safetensors", "encoder.yaml", "catalog.parquet"
+WEIGHTS, CATALOG = "encoder.safetensors", "catalog.parquet"
 USERS = "users.safetensors"
 T = TypeVar("T")
 # How often a bundle is read that is replaced meanwhile.
@@ -115,7 +115,7 @@ def write_bundle(
         "index": {"asked": index.name, **as_fields(report)},
         "config": dict(config),
     }
-    with turn(folder), whole_folder(folder, mark=MANIFEST) as fresh:
+    with turn(folder), whole_folder(folder, mark=RECIPE) as fresh:
         names = [WEIGHTS, RECIPE, CATALOG, CARD, *save_index(built, fresh)]
         save_file({name: alone(weight) for name, weight in recommender.state_dict().items()}, fresh / WEIGHTS)
         (fresh / RECIPE).write_text(yaml.safe_dump(dict(recipe), sort_keys=False))

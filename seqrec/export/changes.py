@@ -24,7 +24,7 @@ from seqrec.export.bundle import CATALOG, Bundle, read_bundle
 from seqrec.export.card import CARD, card
 from seqrec.export.filters import Filters, names_in
 from seqrec.export.index_kinds import INDEX, KEYS, IndexKind, as_fields, save_index
-from seqrec.export.manifest import MANIFEST, read_fields, read_manifest, write_manifest
+from seqrec.export.manifest import RECIPE, read_fields, read_manifest, write_manifest
 from seqrec.export.programs import Format, write_programs
 from seqrec.export.samples import some_histories
 from seqrec.export.turns import turn
@@ -127,7 +127,7 @@ def changed(folder: Path, replaced: Iterable[str]) -> Iterator[tuple[Path, dict[
     """
     fields = read_manifest(folder)
     left_out = {*replaced, CARD}
-    with whole_folder(folder, mark=MANIFEST) as fresh:
+    with whole_folder(folder, mark=RECIPE) as fresh:
         for name in fields["files"]:
             if name not in left_out:
                 _share(folder / name, fresh / name)

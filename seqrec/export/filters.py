@@ -67,8 +67,11 @@ class Filters:
             categories: only items of at least one of these are admitted; None admits all.
 
         Raises:
-            InputError: no item has one of the categories.
+            InputError: no item has one of the categories, or a list is a text.
         """
+        for name, given in {"allow": allow, "deny": deny, "categories": categories}.items():
+            if isinstance(given, str):
+                raise InputError(f"{name} is the text '{given}'; give a list, say ['{given}'].")
         if allow is None and not deny and categories is None:
             return None
         admitted = self.offered.clone()

@@ -10,7 +10,7 @@ from typing import Any
 
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
-from seqrec.export.manifest import MANIFEST, read_manifest
+from seqrec.export.manifest import MANIFEST, RECIPE, read_manifest
 from seqrec.export.turns import turn
 
 
@@ -54,7 +54,7 @@ def pull(repo: str, out: Path, revision: str | None = None, endpoint: str | None
         endpoint: address of the hub; without it, the one that the client library is set to.
     """
     out = Path(out)
-    with turn(out), whole_folder(out, mark=MANIFEST) as fresh:
+    with turn(out), whole_folder(out, mark=RECIPE) as fresh:
         with _asking(repo) as hub:
             # A bundle has no folders; what lies in some is of others.
             hub.snapshot_download(repo, revision=revision, local_dir=fresh, endpoint=endpoint, ignore_patterns="*/*")

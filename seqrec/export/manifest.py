@@ -12,6 +12,7 @@ from seqrec.data.errors import InputError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+RECIPE = "encoder.yaml"  # by which a folder is known to be a bundle; other folders have a manifest, too
 # What a bundle is made of. Nothing that Python would import is among them, so what is downloaded brings no code.
 _KINDS = {".safetensors", ".yaml", ".parquet", ".faiss", ".json", ".md", ".pt2", ".onnx"}
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from seqrec.data.errors import InputError
-from seqrec.export.bundle import MANIFEST, read_bundle
+from seqrec.export.bundle import read_bundle
+from seqrec.export.manifest import MANIFEST
 from seqrec.export.retriever import Retriever
 from seqrec.export.users import fingerprint
 from seqrec.sequences import Sequences

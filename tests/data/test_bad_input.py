@@ -259,7 +259,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(folder):
     (folder / "log.csv").write_text(GOOD)
     (folder / "thesis").mkdir()
     (folder / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(InputError, match="was not written by seqrec"):
+    with pytest.raises(InputError, match="holds something else than this command writes"):
         prepare("log.csv", out=folder / "thesis")
     assert (folder / "thesis" / "chapter.tex").read_text() == "years of work"
 

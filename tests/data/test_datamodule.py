@@ -35,6 +35,21 @@ def contents(batches) -> list[tuple]:
     return [(batch.users.tolist(), batch.history.items.tolist(), batch.targets.tolist()) for batch in batches]
 
 
+def test_most_targets_left_out_as_seen_before_are_told_of_with_the_remedy(build_log, recwarn):
+    def split_of(histories, **protocol):
+        data = SequenceDataModule("log", protocol=LeaveOneOut(**protocol))
+        data.log = build_log(histories, n_items=9)
+        return data.split
+
+    again = [[0, 1, 2, 0, 1], [3, 4, 3, 4], [5, 6, 7, 8]]
+    with pytest.warns(UserWarning, match=r"Of 3 test targets 2 are items that their user had before.*seen-ranked"):
+        assert len(split_of(again).test) == 1
+    recwarn.clear()
+    assert len(split_of(again, seen_is_excluded=False).test) == 3
+    assert len(split_of([[0, 1, 2, 3], [3, 4, 3, 4], [5, 6, 7, 8]]).test) == 2
+    assert not recwarn.list
+
+
 def test_the_catalog_is_there_at_once_and_counts_training_alone(prepared, random_log):
     data = SequenceDataModule(prepared)
     split = LeaveOneOut().split(random_log)

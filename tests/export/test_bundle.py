@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
+from seqrec.data.log import Log
+from seqrec.data.prepare import prepare_log
+from seqrec.data.simulated import SimulatedShop
 from seqrec.export import bundle
 from seqrec.export.bundle import build_recommender, read_bundle, write_bundle
 from seqrec.export.index_kinds import INDEX, KEYS, IndexKind
@@ -103,9 +106,19 @@ def test_an_older_bundle_is_replaced_and_other_folders_are_not(tmp_path, small):
     assert len(Retriever.load(small).catalog) == 40
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="was not written by seqrec"):
+    with pytest.raises(InputError, match="holds something else than this command writes"):
         written(tmp_path / "mine", shop(40))
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_data_sets_and_bundles_do_not_replace_each_other_although_both_have_a_manifest(tmp_path, small):
+    prepare_log(SimulatedShop(users=40, items=50, mean_events=8.0), tmp_path / "data")
+    with pytest.raises(InputError, match=r"data holds something else than this command writes \(encoder.yaml is not"):
+        written(tmp_path / "data", shop(40))
+    with pytest.raises(InputError, match=r"holds something else than this command writes \(offsets.npy is not there"):
+        prepare_log(SimulatedShop(users=40, items=50, mean_events=8.0), small)
+    assert Log.open(tmp_path / "data").items.size
+    assert read_bundle(small)
 
 
 def test_a_missing_faiss_is_named_with_its_remedy(small, monkeypatch):

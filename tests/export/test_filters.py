@@ -109,6 +109,8 @@ def test_what_nobody_knows_admits_nothing_and_denies_nothing(served):
     assert retriever.recommend(["001"], allow=["nonsense"]) == []
     assert retriever.recommend(["001"], allow=[]) == []
     assert retriever.recommend(["001"], deny=["nonsense"]) == retriever.recommend(["001"])
+    with pytest.raises(InputError, match=r"deny is the text '001'; give a list, say \['001'\]"):
+        retriever.recommend(["002"], deny="001")
     with pytest.raises(InputError, match="No item has the category 'rar', the nearest is 'rare'"):
         retriever.recommend(["001"], categories=["rar"])
 
@@ -141,7 +143,8 @@ def test_similar_items_are_nearest_by_cosine_and_not_the_item_itself(served, kin
 
 
 def test_the_command_filters_too(folder, tmp_path, capsys):
-    recommend(folder / "ivf", history="001,002", k=20, allow="003,103,nonsense", deny="103")
+    with pytest.warns(UserWarning, match=r"Not in the catalog, so neither allowed nor denied: nonsense\."):
+        recommend(folder / "ivf", history="001,002", k=20, allow="003,103,nonsense", deny="103")
     printed = capsys.readouterr().out
     assert "003" in printed
     assert "103" not in printed

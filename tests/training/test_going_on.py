@@ -138,3 +138,37 @@ def test_recipes_are_reproduced_each_for_itself_and_by_the_vectors_of_then(shop,
     result["texts"] = [{"vectors": str(shop / "titles.parquet"), "digest": "0" * 64}]
     (shop / "short" / "result.json").write_text(json.dumps(result))
     assert "are others now; put back those of then" in said_of(capsys, "reproduce", str(shop / "short"))
+
+
+def test_a_run_that_cannot_go_on_is_refused_before_what_it_left_is_touched(shop, capsys):
+    assert main(command(shop, "fit", "refused", "--trainer.max_epochs=3")) == 0
+    assert main(["test", f"--run={shop / 'refused'}", "--verbose=false"]) == 0
+    kept = {name: (shop / "refused" / name).read_text() for name in ("config.yaml", "fit.json", "result.json")}
+    goes_on = command(shop, "fit", "refused", "--ckpt_path=last")
+    said = said_of(capsys, *goes_on, "--trainer.max_epochs=2", "--model.learning_rate=0.05")
+    assert "has trained 3 epochs and trainer.max_epochs is 2" in said
+    wider = "--model.recommender.init_args.backbone.init_args.n_layers=2"
+    said = said_of(capsys, *goes_on, "--trainer.max_epochs=5", wider)
+    assert "checkpoint is of another model than the config describes" in said
+    assert kept == {name: (shop / "refused" / name).read_text() for name in kept}
+
+
+def test_a_fit_whose_texts_are_not_there_leaves_the_earlier_run_in_its_folder(shop, capsys):
+    assert main(command(shop, "fit", "texts", "--trainer.max_epochs=1")) == 0
+    before = (shop / "texts" / "config.yaml").read_text()
+    config = shop / "texts.yaml"
+    plugin = Path(__file__).parents[2] / "configs" / "plugin" / "text-sum.yaml"
+    config.write_text(plugin.read_text().replace("data/raw/{data}/minilm.parquet", str(shop / "absent.parquet")))
+    stack = [f"--config={shop / 'data.yaml'}", f"--config={shop / 'model.yaml'}", f"--config={config}"]
+    said = said_of(capsys, "fit", *stack, f"--run={shop / 'texts'}", "--trainer.max_epochs=1")
+    assert "absent.parquet does not exist" in said
+    assert (shop / "texts" / "config.yaml").read_text() == before
+    assert not (shop / "texts" / ".previous").exists()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_refines_a_run_counts_before_and_behind_its_name(shop, last):
+    assert main(command(shop, "fit", "refined", "--trainer.max_epochs=1")) == 0
+    run, refines = [f"--run={shop / 'refined'}"], ["--data.max_length", "3", "--verbose=false"]
+    assert main(["test", *(refines + run if last else run + refines)]) == 0
+    assert json.loads((shop / "refined" / "result.json").read_text())["config"]["data"]["max_length"] == 3
