@@ -387,7 +387,15 @@ class SeqrecCLI(LightningCLI):
 
     def fit(self, model: RankingTask, datamodule: SequenceDataModule, ckpt_path: str | None) -> None:
         with self._alone(), _tells_what_is_slow():
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
+            try:
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
+            except SystemExit as stopped:
+                if not self.trainer.interrupted:
+                    raise
+                run = Path(self.config[self.command].run)
+                if (run / "checkpoints" / "last.ckpt").is_file():
+                    print(f"Go on with: seqrec fit --config {run / 'config.yaml'} --ckpt_path last")
+                raise KeyboardInterrupt from stopped
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,13 @@ def _embed(
     about = {"text_source": "template" if encoder.reads_texts else "none", "prompt_version": None}
     if written is not None:
         about = {name: written.manifest[name] for name in _OF_A_TEXT if name in written.manifest}
+
+    if encoder.reads_texts and written is None and not subjects.has_words:
+        warnings.warn(
+            "No item of this data set has a title or categories, so its text is its raw id, which says nothing of it; "
+            "prepare the data with what is known of its items, or give --texts.",
+            stacklevel=3,
+        )
 
     def read() -> list[str]:
         return subjects.summaries() if written is None else _texts_of(subjects, written, Path(str(texts)), record)

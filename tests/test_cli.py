@@ -98,6 +98,20 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(shop, straigh
     assert not all(torch.equal(when_killed[name], resumed[name]) for name in whole)
 
 
+def test_a_fit_that_is_interrupted_tells_how_it_goes_on(shop):
+    program = started(*command(shop, "fit", "interrupted", "--trainer.max_epochs=2000"))
+    last = shop / "interrupted" / "checkpoints" / "last.ckpt"
+    while not last.exists():
+        assert program.poll() is None, program.communicate()[0].decode()[-3000:]
+        time.sleep(0.01)
+    program.send_signal(signal.SIGINT)
+    said = program.communicate()[0].decode()
+    assert program.returncode == 130, said[-3000:]
+    assert f"Go on with: seqrec fit --config {shop / 'interrupted' / 'config.yaml'} --ckpt_path last" in said
+    assert "seqrec: stopped" in said
+    assert "Traceback" not in said
+
+
 def test_a_fit_tells_which_kernels_refused_and_why(shop):
     model = Path(__file__).parents[1] / "configs" / "model" / "mamba4rec.yaml"
     stack = [f"--config={shop / 'data.yaml'}", f"--config={model}", f"--run={shop / 'told'}"]

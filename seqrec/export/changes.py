@@ -167,7 +167,8 @@ def _new_items(path: Path, opened: Bundle) -> tuple[pl.DataFrame, Float[Tensor, 
         InputError: the file is not as it must be, or an item is in the bundle already.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; give a Parquet file with the columns item_id and vector.")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {found}; give a Parquet file of the new items with the columns item_id and vector.")
     try:
         table = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:

@@ -45,7 +45,7 @@ class Filters:
         self.catalog, self.blocked, self.removed = catalog, frozenset(blocked), frozenset(removed)
         rows, unknown = catalog.rows(self.blocked | self.removed)
         if unknown:
-            raise InputError(f"'{unknown[0]}' is not an item of the bundle, so it cannot be blocked; correct the id.")
+            raise InputError(f"'{unknown[0]}' is not an item of the bundle; correct the id.")
         self.offered = torch.ones(len(catalog), dtype=torch.bool)
         self.offered[rows] = False
 
