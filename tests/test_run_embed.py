@@ -9,7 +9,7 @@ import pytest
 
 from seqrec.cli import main
 from seqrec.data.log import Log
-from seqrec.data.prepare import prepare_log
+from seqrec.data.prepare import prepare, prepare_log
 from seqrec.data.protocol import LeaveOneOut
 from seqrec.data.simulated import SimulatedShop
 from seqrec.data.supervision import EveryPrefix
@@ -43,6 +43,14 @@ def test_items_stand_in_the_order_of_the_catalog(prepared, tmp_path, capsys):
     assert {"encoder", "pooling", "prompt_version", "target_hash", "fingerprint"} <= made.manifest.keys()
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["ids.parquet", "manifest.json", "vectors.npy"]
     assert "of texts by template" in capsys.readouterr().out
+
+
+def test_texts_that_are_raw_ids_are_told_of(tmp_path, capsys):
+    lines = [f"u{user},i{(user + step) % 9},{step}" for user in range(12) for step in range(5)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    prepare(str(tmp_path / "log.csv"), out=tmp_path / "data", user_core=0, item_core=0)
+    run(tmp_path, tmp_path / "data", "embed", "items", HASHING)
+    assert "warning: No item of this data set has a title or categories" in capsys.readouterr().err
 
 
 def test_histories_are_the_training_prefixes_of_the_default_protocol(prepared, tmp_path):

@@ -38,8 +38,9 @@ class NextItemTask(RankingTask):
         weight_decay: decoupled weight decay, as in AdamW; 0 is plain Adam. Spares what parts call ``not_decayed``.
         schedule: how the learning rate changes over the run.
         cutoffs: list lengths k at which the metrics are taken.
-        compile: whether embedding, backbone and the recommender's other modules go through ``torch.compile``; pays off
-            on long runs only.
+        compile: whether the recommender's modules go through ``torch.compile`` where they are called as a whole, as
+            embedding and input position are. Backbones that are asked for chosen places, all but BERT4Rec, are not:
+            compiled, their small products between ops were slower on a CPU.
     """
 
     def __init__(
