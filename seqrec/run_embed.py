@@ -16,7 +16,7 @@ from seqrec.semantics.encoders import Encoder
 from seqrec.semantics.neighbours import nearest, write_neighbours
 from seqrec.semantics.subjects import Subjects
 from seqrec.semantics.texts import Texts
-from seqrec.semantics.vectors import VECTORS, Vectors, check_quotes, origin_of, write_vectors
+from seqrec.semantics.vectors import MANIFEST, VECTORS, Vectors, check_quotes, origin_of, write_vectors
 from seqrec.semantics.writers import working
 
 _WINDOW = 20
@@ -142,7 +142,9 @@ def _embed(
     dry_run: bool,
     record: dict[str, Any],
 ) -> None:
-    kind = subjects.kind
+    kind, there = subjects.kind, Path(out) / MANIFEST
+    if record["limit"] is not None and not dry_run and there.is_file() and origin_of(Path(out)).get("limit") is None:
+        raise InputError(f"{out} holds vectors that were made without --limit; try with another --out.")
     if texts is not None and not encoder.reads_texts:
         raise InputError(f"{type(encoder).__name__} reads no texts; leave out --texts, or choose another encoder.")
     written = None if texts is None else Texts.open(Path(texts))

@@ -164,7 +164,8 @@ def _of_what_is_missing(found: Complaint, arguments: Sequence[str]) -> str | Non
     command = arguments[0] if arguments else ""
     by_place = command in COMMANDS and COMMANDS[command].by_place
     if missing := re.match(r"the following arguments are required: (.+)", found.words):
-        names = [name.removeprefix(f"{command}.") for name in missing[1].split(", ")]
+        within = f"{found.key}." if found.key else ""
+        names = [within + name.removeprefix(f"{command}.") for name in missing[1].split(", ")]
         how = f"`seqrec {command} {' '.join(names).upper()}`" if by_place else f"--{' and --'.join(names)}"
         return f"`seqrec {command}` needs {' and '.join(names)}; give {how}."
     if extra := re.match(r"unrecognized arguments: ([^-].*)", found.words, re.IGNORECASE):

@@ -45,6 +45,20 @@ def test_items_stand_in_the_order_of_the_catalog(prepared, tmp_path, capsys):
     assert "of texts by template" in capsys.readouterr().out
 
 
+def test_a_try_does_not_take_the_place_of_all_vectors(prepared, tmp_path, capsys):
+    whole = run(tmp_path, prepared, "embed", "items", HASHING)
+    given = [f"--data={prepared}", f"--out={tmp_path / 'out'}", f"--store={tmp_path / 'store'}", HASHING, "--limit=3"]
+    assert main(["embed", "items", *given]) == 2
+    assert "holds vectors that were made without --limit; try with another --out" in capsys.readouterr().err
+    assert len(Vectors.open(tmp_path / "out")) == len(whole)
+
+
+def test_what_an_encoder_lacks_is_named_as_it_must_be_given(prepared, tmp_path, capsys):
+    encoder = "--encoder=seqrec.semantics.encoders.MeanOfItems"
+    assert main(["embed", "histories", f"--data={prepared}", f"--out={tmp_path / 'out'}", encoder]) == 2
+    assert "needs encoder.path; give --encoder.path" in capsys.readouterr().err
+
+
 def test_texts_that_are_raw_ids_are_told_of(tmp_path, capsys):
     lines = [f"u{user},i{(user + step) % 9},{step}" for user in range(12) for step in range(5)]
     (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
