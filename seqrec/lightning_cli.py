@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError, nearest
@@ -390,7 +391,7 @@ class SeqrecCLI(LightningCLI):
             try:
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=self._checkpoint(ckpt_path), weights_only=True)
             except SystemExit as stopped:
-                if not self.trainer.interrupted:
+                if isinstance(stopped, SIGTERMException) or not self.trainer.interrupted:
                     raise
                 run = Path(self.config[self.command].run)
                 if (run / "checkpoints" / "last.ckpt").is_file():
