@@ -15,7 +15,7 @@ from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.evaluation.clicks import auc, gauc, log_loss
 from seqrec.recommenders.click import ClickModel
-from seqrec.training.decay import decaying, may_fuse
+from seqrec.training.optimizing import optimizing
 from seqrec.training.schedule import Constant, Schedule
 
 
@@ -106,12 +106,7 @@ class ClickTask(LightningModule):
         self._report("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(
-            decaying(self, self.weight_decay), self.learning_rate, fused=may_fuse(self.trainer)
-        )
-        steps = self.trainer.estimated_stepping_batches
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizing(self, self.learning_rate, self.weight_decay, self.schedule)
 
     def _logits(self, batch: Batch) -> Float[Tensor, "M c"]:
         """Log-odds of each target, which comes first, and of its negatives."""

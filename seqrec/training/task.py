@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -16,7 +15,7 @@ from seqrec.catalog import Catalog
 from seqrec.objectives.base import Auxiliary, EqualWeights, Objective, Reweighter
 from seqrec.ops.dispatch import leave_ops_as_they_are
 from seqrec.recommenders.base import Encoded, Recommender
-from seqrec.training.decay import decaying, may_fuse
+from seqrec.training.optimizing import optimizing
 from seqrec.training.ranking_task import RankingTask
 from seqrec.training.schedule import Constant, Schedule
 
@@ -199,18 +198,6 @@ class NextItemTask(RankingTask):
             return 0.0
         return 0.0 * torch.stack([weight.sum() for weight in self.parameters() if weight.requires_grad]).sum()
 
-    def on_train_start(self) -> None:
-        """A run that goes on has the rate, betas and decay of its config, which the checkpoint would replace."""
-        if self.trainer.ckpt_path is None:
-            return
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        scheduler: Any = self.lr_schedulers()
-        groups = decaying(self, self.weight_decay)
-        scheduler.base_lrs = [self.learning_rate] * len(groups)
-        for group, asked, factor in zip(optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True):
-            group["weight_decay"], group["betas"] = asked["weight_decay"], self.betas
-            group["initial_lr"], group["lr"] = self.learning_rate, self.learning_rate * factor(scheduler.last_epoch)
-
     def on_train_epoch_end(self) -> None:
         reading = self.recommender.training
         self.recommender.eval()
@@ -223,8 +210,4 @@ class NextItemTask(RankingTask):
         return self.recommender.encode(batch.to(self.device))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = decaying(self, self.weight_decay)
-        optimizer = torch.optim.AdamW(groups, self.learning_rate, self.betas, fused=may_fuse(self.trainer))
-        steps = self.trainer.estimated_stepping_batches
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.factor(step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizing(self, self.learning_rate, self.weight_decay, self.schedule, self.betas)
