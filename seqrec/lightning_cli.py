@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import re
 import warnings
@@ -11,7 +10,6 @@ from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from seqrec.data.datamodule import SequenceDataModule
 from seqrec.data.errors import InputError, nearest
 from seqrec.data.folders import name_of
 from seqrec.help_text import HelpFormatter
+from seqrec.run_words import run_first, with_help_last, with_nulls
 from seqrec.studies.locks import held
 from seqrec.training.checkpoints import MovedCheckpoint, WholeCheckpoints
 from seqrec.training.ranking_task import RankingTask
@@ -97,61 +96,6 @@ class FinishedRun(Action):
         cfg["run"] = str(values)
 
 
-def _run_first(args: Sequence[str]) -> list[str]:
-    """The same words, a run before all that refines its config: it brings a whole one, which would win over them."""
-    words, runs, others = iter(args), [], []
-    for word in words:
-        if word == "--run":
-            runs += [word, *islice(words, 1)]
-        else:
-            (runs if word.startswith("--run=") else others).append(word)
-    return [*runs, *others]
-
-
-def _with_nulls(args: Sequence[str]) -> Iterator[str]:
-    """The same words, where ``--model.a.b null`` is a piece of config.
-
-    jsonargparse tells a part that is built later of the word None instead; what comes from a config it tells right.
-    """
-    words = iter(args)
-    for word in words:
-        key, given, value = word.partition("=")
-        if not key.startswith("--model."):
-            yield word
-            continue
-        if not given:
-            value = next(words, None)
-        if value == "null":
-            piece: Any = None
-            for name in reversed(key.removeprefix("--").split(".")):
-                piece = {name: piece}
-            yield f"--config={json.dumps(piece)}"
-        else:
-            yield word
-            if not given and value is not None:
-                yield value
-
-
-def _with_help_last(args: Sequence[str]) -> list[str]:
-    """The same words, where ``--model.PART.help CLASS`` follows all others.
-
-    jsonargparse knows what stands inside a recommender only once it is said which one; unless a word or a config says
-    another, it is the sequential one.
-    """
-    others, asked = list[str](), list[str]()
-    words = iter(args)
-    for word in words:
-        key, given, _ = word.partition("=")
-        if key.startswith("--model.") and key.endswith(".help"):
-            asked += [word] if given else [word, *islice(words, 1)]
-        else:
-            others.append(word)
-    if not any(word.startswith("--model.recommender.") for word in asked):
-        return [*others, *asked]
-    command, *others = others
-    return [command, "--model.recommender=seqrec.recommenders.sequential.SequentialRecommender", *others, *asked]
-
-
 def complete_config(args: Sequence[str]) -> dict[str, Any]:
     """The complete config of a fit that is told this; nothing is built or trained."""
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):
@@ -204,9 +148,9 @@ class SeqrecCLI(LightningCLI):
         for quiet in QUIET:  # of every command anew: filters end with the command that set them
             warnings.filterwarnings("ignore", message=quiet)
         names_a_run = {word.split("=")[0] for word in args} & {"--run", "--config", "--help", "-h"}
-        words = list(args) if command == "fit" else _run_first(args)
+        words = list(args) if command == "fit" else run_first(args)
         given = [command, *([] if command == "fit" or names_a_run else [f"--run={LATEST}"]), *words]
-        self.given = _with_help_last(list(_with_nulls(given)))
+        self.given = with_help_last(list(with_nulls(given)))
         super().__init__(
             RankingTask,
             SequenceDataModule,

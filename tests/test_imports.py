@@ -11,7 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # One room in several files: the only place where data meets models.
 FRONT = (
-    *("cli", "lightning_cli", "help_text", "suggestions", "quickstart", "runs"),
+    *("cli", "lightning_cli", "run_words", "help_text", "suggestions", "quickstart", "runs"),
     *("leaderboard", "reproduction", "studies"),
     *("audit", "robustness", "robustness_report", "warm_start"),
 )
