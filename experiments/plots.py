@@ -69,14 +69,14 @@ def draw_compressed(out: Path, found: Path, results: Path) -> None:
 
 
 def draw(out: Path, lines: dict[str, dict[str, Any]], title: str, unit: str) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for name, values in lines.items():
         axes.plot([int(length) for length in values], list(values.values()), marker="o", label=name)
     axes.set(xscale="log", xlabel="events in a history", ylabel=unit, title=title, ylim=(0, None))
     axes.set_xticks([int(length) for length in next(iter(lines.values()))])
     axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
     axes.minorticks_off()
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right center")
     figure.savefig(out, metadata={"Date": None})
     print(out)
 

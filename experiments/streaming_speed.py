@@ -45,7 +45,7 @@ BACKBONES: dict[str, Callable[[], ContinuingBackbone]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200, 2000])
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=HERE / "results" / "streaming_speed.json")
     options = parser.parse_args()
@@ -72,7 +72,7 @@ def measured(lengths: list[int], repeats: int) -> dict[str, dict[int, dict[str, 
         ways[name, length, "one more event"] = partial(backbone.proceed, events[-1:], new, memory)
         ways[name, length, "the whole history"] = partial(backbone, events, whole)
     found: dict[str, dict[int, dict[str, float]]] = {name: {length: {} for length in lengths} for name in BACKBONES}
-    for (name, length, way), seconds in in_turn(ways, repeats).items():
+    for (name, length, way), seconds in in_turn(ways, repeats, rehearse=True).items():
         found[name][length][way] = 1000 * statistics.median(seconds)
     return found
 

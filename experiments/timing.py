@@ -15,11 +15,19 @@ from torch.profiler import ProfilerActivity, profile
 Way = TypeVar("Way")
 
 
-def in_turn(ways: Mapping[Way, Callable[[], object]], repeats: int) -> dict[Way, list[float]]:
-    """Seconds of each way in every round, after one round that warms up."""
+def in_turn(
+    ways: Mapping[Way, Callable[[], object]], repeats: int, *, rehearse: bool = False
+) -> dict[Way, list[float]]:
+    """Seconds of each way in every round, after one round that warms up.
+
+    Works of a millisecond are to rehearse, once before they are timed: what stood before them in the round has left the
+    caches full of other things.
+    """
     taken: dict[Way, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
         for name, work in ways.items():
+            if rehearse:
+                work()
             began = time.perf_counter()
             work()
             taken[name].append(time.perf_counter() - began)
