@@ -51,10 +51,10 @@ class Catalog:
     def _row_of(self) -> dict[str, int]:
         return {raw: row for row, raw in enumerate(self.ids)}
 
-    def rows(self, raw_ids: Iterable[str]) -> tuple[list[int], list[str]]:
-        """Rows of the known ids, in order, and the ids that are not in the catalog."""
+    def rows(self, raw_ids: Iterable[str | int]) -> tuple[list[int], list[str]]:
+        """Rows of the known ids, in order, and the ids that are not in the catalog; a whole number is its digits."""
         known, unknown = [], []
-        for raw in raw_ids:
+        for raw in map(str, raw_ids):
             row = self._row_of.get(raw)
             if row is None:
                 unknown.append(raw)

@@ -116,10 +116,15 @@ def unit_of(times: Int[np.ndarray, "E"], source: Source) -> str:
         source: where they come from, for the message.
 
     Raises:
-        InputError: the readings are of several units.
+        InputError: the readings are of several units, or days written as one number (20240131).
     """
     sizes = times if times.min() >= 0 else np.abs(times)
     if sizes.max() < _FIRST_CLOCK:
+        if _are_days(times):
+            raise InputError(
+                f"{source.name} has days written as one number in column timestamp, such as {times[0]}; write them as "
+                "dates (2024-01-31) or as seconds since 1970."
+            )
         return "position"
     unit, other = _unit_of(int(sizes.max())), _unit_of(int(sizes.min()))
     if unit != other:
@@ -132,6 +137,12 @@ def unit_of(times: Int[np.ndarray, "E"], source: Source) -> str:
             f"the first in row {first}. Write all times in one unit."
         )
     return unit
+
+
+def _are_days(times: Int[np.ndarray, "E"]) -> bool:
+    """Whether every number reads as year, month and day."""
+    years, months, days = times // 10_000, times // 100 % 100, times % 100
+    return bool(((years >= 1900) & (years < 2100) & (months > 0) & (months < 13) & (days > 0) & (days < 32)).all())
 
 
 def to_seconds(times: Int[np.ndarray, "E"], unit: str) -> Int[np.ndarray, "E"]:

@@ -65,6 +65,8 @@ def recommend(
         raise InputError("Give either --history ID,ID,… or --histories FILE.parquet with --out FILE.parquet.")
     if (histories is None) != (out is None):
         raise InputError("--histories and --out belong together: give both, or --history alone.")
+    if out is not None and out.suffix != ".parquet":
+        raise InputError(f"--out is {out}, but what is written is Parquet; name it {out.with_suffix('.parquet')}.")
     retriever = Retriever.load(bundle)
     ids = retriever.catalog.ids
     filters: dict[str, Any] = {

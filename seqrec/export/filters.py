@@ -41,23 +41,25 @@ class Filters:
         InputError: a blocked or removed item is not in the catalog.
     """
 
-    def __init__(self, catalog: Catalog, blocked: Iterable[str] = (), removed: Iterable[str] = ()) -> None:
-        self.catalog, self.blocked, self.removed = catalog, frozenset(blocked), frozenset(removed)
+    def __init__(self, catalog: Catalog, blocked: Iterable[str | int] = (), removed: Iterable[str | int] = ()) -> None:
+        self.catalog = catalog
+        self.blocked, self.removed = frozenset(map(str, blocked)), frozenset(map(str, removed))
         rows, unknown = catalog.rows(self.blocked | self.removed)
         if unknown:
             raise InputError(f"'{unknown[0]}' is not an item of the bundle; correct the id.")
         self.offered = torch.ones(len(catalog), dtype=torch.bool)
         self.offered[rows] = False
 
-    def rows(self, history: Sequence[str]) -> tuple[list[int], list[str]]:
+    def rows(self, history: Sequence[str | int]) -> tuple[list[int], list[str]]:
         """Rows of the known ids, in order, and the ids that nobody knows, or knows any more."""
         if not self.removed:
             return self.catalog.rows(history)
-        known, unknown = self.catalog.rows(raw for raw in history if raw not in self.removed)
-        return known, [*unknown, *(raw for raw in history if raw in self.removed)]
+        names = [*map(str, history)]
+        known, unknown = self.catalog.rows(raw for raw in names if raw not in self.removed)
+        return known, [*unknown, *(raw for raw in names if raw in self.removed)]
 
     def admitted(
-        self, allow: Collection[str] | None, deny: Collection[str], categories: Collection[str] | None
+        self, allow: Collection[str | int] | None, deny: Collection[str | int], categories: Collection[str] | None
     ) -> Bool[Tensor, "N"] | None:
         """Which rows may be recommended; None where a request filters nothing.
 

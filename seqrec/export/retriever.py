@@ -82,19 +82,19 @@ class Retriever:
         return self._filters.blocked
 
     @blocked.setter
-    def blocked(self, ids: Iterable[str]) -> None:
+    def blocked(self, ids: Iterable[str | int]) -> None:
         self._filters = Filters(self.catalog, ids, self._filters.removed)
 
     def recommend(
         self,
-        history: Sequence[str],
+        history: Sequence[str | int],
         k: int = 10,
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
         asked_at: int | None = None,
         *,
-        allow: Collection[str] | None = None,
-        deny: Collection[str] = (),
+        allow: Collection[str | int] | None = None,
+        deny: Collection[str | int] = (),
         categories: Collection[str] | None = None,
     ) -> list[Recommendation]:
         """The k best items to follow a history of raw ids, best first; fewer where no more are left to recommend.
@@ -126,14 +126,14 @@ class Retriever:
     def recommend_user(
         self,
         user: str,
-        recent: Sequence[str] = (),
+        recent: Sequence[str | int] = (),
         k: int = 10,
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
         asked_at: int | None = None,
         *,
-        allow: Collection[str] | None = None,
-        deny: Collection[str] = (),
+        allow: Collection[str | int] | None = None,
+        deny: Collection[str | int] = (),
         categories: Collection[str] | None = None,
     ) -> list[Recommendation]:
         """The k best items for a user whom the bundle remembers, what they did since included.
@@ -197,14 +197,14 @@ class Retriever:
 
     def recommend_many(
         self,
-        histories: Sequence[Sequence[str]],
+        histories: Sequence[Sequence[str | int]],
         k: int = 10,
         exclude_seen: bool = True,
         times: Sequence[Sequence[int]] | None = None,
         asked_at: int | None = None,
         *,
-        allow: Collection[str] | None = None,
-        deny: Collection[str] = (),
+        allow: Collection[str | int] | None = None,
+        deny: Collection[str | int] = (),
         categories: Collection[str] | None = None,
     ) -> list[list[Recommendation]]:
         """One list per history, as ``recommend`` makes it; an empty list where no item of the history is known."""
@@ -226,7 +226,7 @@ class Retriever:
             raise InputError(f"'{item_id}' is not in the catalog; give the raw id of an item that is.")
         return self._named(TopK(*most_alike(self.index.keys, known[0], k, filters.offered)))[0]
 
-    def rows(self, history: Iterable[str]) -> tuple[list[int], list[str]]:
+    def rows(self, history: Iterable[str | int]) -> tuple[list[int], list[str]]:
         """Catalog rows of the known items of a history, in order, and the ids that nobody knows."""
         return self._filters.rows(list(history))
 
@@ -237,8 +237,8 @@ class Retriever:
         seen: Sequence[Sequence[int]],
         k: int = 10,
         *,
-        allow: Collection[str] | None = None,
-        deny: Collection[str] = (),
+        allow: Collection[str | int] | None = None,
+        deny: Collection[str | int] = (),
         categories: Collection[str] | None = None,
     ) -> list[list[Recommendation]]:
         """The k best items to follow the newest events, given by their states.
@@ -259,14 +259,14 @@ class Retriever:
 
     def top_k(
         self,
-        histories: Sequence[Sequence[str]],
+        histories: Sequence[Sequence[str | int]],
         k: int = 10,
         exclude_seen: bool = True,
         times: Sequence[Sequence[int]] | None = None,
         asked_at: int | None = None,
         *,
-        allow: Collection[str] | None = None,
-        deny: Collection[str] = (),
+        allow: Collection[str | int] | None = None,
+        deny: Collection[str | int] = (),
         categories: Collection[str] | None = None,
     ) -> TopK:
         """The same lists as catalog rows and scores; -1 and minus infinity where there is no item."""
@@ -327,7 +327,7 @@ class Retriever:
         return self.max_length or 0
 
     def _demand_times(
-        self, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None, asked_at: int | None
+        self, histories: Sequence[Sequence[str | int]], times: Sequence[Sequence[int]] | None, asked_at: int | None
     ) -> None:
         """See that all is given that a position of the model reads, and that every event has its time."""
         if self._reads_clock and times is None:
@@ -350,7 +350,7 @@ class Retriever:
 
 
 def _known(
-    filters: Filters, histories: Sequence[Sequence[str]], times: Sequence[Sequence[int]] | None
+    filters: Filters, histories: Sequence[Sequence[str | int]], times: Sequence[Sequence[int]] | None
 ) -> tuple[list[list[int]], Sequence[Sequence[int]] | None, list[str]]:
     """Catalog rows of the known items of each history, their times, and the ids that nobody knows."""
     found = [filters.rows(history) for history in histories]

@@ -177,6 +177,16 @@ def test_a_whole_folder_is_used_again_and_a_broken_or_different_one_is_not(tmp_p
 
 def test_times_that_count_events_are_positions():
     assert unit_of(np.array([0, 1, 2313]), Rows([(1, 1, 1)])) == "position"
+    assert unit_of(np.array([20_240_131, 20_241_301]), Rows([(1, 1, 1)])) == "position"  # there is no month 13
+
+
+def test_days_written_as_numbers_are_no_positions(tmp_path):
+    rows = Rows([(1, 1, 20_240_131), (1, 2, 20_240_201), (2, 1, 19_991_231)])
+    with pytest.raises(
+        InputError, match="days written as one number in column timestamp, such as 20240131; write them"
+    ):
+        prepare_log(rows, tmp_path / "log")
+    assert not (tmp_path / "log").exists()
 
 
 @pytest.mark.parametrize(("unit", "per_second"), [("second", 1), ("millisecond", 10**3), ("nanosecond", 10**9)])

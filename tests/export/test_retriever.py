@@ -93,6 +93,17 @@ def test_an_answer_carries_raw_ids_titles_and_falling_scores(served):
     assert not {"007", "011"} & {item.item_id for item in answer}
 
 
+def test_whole_numbers_are_ids_by_their_digits(served):
+    _, retriever = served
+    assert retriever.recommend([107, 211], deny=[150]) == retriever.recommend(["107", "211"], deny=["150"])
+    best = retriever.recommend(["107"])[0].item_id
+    try:
+        retriever.blocked = [int(best)]
+        assert retriever.recommend([107])[0].item_id != best
+    finally:
+        retriever.blocked = []
+
+
 def test_unknown_ids_are_named_and_skipped(served):
     _, retriever = served
     with pytest.warns(UserWarning, match="skipped: nonsense, 7"):
@@ -173,6 +184,10 @@ def test_bad_questions_are_answered_with_a_sentence(tmp_path, shop):
             recommend(tmp_path, histories=tmp_path / "wrong.parquet", out=tmp_path / "out.parquet", **{name: value})
     with pytest.raises(InputError, match="belong together"):
         recommend(tmp_path / "bundle", histories=tmp_path / "wrong.parquet")
+    with pytest.raises(
+        InputError, match=r"--out is .*out\.csv, but what is written is Parquet; name it .*out\.parquet"
+    ):
+        recommend(tmp_path / "bundle", histories=tmp_path / "wrong.parquet", out=tmp_path / "out.csv")
     for name, complaint in (("wrong", "no column user_id"), ("text", "not a Parquet"), ("none", "does not exist")):
         with pytest.raises(InputError, match=complaint):
             recommend(tmp_path / "bundle", histories=tmp_path / f"{name}.parquet", out=tmp_path / "out.parquet")
