@@ -173,10 +173,15 @@ def _grouped(
     past: Remembered | None = None,
 ) -> Tensor:
     """Histories of like length are laid in rectangles, which are worked off in blocks of some histories, or of some
-    queries of one long history. Logits are made again on the way back, so only those of one block are held."""
+    queries of one long history. Logits are made again on the way back, so only those of one block are held. One small
+    history that is only read, such as that of a request, is not worth being laid anywhere."""
     if not len(q):
         return v.new_zeros(0, *v.shape[1:])
     past_keys, past_values, past_offsets = (None, None, None) if past is None else past
+    n_keys = len(k) if past_keys is None else len(k) + len(past_keys)
+    if len(offsets) == 2 and not torch.is_grad_enabled() and len(q) * n_keys * q.shape[1] <= _CELLS["cpu"]:
+        of_all = (q, k, v, offsets, key_offsets, asking, asked, adjust, weigh, scale, dropout, past)
+        return adjusted_attention.reference(*of_all)
     whole = key_offsets if past_offsets is None else key_offsets + past_offsets
     lengths, key_lengths = offsets.diff(), whole.diff()
     groups = groups_of(key_lengths, lengths)

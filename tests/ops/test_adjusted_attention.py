@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from seqrec.ops import adjusted_attention as room
 from seqrec.ops.adjusted_attention import Stand, adjusted_attention, head_scale, softmax
-from seqrec.ops.attention import causal_attention, resumed_attention
+from seqrec.ops.attention import causal_attention, groups_of, resumed_attention
 from seqrec.ops.dispatch import using
 from seqrec.sequences import Sequences, bounds
 
@@ -65,6 +65,19 @@ def test_the_grouped_form_agrees_with_the_reference(past, new, weigh, cells, mon
         return out, *torch.autograd.grad(out.square().sum() + out.sum(), (*heads, slope), allow_unused=True)
 
     torch.testing.assert_close(run("grouped"), run("reference"))
+
+
+@pytest.mark.parametrize(("cells", "laid"), [(2 * 40, True), (2 * 3 * 40, False)], ids=["large", "small"])
+def test_one_history_that_is_only_read_is_laid_nowhere_unless_its_logits_are_too_many(cells, laid, monkeypatch):
+    heads, offsets, stands = drawn([37], [3])
+    arguments = (*heads, *offsets, *stands, lambda logits, pairs: logits + pairs.lags[:, None], softmax, 0.7)
+    learned = adjusted_attention(*arguments)
+    monkeypatch.setattr(room, "_CELLS", {"cpu": cells, "cuda": cells})
+    was_laid = []
+    monkeypatch.setattr(room, "groups_of", lambda *lengths: [was_laid.append(True)] and groups_of(*lengths))
+    with torch.no_grad(), using("grouped"):
+        torch.testing.assert_close(adjusted_attention(*arguments), learned.detach())
+    assert bool(was_laid) is laid
 
 
 @pytest.mark.parametrize("name", ["reference", "grouped"])
