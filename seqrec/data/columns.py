@@ -12,7 +12,15 @@ import polars as pl
 from seqrec.data import raw
 from seqrec.data.errors import InputError, nearest
 
-_DATE_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+_DATE_FORMATS = (
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%d %H:%M:%S%.f%#z",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d %H:%M%#z",
+    "%Y%m%d %H%M%S",
+    "%Y%m%d %H%M%S%#z",
+    "%Y-%m-%d",
+)
 _LONG_DATE_FORMAT = "%a %b %d %H:%M:%S %z %Y"
 _BILLION = 10**9
 _REMEDIES = {
@@ -104,6 +112,8 @@ def require_columns(wanted: Iterable[str], present: list[str], path: Path, optio
 def _clock(table: pl.LazyFrame, column: str, path: Path, lines: Lines | None) -> tuple[pl.Expr, pl.Expr | None]:
     """Readings of the clock (dates in seconds), rounded down, and the billionths cut off them, if there can be any."""
     kind, time = table.collect_schema()[column], pl.col(column)
+    if kind == pl.String:
+        time = time.str.strip_chars()
     if kind.is_temporal():
         date = time if kind == pl.Datetime else time.cast(pl.Datetime("us"))
         return date.cast(pl.Datetime("us")).dt.epoch("s"), date.dt.nanosecond()
@@ -118,7 +128,7 @@ def _clock(table: pl.LazyFrame, column: str, path: Path, lines: Lines | None) ->
     if sample[column].null_count() == 0:
         below = pl.when(whole.is_null()).then(below).otherwise(0)
         return pl.coalesce(whole, real.floor().cast(pl.Int64, strict=False)), below
-    text = time.str.strip_chars().str.replace(r"(\d)T(\d)", "$1 $2")
+    text = time.str.replace(r"(\d)T(\d)", "$1 $2")
     seconds = pl.coalesce(
         *(_epoch(text, form) for form in _DATE_FORMATS),
         _epoch(time, _LONG_DATE_FORMAT),
@@ -165,4 +175,5 @@ def raw_id(column: str, is_float: bool) -> pl.Expr:
     if not is_float:
         return ids.cast(pl.String)
     whole = ids.cast(pl.Int64, strict=False)
-    return pl.when(whole == ids).then(whole.cast(pl.String)).otherwise(ids.fill_nan(None).cast(pl.String))
+    named = pl.when(whole == ids).then(whole.cast(pl.String)).otherwise(ids.fill_nan(None).cast(pl.String))
+    return named.alias(column)

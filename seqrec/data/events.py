@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int
 
+from seqrec.data.columns import raw_id
 from seqrec.data.errors import InputError
 from seqrec.data.sources import Source
 
@@ -77,9 +78,13 @@ def read_events(source: Source, min_rating: float | None = None) -> Events:
     """
     rows = source.read_finely()
     try:
-        columns = rows.collect_schema().names()
+        schema = rows.collect_schema()
+        columns = schema.names()
         for column in _LOG:
             _need_column(column, columns, source)
+        rows = rows.with_columns(raw_id(name, schema[name].is_float()) for name in ("user_id", "item_id"))
+        if schema["timestamp"] == pl.Date:
+            rows = rows.with_columns(pl.col("timestamp").cast(pl.Datetime("us")))
         coded = rows.with_columns(pl.col("user_id", "item_id").cast(pl.Categorical), pl.col("timestamp").cast(pl.Int64))
         if min_rating is not None:
             _need_column("rating", columns, source)

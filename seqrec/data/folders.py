@@ -64,17 +64,30 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def clear_leftovers(folder: Path) -> None:
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary folders beside ``folder``, those that once stood in its place first."""
+    return [
+        found
+        for kind in ("old", "tmp")
+        for found in sorted(folder.parent.glob(f"{glob.escape(folder.name)}.{kind}-*"))
+        if found.name.rpartition("-")[2].isdecimal()
+    ]
+
+
+def clear_leftovers(folder: Path, alone: bool = False) -> None:
     """Removes temporary folders beside ``folder`` whose program is no longer alive.
 
     One that stood in the place of ``folder`` comes back if its program ended before another took that place.
+
+    Args:
+        folder: the final place.
+        alone: whether a lock keeps all others away, wherever they run, so that whatever is there was left behind.
     """
-    for kind in ("old", "tmp"):
-        for stale in folder.parent.glob(f"{glob.escape(folder.name)}.{kind}-*"):
-            pid = stale.name.rpartition("-")[2]
-            if not pid.isdecimal() or psutil.pid_exists(int(pid)):
-                continue
-            if kind == "old" and not folder.exists():
+    for stale in leftovers(folder):
+        pid = int(stale.name.rpartition("-")[2])
+        # In a container, whoever was killed may have had the number that is one's own now.
+        if alone or pid == os.getpid() or not psutil.pid_exists(pid):
+            if stale.name.endswith(f".old-{pid}") and not folder.exists():
                 with suppress(OSError):  # another program was quicker
                     stale.rename(folder)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
 import warnings
@@ -18,6 +19,7 @@ from rich.table import Table as Grid
 from seqrec.data import card as cards
 from seqrec.data import filters, store
 from seqrec.data.card import Card
+from seqrec.data.columns import raw_id
 from seqrec.data.download import download
 from seqrec.data.errors import InputError
 from seqrec.data.events import Events, read_events, refuse_future, to_seconds, unit_of
@@ -117,7 +119,7 @@ def prepare(
     if _is_own_file(data):
         if raw is not None:
             raise InputError(f"--raw {raw} was given with your own file {data}. Leave --raw out.")
-        source, origin, name = *_own_file(Path(data), own), Path(data).name.split(".")[0]
+        source, origin, name = *_own_file(Path(data), own), _name_of(Path(data))
     else:
         card = Card.load(data)
         if own:
@@ -240,15 +242,17 @@ def _refuse_too_little(events: Events, parameters: dict[str, Any]) -> None:
         )
 
 
-def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
+def _catalog(events: Events, described: pl.LazyFrame | pl.DataFrame | None) -> pl.DataFrame:
     """One line per item in row order, with its count and what is known about it."""
     counts = np.bincount(events.items, minlength=len(events.item_ids))
     catalog = pl.DataFrame({"item_id": events.item_ids, "count": pl.Series(counts, dtype=pl.Int64)})
     if described is None:
         return catalog
-    known = [name for name in DESCRIBING if name in described.collect_schema().names()]
+    described = described.lazy()
+    schema = described.collect_schema()
+    known = [name for name in DESCRIBING if name in schema.names()]
     details = (
-        described.select("item_id", *known)
+        described.select(raw_id("item_id", schema["item_id"].is_float()), *known)
         .join(catalog.lazy().select("item_id"), on="item_id", how="semi")
         .unique("item_id", keep="first", maintain_order=True)
     )
@@ -266,6 +270,14 @@ def _catalog(events: Events, described: pl.LazyFrame | None) -> pl.DataFrame:
         raise InputError(f"The table of the items could not be read: {reason}. Repair the row or the cell.") from error
 
 
+def _name_of(path: Path) -> str:
+    """What data of one's own are called: the file or folder without its endings, wherever one stands."""
+    name = path.resolve().name.strip(".").split(".")[0]
+    if not name:
+        raise InputError(f"{path} has no name to call the data by; give the path of the file, or of a folder in it.")
+    return name
+
+
 def _is_own_file(data: str) -> bool:
     path = Path(data)
     is_card = path.suffix in (".yaml", ".yml") or data in cards.known()
@@ -277,7 +289,7 @@ def _place(source: Source) -> str:
     return str(Path(source.name).absolute()) if Path(source.name).exists() else source.name
 
 
-def _refuse_another_log(folder: Path, source: Source, origin: str) -> None:
+def _refuse_another_log(folder: Path, source: Source, origin: str | None) -> None:
     """Two files of one name in two folders would otherwise replace each other."""
     made = store.manifest_of(folder)
     before, now = made.get("source"), _place(source)
@@ -303,10 +315,11 @@ def _own_file(path: Path, columns: dict[str, Any]) -> tuple[Source, str]:
             f"{path} has no table of its items beside it, where alone {' and '.join(about)} would be read. "
             "Name that table with --items_file, or leave the columns out."
         )
-    return source, _origin(named, [path, *described])
+    read = [table for table in (source.table, source.items_file) if table is not None]
+    return source, _origin(named, read or [path])
 
 
-def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:
+def _carded(card: Card, raw: Path | None) -> tuple[Source, str | None]:
     """The source of a card, downloaded where the card has an address and no files are given."""
     files = raw or Path("data/raw") / card.name
     if raw is None and card.url is not None:
@@ -320,7 +333,13 @@ def _carded(card: Card, raw: Path | None) -> tuple[Source, str]:
     # What the reader is told of besides, such as a table of the items.
     named = [Path(value) for value in card.reader.get("init_args", {}).values() if isinstance(value, str)]
     beside = [path for path in named if path.is_file()]
-    return card.source(there), _origin(card.reader, [*([there] if there else []), *beside])
+    source = card.source(there)
+    read = [*([there] if there else []), *beside]
+    code = inspect.getsourcefile(type(source))
+    if type(source).__module__.startswith("seqrec.") or code is None:
+        return source, _origin(card.reader, read)
+    # Somebody's own class may read what it is not told of, so without a file that is known it is asked anew.
+    return source, _origin(card.reader, [*read, Path(code)]) if read else None
 
 
 def _origin(reader: dict[str, Any], paths: list[Path]) -> str:

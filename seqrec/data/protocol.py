@@ -102,8 +102,11 @@ class Protocol(ABC):
 
         A target without any event before it cannot be asked for; it is dropped and counted. Fake users train, and
         have no targets.
+
+        Raises:
+            ValueError: ``cut`` said something else than it must, or a target would stand in training.
         """
-        cut = self.cut(log)
+        cut = self._checked(self.cut(log), log)
         users = np.flatnonzero(cut.train_ends > log.offsets[:-1])
         train = Part(users, np.asarray(log.offsets)[users], cut.train_ends[users])
         counts = train.item_counts(log)
@@ -113,7 +116,7 @@ class Protocol(ABC):
         test, test_drops = self._evaluation(log, cut.test & genuine, counts, repeats)
         parts = {"train": train, "validation": validation, "test": test}
         passport = {
-            "kind": type(self).__name__,
+            "kind": _name_of(type(self)),
             "parameters": self.parameters(),
             "seen_is_excluded": self.seen_is_excluded,
             "candidates": "all items",
@@ -130,6 +133,30 @@ class Protocol(ABC):
             "target_hash": _target_hash(log, test),
         }
         return Split(train, validation, test, passport)
+
+    def _checked(self, cut: Cut, log: Log) -> Cut:
+        """What ``cut`` said, as arrays, if it is sound: a protocol may be anybody's own."""
+        offsets, name = np.asarray(log.offsets), type(self).__name__
+        ends, *targets = (np.asarray(part) for part in (cut.train_ends, cut.validation, cut.test))
+        if ends.shape != (offsets.size - 1,) or ((ends < offsets[:-1]) | (ends > offsets[1:])).any():
+            raise ValueError(
+                f"{name}.cut gave train_ends of shape {ends.shape} that are not one place in the log for each of "
+                f"{offsets.size - 1} users, from where their events begin to where they end; add log.offsets[:-1] to "
+                "numbers of events."
+            )
+        trained = np.arange(log.items.size) < np.repeat(ends, np.diff(offsets))
+        for part, chosen in zip(("validation", "test"), targets, strict=True):
+            if chosen.dtype != bool or chosen.shape != trained.shape:
+                raise ValueError(
+                    f"{name}.cut gave {part} of type {chosen.dtype} and shape {chosen.shape}; give true or false for "
+                    f"each of {trained.size} events."
+                )
+            if (chosen & trained).any():
+                raise ValueError(
+                    f"{name}.cut has {int((chosen & trained).sum())} targets of {part} in training, which would learn "
+                    "the answers; end training before them."
+                )
+        return Cut(ends, *targets)
 
     def _evaluation(
         self,
@@ -284,6 +311,11 @@ class RatioByUser(Protocol):
         after_train = here >= np.repeat(train_ends, lengths)
         tests = here >= np.repeat(test_starts, lengths)
         return Cut(train_ends, after_train & ~tests, tests)
+
+
+def _name_of(kind: type) -> str:
+    """The name of a protocol; of one of somebody's own with its module, so that none passes for another."""
+    return kind.__name__ if kind.__module__ == __name__ else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _first(chosen: Bool[np.ndarray, "E"], offsets: Int[np.ndarray, "bounds"]) -> Bool[np.ndarray, "E"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ class Source(ABC):
 
     def read_finely(self) -> pl.LazyFrame:
         """As ``read``; where the clock may be finer, fraction (Int32) holds the billionths cut off each timestamp."""
-        return self.read()
+        return self.read().lazy()
 
     @abstractmethod
     def items(self) -> pl.LazyFrame | None:
@@ -65,8 +66,8 @@ class Table(FileSource):
     """Your own table: CSV, TSV, Parquet or JSON lines; text may be gzipped, and folders may hold several Parquet files.
 
     Args:
-        path: the file, or a folder with a file ``interactions.parquet`` (or .csv, .tsv, .jsonl, also .gz) or with one
-            table only.
+        path: the file, or a folder with a file ``interactions.parquet`` (or .csv, .tsv, .jsonl, also .gz), with one
+            table only, or with the Parquet parts of one.
         user: column of user ids; ids are read as strings, so '007' stays '007'.
         item: column of item ids.
         time: column of times: numbers (any unit), ISO dates, or dates of Parquet.
@@ -113,11 +114,16 @@ class Table(FileSource):
         self.category_separator = category_separator
 
     def read_finely(self) -> pl.LazyFrame:
-        path = _within(self.path, "interactions")
+        path = self.table
         if path is None:
             raise InputError(f"{self.path} has no interactions.parquet, .csv, .tsv or .jsonl; name the file itself.")
         table, lines = scan(path, list(self.mapping.values()), self.separator)
         return columns.log_columns(table, path, self.mapping, lines)
+
+    @property
+    def table(self) -> Path | None:
+        """The file with the interactions, or the folder with its parts; None where a folder has neither."""
+        return _within(self.path, "interactions")
 
     @property
     def items_file(self) -> Path | None:
@@ -134,8 +140,9 @@ class Table(FileSource):
         table, _ = scan(path, list(mapping.values()), self.separator)
         schema = table.collect_schema()
         chosen = {name: pl.col(column) for name, column in mapping.items()}
-        if "categories" in chosen and schema[mapping["categories"]] == pl.String:
-            chosen["categories"] = split_list(chosen["categories"], self.category_separator)
+        if "categories" in chosen and not schema[mapping["categories"]].is_nested():
+            divided = split_list(chosen["categories"].cast(pl.String), self.category_separator)
+            chosen["categories"] = pl.coalesce(_json_list(chosen["categories"]), divided) if _is_json(path) else divided
         types = {name: pl.List(pl.String) if name == "categories" else pl.String for name in chosen}
         chosen["item_id"] = columns.raw_id(mapping["item_id"], schema[mapping["item_id"]].is_float())
         return table.select(**{name: column.cast(types[name]) for name, column in chosen.items()})
@@ -238,7 +245,13 @@ def scan(path: Path, wanted: list[str], separator: str | None = None) -> tuple[p
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{path} is not a readable Parquet file; write or download it again.") from error
         return table, None
-    return scan_text(raw.text_file(path, [path.name]), path, wanted, separator)
+    return scan_text(_text(path), path, wanted, separator)
+
+
+def _text(path: Path) -> Path:
+    if path.suffix == ".zip":
+        raise InputError(f"{path} is a zip, and which table in it is meant is not known; unpack it and name the table.")
+    return raw.text_file(path, [path.name])
 
 
 def scan_text(text: Path, path: Path, wanted: list[str], separator: str | None = None) -> tuple[pl.LazyFrame, Lines]:
@@ -258,6 +271,23 @@ def scan_bare(path: Path, separator: str, names: list[str]) -> tuple[pl.LazyFram
     return table, Lines(path, 1, separator, is_quoted=False)
 
 
+def _is_json(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith(_JSON)
+
+
+def _json_list(text: pl.Expr) -> pl.Expr:
+    """The trimmed parts of a cell that was a list in JSON, which is read as text; null for any other."""
+
+    def parts(cell: str) -> list[str] | None:
+        try:
+            value = json.loads(cell) if cell.startswith("[") else None
+        except json.JSONDecodeError:
+            return None
+        return [str(part).strip() for part in value if part is not None] if isinstance(value, list) else None
+
+    return text.map_elements(parts, return_dtype=pl.List(pl.String), skip_nulls=True)
+
+
 def split_list(text: pl.Expr, separator: str) -> pl.Expr:
     """The trimmed parts of a string; none for an empty one."""
     parts = text.fill_null("").str.split(separator).list.eval(pl.element().str.strip_chars())
@@ -268,7 +298,7 @@ def _names(path: Path, wanted: list[str], separator: str | None) -> list[str]:
     """The columns of a table that ``scan`` opens."""
     if path.suffix == ".parquet" or path.is_dir():
         return scan(path, [])[0].collect_schema().names()
-    text = raw.text_file(path, [path.name])
+    text = _text(path)
     if text.suffix in _JSON:
         return raw.fields(text, path)
     return _header(text, path, wanted, separator or _separator(text))
@@ -300,4 +330,8 @@ def _within(path: Path, stem: str) -> Path | None:
     tables = [table for table in path.iterdir() if table.name.endswith(endings)]
     named = {table.name: table for table in tables}
     found = next((named[f"{stem}{end}"] for end in endings if f"{stem}{end}" in named), None)
-    return tables[0] if found is None and stem == "interactions" and len(tables) == 1 else found
+    if found is not None or stem != "interactions":
+        return found
+    if len(tables) > 1 and all(table.suffix == ".parquet" and table.stem != "items" for table in tables):
+        return path  # the parts of one table
+    return tables[0] if len(tables) == 1 else None

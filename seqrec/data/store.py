@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from seqrec.data.errors import InputError
 from seqrec.data.events import Events
 from seqrec.data.folders import whole_folder
 from seqrec.data.log import SCHEMA_VERSION
@@ -60,6 +61,9 @@ def write(
     ends = np.cumsum(np.bincount(events.users, minlength=len(events.user_ids)))
     arrays = {"items": events.items, "times": events.times, "offsets": np.append(0, ends).astype(np.int64)}
     tables = {"users": pl.DataFrame({"user_id": events.user_ids}), "catalog": catalog, **(beside or {})}
+    within = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    if within:
+        raise InputError(f"{folder} holds the folder {min(within)}, too, which would be lost; choose another --out.")
     with whole_folder(folder, mark="offsets.npy") as fresh:
         for name, array in arrays.items():
             _write_array(fresh / f"{name}.npy", array)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError, nearest
-from seqrec.data.folders import clear_leftovers, whole_folder
+from seqrec.data.folders import leftovers, whole_folder
 from seqrec.export.added import ADDED, WITHDRAWN, extend, read_withdrawn, write_withdrawn
 from seqrec.export.bundle import CATALOG, Bundle, read_bundle
 from seqrec.export.card import CARD, card
@@ -113,10 +113,13 @@ def remove_items(bundle: Path, items: str) -> None:
     print(f"{bundle}: {len(opened.removed | ids):,} items are removed.")
 
 
-def _turn(bundle: Path) -> AbstractContextManager[None]:
-    clear_leftovers(bundle.resolve())  # a bundle whose change was killed comes back
-    read_fields(bundle)  # what is no bundle gets no lock beside it
-    return turn(bundle)
+@contextmanager
+def _turn(bundle: Path) -> Iterator[None]:
+    if bundle.exists() or not leftovers(bundle.resolve()):
+        read_fields(bundle)  # what is no bundle gets no lock beside it
+    with turn(bundle):  # a bundle whose change was killed comes back
+        read_fields(bundle)
+        yield
 
 
 @contextmanager

@@ -74,12 +74,12 @@ class Filters:
         for name, given in {"allow": allow, "deny": deny, "categories": categories}.items():
             if isinstance(given, str):
                 raise InputError(f"{name} is the text '{given}'; give a list, say ['{given}'].")
-        if allow is None and not deny and categories is None:
+        if allow is None and not len(deny) and categories is None:
             return None
         admitted = self.offered.clone()
         if allow is not None:
             admitted &= self._marked(self.catalog.rows(allow)[0])
-        if deny:
+        if len(deny):
             admitted[self.catalog.rows(deny)[0]] = False
         if categories is not None:
             admitted &= self._marked([row for name in categories for row in self._rows_in(name)])

@@ -49,11 +49,19 @@ class HistoryFile:
             self._types = self._table.collect_schema()
         except pl.exceptions.PolarsError as error:
             raise InputError(f"{path} is not a Parquet file that can be read ({error}).") from error
+        arrays = [name for name, kind in self._types.items() if isinstance(kind, pl.Array)]
+        if arrays:
+            self._table = self._table.with_columns(pl.col(name).arr.to_list() for name in arrays)
+            self._types = self._table.collect_schema()
         self._columns = ["item_id", "timestamp"] if with_times else ["item_id"]
         for column in ("user_id", *self._columns):
             if column not in self._types:
                 raise InputError(f"{path} has no column {column}, {nearest(column, self._types.names())}; rename it.")
-        if with_times:
+        item: Any = self._types["item_id"].inner if self._one_line_per_user else self._types["item_id"]  # type: ignore[attr-defined]
+        if item.is_nested() or item == pl.Binary:
+            raise InputError(f"{path} has ids of the type {item} in the column item_id; write texts or whole numbers.")
+        self._is_ordered = not self._one_line_per_user and "timestamp" in self._types
+        if with_times or self._is_ordered:
             kind: Any = self._types["timestamp"]
             if self._one_line_per_user:
                 kind = kind.inner if isinstance(kind, pl.List) else pl.Null()
@@ -65,7 +73,12 @@ class HistoryFile:
                 )
         self.nobody = pl.Series("user_id", [], dtype=self._types["user_id"])
         users = pl.len() if self._one_line_per_user else pl.col("user_id").n_unique()
-        self._n_lines, self.n_users = self._table.select(pl.len().alias("lines"), users.alias("users")).collect().row(0)
+        is_event = pl.col("item_id").is_not_null()
+        timeless = is_event & pl.col("timestamp").is_null() if self._is_ordered else pl.lit(False)
+        counts = self._table.select(lines=pl.len(), users=users, timeless=timeless.any()).collect()
+        self._n_lines, self.n_users, is_timeless = counts.row(0)
+        if is_timeless:
+            raise InputError(f"{path} has an event without a time; give every one its timestamp, or leave it out.")
 
     def __len__(self) -> int:
         """About how many parts there are, for a progress bar."""
@@ -105,7 +118,7 @@ class HistoryFile:
         events = self._table.filter(pl.col("item_id").is_not_null())
         for share in range(n_passes):
             chosen = events.filter(pl.col("user_id").hash(0) % n_passes == share)
-            if "timestamp" in self._types:
+            if self._is_ordered:
                 chosen = chosen.sort("timestamp", maintain_order=True)
             lists = [pl.col("item_id").cast(pl.String), *(self._seconds(pl.col(each)) for each in self._columns[1:])]
             yield chosen.group_by("user_id", maintain_order=True).agg(lists).collect()

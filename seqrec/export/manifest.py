@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,17 @@ _KINDS = {".safetensors", ".yaml", ".parquet", ".faiss", ".json", ".md", ".pt2",
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Seal a folder: the fields, the schema version, and the SHA-256 of these files and of the manifest itself."""
+    """Seal a folder: the fields, the schema version, and the SHA-256 of these files and of the manifest itself.
+
+    All files may be read by whoever may read the manifest.
+    """
     files = {name: digest(folder / name) for name in names}
-    (folder / MANIFEST).write_text(_sealed({**fields, "schema_version": SCHEMA_VERSION, "files": files}))
+    manifest = folder / MANIFEST
+    manifest.write_text(_sealed({**fields, "schema_version": SCHEMA_VERSION, "files": files}))
+    readable = stat.S_IMODE(manifest.stat().st_mode)
+    for name in files:  # safetensors writes files that nobody else may read
+        if stat.S_IMODE((folder / name).stat().st_mode) == 0o600 != readable:
+            (folder / name).chmod(readable)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

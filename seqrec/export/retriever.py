@@ -83,6 +83,8 @@ class Retriever:
 
     @blocked.setter
     def blocked(self, ids: Iterable[str | int]) -> None:
+        if isinstance(ids, str):
+            raise InputError(f"blocked is the text '{ids}'; give a list, say ['{ids}'].")
         self._filters = Filters(self.catalog, ids, self._filters.removed)
 
     def recommend(
@@ -177,7 +179,9 @@ class Retriever:
         if self._reads_clock and then is None:
             past, then = [[]], [[]]
         n_past, n_new = int(self.users.counts[place]), len(known[0])
-        asks_again = self._reads_asked_at and asked_at is not None and bool(past[0])
+        # The window is asked for at another moment, or its newest events are read as they are, as the evaluation does.
+        reads_again = asked_at is not None if self._reads_asked_at else self.recommender.leaves_room > 0
+        asks_again = reads_again and bool(past[0])
         if not n_past and not n_new:
             raise InputError(
                 f"The bundle remembers no event of user '{user}', and of {len(recent)} recent items none is in the "
@@ -209,6 +213,7 @@ class Retriever:
     ) -> list[list[Recommendation]]:
         """One list per history, as ``recommend`` makes it; an empty list where no item of the history is known."""
         filters = {"allow": allow, "deny": deny, "categories": categories}
+        k = min(k, len(self.catalog))  # no list is longer
         return self._named(self.top_k(histories, k, exclude_seen, times, asked_at, **filters))
 
     def similar(self, item_id: str, k: int = 10) -> list[Recommendation]:
@@ -353,6 +358,10 @@ def _known(
     filters: Filters, histories: Sequence[Sequence[str | int]], times: Sequence[Sequence[int]] | None
 ) -> tuple[list[list[int]], Sequence[Sequence[int]] | None, list[str]]:
     """Catalog rows of the known items of each history, their times, and the ids that nobody knows."""
+    for history in histories:
+        if isinstance(history, str):
+            raise InputError(f"A history is the text '{history}'; give a list of ids, say ['{history}'].")
+    histories = [[*map(str, history)] for history in histories]
     found = [filters.rows(history) for history in histories]
     unknown = [raw for _, others in found for raw in others]
     if times is not None and unknown:

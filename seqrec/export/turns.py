@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from seqrec.data.errors import InputError
+from seqrec.data.folders import clear_leftovers
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def turn(folder: Path) -> Iterator[None]:
             f"{folder} could not be locked ({error}); choose a folder on a disk that has locks and can be written to."
         ) from error
     try:
+        clear_leftovers(folder, alone=True)
         yield
     finally:
         lock.release()

@@ -18,6 +18,8 @@ _GPU_BLOCK_BYTES = 256 * 2**20
 # Float32 candidates beyond k, so that their rounding rarely asks for a second look.
 _MARGIN = 32
 _NOTHING = -1
+# Products of fewer queries, or with fewer keys, round equal keys differently.
+_FEWEST_QUERIES, _FEWEST_KEYS = 4, 64
 
 
 @torch.no_grad()
@@ -39,14 +41,14 @@ def target_ranks(
     with full_float32(queries.device):
         queries, keys = queries.float(), keys.float()
         check = _nothing_to_check if _cannot_overflow(queries, keys) else _demand_finite
-        transposed = keys.T
+        n_keys = keys.shape[0]
+        transposed = _at_least(keys, _FEWEST_KEYS).T
 
         def product(start: int, end: int) -> Tensor:
-            # A lone row would be a product with a vector, which rounds equal keys differently.
-            asking = queries[start:end] if end - start > 1 else queries[start:end].expand(2, -1)
-            return check((asking @ transposed)[: end - start])
+            asking = _at_least(queries[start:end], _FEWEST_QUERIES)
+            return check((asking @ transposed)[: end - start, :n_keys])
 
-        return _ranks(product, keys.shape[0], targets, _Seen(seen_items, seen_offsets, targets))
+        return _ranks(product, n_keys, targets, _Seen(seen_items, seen_offsets, targets))
 
 
 @torch.no_grad()
@@ -243,6 +245,11 @@ def _rounding(queries: Tensor, keys: Tensor) -> Tensor:
     largest = torch.linalg.vector_norm(keys.double(), dim=1).max() if keys.shape[0] else keys.new_zeros(())
     sizes = torch.linalg.vector_norm(queries.double(), dim=1) * largest
     return ((keys.shape[1] + 2) * 2.0**-23 * sizes).float()
+
+
+def _at_least(rows: Tensor, n: int) -> Tensor:
+    """The rows, and the last one again until there are n; none stay none."""
+    return torch.cat([rows, rows[-1:].expand(n - len(rows), -1)]) if 0 < len(rows) < n else rows
 
 
 def _cannot_overflow(queries: Tensor, keys: Tensor) -> bool:

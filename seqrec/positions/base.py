@@ -36,11 +36,13 @@ class InputPosition(Continues, nn.Module, ABC):
         reads_clock: whether it needs times that a clock gave; a log whose times are positions is then refused.
         reads_asked_at: whether it needs to know when a prediction is asked for.
         dim: width D of the events that it knows, or None where any will do.
+        max_length: how many events a history may have at most, or None where any number will do.
     """
 
     reads_clock: bool = False
     reads_asked_at: bool = False
     dim: int | None = None
+    max_length: int | None = None
 
     @abstractmethod
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:

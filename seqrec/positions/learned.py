@@ -13,7 +13,7 @@ from seqrec.sequences import Sequences
 class _Table(InputPosition):
     def __init__(self, dim: int, max_length: int, init_std: float = 0.02) -> None:
         super().__init__()
-        self.max_length = max_length
+        self.max_length: int = max_length
         self.dim = dim
         self.table = nn.Embedding(max_length, dim)
         nn.init.normal_(self.table.weight, std=init_std)

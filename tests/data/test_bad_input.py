@@ -351,6 +351,13 @@ def test_running_again_with_the_same_input_writes_nothing(folder):
     assert len(Log.open(manifest.parent).items) == 4
 
 
+def test_a_folder_that_one_killed_under_the_same_number_left_behind_is_in_nobodys_way(tmp_path):
+    (tmp_path / f"new.tmp-{os.getpid()}").mkdir()
+    with whole_folder(tmp_path / "new", "mark") as fresh:
+        (fresh / "mark").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
 def test_a_folder_appears_only_when_its_block_ends_well(tmp_path):
     def half() -> None:
         with whole_folder(tmp_path / "new", "mark") as fresh:

@@ -1,6 +1,8 @@
 """A data set of one's own is prepared by a card of one's own."""
 
+import re
 import warnings
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -80,3 +82,35 @@ def test_a_card_prepares_a_folder_of_ready_tables(tmp_path, monkeypatch, real_da
     prepare(name, raw=real_data / name, user_core=0, item_core=0, min_length=1)
     log = Log.open(tmp_path / "data/prepared" / name)
     assert len(log.items) == pl.read_parquet(real_data / name / "interactions.parquet").height
+
+
+OWN_SOURCE = """
+import polars as pl
+from seqrec.data.sources import Source
+
+class Frame(Source):
+    def read(self):
+        return pl.read_parquet("moving.parquet")
+
+    def items(self):
+        return pl.DataFrame({"item_id": [1, 2], "title": ["one", "two"]})
+"""
+
+
+def test_a_source_of_ones_own_may_give_frames_numbers_and_days_and_is_read_anew_each_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("moving_source.py").write_text(OWN_SOURCE)
+    source = "source: {class_path: moving_source.Frame}"
+    Path("card.yaml").write_text(re.sub("source: .*", source, OWN_CARD))
+    rows = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [2, 1, 2]})
+    for n, days in ((3, [date(2023, 11, 14)] * 3), (6, [date(2023, 11, 15)] * 6)):
+        table = pl.concat([rows] * (n // 3)).with_columns(timestamp=pl.Series(days))
+        table.write_parquet("moving.parquet")
+        prepare("card.yaml")
+        log = Log.open("data/prepared/shop")
+        assert len(log.items) == n
+        assert log.manifest["unit_of_times"] != "position"
+        assert log.times[0] == int(datetime(days[0].year, days[0].month, days[0].day, tzinfo=UTC).timestamp())
+        assert log.users.to_list() == ["1", "2"]
+        assert log.catalog.table["title"].to_list() == ["one", "two"]

@@ -15,7 +15,7 @@ from seqrec.data.errors import InputError
 from seqrec.data.events import to_seconds, unit_of
 from seqrec.data.filters import Duplicates, stable_order
 from seqrec.data.log import Log
-from seqrec.data.prepare import prepare, prepare_log
+from seqrec.data.prepare import _name_of, prepare, prepare_log
 from seqrec.data.sources import RetailRocket, Source, Table
 from seqrec.data.sources_reviews import AmazonReviews
 
@@ -380,3 +380,87 @@ def test_items_are_known_by_the_name_of_their_ids_in_the_log_where_they_have_no_
         assert Log.open("data/prepared/log").catalog.titles.to_list() == titles
     with pytest.raises(InputError, match=r"items\.\w+ has no column 'label' .* such as --title_column"):
         prepare("log.csv", **{**options, "title_column": "label"}, force=True)
+
+
+def test_the_folder_one_stands_in_is_prepared_by_its_name_and_takes_no_other_away(tmp_path, monkeypatch):
+    (tmp_path / "my.shop").mkdir()
+    monkeypatch.chdir(tmp_path / "my.shop")
+    table = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [2, 1, 2], "timestamp": [1_700_000_000] * 3})
+    table.write_csv("interactions.csv")
+    prepare("interactions.csv", out=Path("data/prepared/other"))
+    for _ in range(2):
+        prepare(".")
+    assert {path.name for path in Path("data/prepared").iterdir()} == {"my", "other"}
+    made = Path("data/prepared/my/manifest.json").stat().st_mtime_ns
+    prepare(".")  # what was prepared is no part of what is read
+    assert Path("data/prepared/my/manifest.json").stat().st_mtime_ns == made
+    Path("data/prepared/my/inner").mkdir()
+    with pytest.raises(InputError, match="my holds the folder inner, too, which would be lost; choose another --out"):
+        prepare(".", force=True)
+    with pytest.raises(InputError, match="/ has no name to call the data by"):
+        _name_of(Path("/"))
+
+
+def test_the_parts_of_a_table_are_read_as_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sales.parquet").mkdir()
+    Path("sales.parquet/_SUCCESS").touch()
+    for part in range(3):
+        rows = {"user_id": [part, part], "item_id": [7, 8 + part], "timestamp": [1_700_000_000, 1_700_000_001]}
+        pl.DataFrame(rows).write_parquet(f"sales.parquet/part-{part:04d}.parquet")
+    prepare("sales.parquet")
+    assert Log.open("data/prepared/sales").users.to_list() == ["0", "1", "2"]
+
+
+def test_a_zip_of_ones_own_is_to_be_unpacked(tmp_path):
+    (tmp_path / "sales.csv.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"sales\.csv\.zip is a zip, .* unpack it and name the table"):
+        prepare(str(tmp_path / "sales.csv.zip"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_categories_are_lists_or_divided_words_whatever_the_table(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(
+        "user_id,item_id,timestamp\n1,a,1700000000\n1,b,1700000001\n2,c,1700000002\n2,d,1700000003\n"
+    )
+    lists, words = [["x", "y z"], [], ["[Sale] shoes", "w"], None], ["x|y z", "", "[Sale] shoes|w", None]
+    items = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "groups": lists})
+    if kind == "jsonl":
+        rows = [
+            {"item_id": raw, "groups": group} for raw, group in zip("abcd", [*lists[:2], words[2], None], strict=True)
+        ]
+        Path("items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "csv":
+        items.with_columns(groups=pl.Series(words)).write_csv("items.csv")
+    else:
+        items.write_parquet("items.parquet")
+    prepare("log.csv", items_file=Path(f"items.{kind}"), categories_column="groups")
+    found = Log.open("data/prepared/log").catalog.table["categories"].to_list()
+    assert [group or [] for group in found] == [group or [] for group in lists]
+
+
+def test_categories_of_few_kinds_are_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text("user_id,item_id,timestamp\n1,a,1700000000\n1,b,1700000001\n2,a,1700000002\n")
+    items = pl.DataFrame({"item_id": ["a", "b"], "groups": pl.Series(["x|y", "z"], dtype=pl.Categorical)})
+    items.write_parquet("items.parquet")
+    prepare("log.csv", items_file=Path("items.parquet"), categories_column="groups")
+    assert Log.open("data/prepared/log").catalog.table["categories"].to_list() == [["x", "y"], ["z"]]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2023-11-14T22:13Z", "2023-11-14 22:14Z"],
+        ["20231114T221300Z", "20231114T221400Z"],
+        [" 1700000000", "1700000060 "],
+    ],
+)
+def test_times_are_read_however_iso_writes_them(tmp_path, monkeypatch, times):
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(f"user_id,item_id,timestamp\n1,a,{times[0]}\n1,b,{times[1]}\n2,a,{times[0]}\n")
+    prepare("log.csv")
+    log = Log.open("data/prepared/log")
+    assert log.times[1] - log.times[0] == 60
+    assert log.times[0] // 60 == 1_700_000_000 // 60

@@ -76,6 +76,50 @@ def test_a_moment_before_the_whole_log_is_refused(build_log):
         GlobalTimeSplit(test_from=50).split(build_log([[0, 1, 2]]))
 
 
+class Own(LeaveOneOut):
+    """A protocol of one's own, whose cut is changed."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def cut(self, log):
+        return self.change(super().cut(log), log)
+
+
+def with_places(cut):
+    """The places of the targets, as nobody's annotations would let through."""
+    object.__setattr__(cut, "test", np.flatnonzero(cut.test))
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda cut, log: replace(cut, train_ends=log.offsets[1:]), "2 targets of validation in training"),
+        (lambda cut, log: replace(cut, train_ends=cut.train_ends + 1), "not one place in the log for each of 3 users"),
+        (
+            lambda cut, log: replace(cut, train_ends=cut.train_ends - log.offsets[:-1]),
+            r"not one place .* add log\.offsets",
+        ),
+        (lambda cut, log: replace(cut, train_ends=cut.train_ends[:-1]), r"train_ends of shape \(2,\)"),
+        (lambda cut, log: with_places(cut), "gave test of type int64 and shape .* true or false"),
+    ],
+)
+def test_a_cut_of_ones_own_that_is_not_sound_is_refused(build_log, change, complaint):
+    log = build_log([[1, 2, 3, 4], [5], [2, 1, 5]])
+    with pytest.raises(ValueError, match=f"Own.cut .*{complaint}"):
+        Own(change).split(log)
+
+
+def test_a_protocol_of_ones_own_never_passes_for_another(build_log):
+    log = build_log([[1, 2, 3, 4], [5], [2, 1, 5]])
+    split = Own(lambda cut, log: cut).split(log)
+    assert split.passport["kind"] == f"{__name__}.Own"
+    assert LeaveOneOut().split(log).passport["kind"] == "LeaveOneOut"
+    assert split.passport["target_hash"] == LeaveOneOut().split(log).passport["target_hash"]
+
+
 def test_positions_are_no_clock(build_log):
     log = build_log([[0, 1, 2]])
     with pytest.raises(ValueError, match="not clock times"):

@@ -92,6 +92,10 @@ def test_a_changed_byte_and_a_missing_file_are_refused_by_name(small, name):
         read_bundle(small)
 
 
+def test_whoever_may_read_the_manifest_may_read_every_file(small):
+    assert len({path.stat().st_mode for path in small.iterdir()}) == 1
+
+
 def test_a_newer_schema_is_refused(small):
     manifest = json.loads((small / MANIFEST).read_text())
     (small / MANIFEST).write_text(json.dumps(manifest | {"schema_version": SCHEMA_VERSION + 1}))

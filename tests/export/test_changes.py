@@ -329,6 +329,16 @@ def test_a_bundle_whose_change_was_killed_midway_comes_back_with_what_it_had_blo
     assert {path.name for path in bundle.parent.iterdir()} == {"bundle", ".bundle.lock"}
 
 
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()])
+def test_what_someone_killed_under_a_number_that_is_in_use_left_behind_is_taken_up(bundle, pid):
+    block_items(bundle, "001")
+    bundle.rename(bundle.with_name(f"bundle.old-{pid}"))
+    bundle.with_name(f"bundle.tmp-{pid}").mkdir()
+    block_items(bundle, "002")
+    assert Retriever.load(bundle).blocked == {"001", "002"}
+    assert {path.name for path in bundle.parent.iterdir()} == {"bundle", ".bundle.lock"}
+
+
 def test_a_bundle_that_cannot_take_its_place_leaves_the_older_one_there(bundle, monkeypatch):
     rename = Path.rename
 

@@ -104,6 +104,15 @@ def test_whole_numbers_are_ids_by_their_digits(served):
         retriever.blocked = []
 
 
+def test_a_text_is_no_list_of_ids_and_no_list_is_longer_than_the_catalog(served):
+    _, retriever = served
+    with pytest.raises(InputError, match="history is the text '007'; give a list of ids"):
+        retriever.recommend("007")
+    with pytest.raises(InputError, match="blocked is the text '007'; give a list"):
+        retriever.blocked = "007"
+    assert len(retriever.recommend(["007"], k=10**12)) == 299
+
+
 def test_unknown_ids_are_named_and_skipped(served):
     _, retriever = served
     with pytest.warns(UserWarning, match="skipped: nonsense, 7"):
@@ -158,6 +167,18 @@ def test_the_command_answers_files_of_events_and_of_lists_alike(tmp_path, shop):
     )
 
 
+def test_lists_of_one_length_may_be_arrays(tmp_path, shop):
+    exported(tmp_path / "bundle", shop)
+    lists = pl.DataFrame({"user_id": [1, 2], "item_id": [["007", "011"], ["020", "021"]]})
+    lists.write_parquet(tmp_path / "lists.parquet")
+    lists.with_columns(pl.col("item_id").list.to_array(2)).write_parquet(tmp_path / "arrays.parquet")
+    for name in ("lists", "arrays"):
+        recommend(
+            tmp_path / "bundle", histories=tmp_path / f"{name}.parquet", out=tmp_path / f"{name}-out.parquet", k=4
+        )
+    assert pl.read_parquet(tmp_path / "lists-out.parquet").equals(pl.read_parquet(tmp_path / "arrays-out.parquet"))
+
+
 def test_a_large_file_of_events_is_read_in_passes(tmp_path, shop, monkeypatch):
     exported(tmp_path / "bundle", shop)
     lists = pl.DataFrame({"user_id": [f"u{n}" for n in range(40)], "item_id": some_histories(shop, 40)})
@@ -191,5 +212,17 @@ def test_bad_questions_are_answered_with_a_sentence(tmp_path, shop):
     for name, complaint in (("wrong", "no column user_id"), ("text", "not a Parquet"), ("none", "does not exist")):
         with pytest.raises(InputError, match=complaint):
             recommend(tmp_path / "bundle", histories=tmp_path / f"{name}.parquet", out=tmp_path / "out.parquet")
+    for column, complaint in (
+        (["9", "10"], "the type String in the column timestamp; give whole seconds since 1970 or dates"),
+        ([5, None], "an event without a time"),
+    ):
+        pl.DataFrame({"user_id": ["a"] * 2, "item_id": ["007"] * 2, "timestamp": column}).write_parquet(
+            tmp_path / "t.parquet"
+        )
+        with pytest.raises(InputError, match=complaint):
+            recommend(tmp_path / "bundle", histories=tmp_path / "t.parquet", out=tmp_path / "out.parquet")
+    pl.DataFrame({"user_id": ["a"], "item_id": [{"x": "007"}]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"ids of the type Struct.* write texts or whole numbers"):
+        recommend(tmp_path / "bundle", histories=tmp_path / "t.parquet", out=tmp_path / "out.parquet")
     with pytest.raises(InputError, match="k is 0"):
         recommend(tmp_path / "bundle", history="007", k=0)

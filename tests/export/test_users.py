@@ -113,12 +113,14 @@ def test_milliseconds_are_not_taken_for_seconds(tmp_path, catalog):
         retriever.recommend_user("cid", catalog.ids[:1].to_list(), times=[second * 1000], asked_at=second)
 
 
-def test_a_user_who_did_nothing_since_is_answered_from_the_memory_alone(tmp_path, catalog):
-    retriever = exported(tmp_path / "bundle", catalog, recipe(), some_pasts())
-    answer = retriever.recommend_user("cid", k=5)
-    assert len(answer) == 5
-    assert not {each.item_id for each in answer} & {catalog.ids[row] for row in some_pasts()["cid"][0]}
-    assert retriever.recommend_user("cid", k=5) == answer
+def test_a_user_who_did_nothing_since_is_answered_as_in_the_evaluation(tmp_path, catalog):
+    pasts = some_pasts(longest=LENGTH)
+    retriever = exported(tmp_path / "bundle", catalog, recipe(), pasts)
+    for name, (items, _) in pasts.items():
+        same(retriever.recommend_user(name, k=5), retriever.recommend([catalog.ids[row] for row in items], k=5))
+    assert not {each.item_id for each in retriever.recommend_user("cid", k=5)} & {
+        catalog.ids[row] for row in pasts["cid"][0]
+    }
 
 
 @pytest.mark.parametrize("tokens_predict", [True, False])

@@ -197,3 +197,14 @@ def test_equal_keys_tie_in_a_batch_of_one_as_in_any_other(n_items, dim):
     for query in queries:
         ranks = target_ranks(query[None], key.expand(n_items, dim), torch.tensor([n_items // 2]))
         assert ranks.tolist() == [n_items - 1]
+
+
+@pytest.mark.parametrize("n_items", [1, 2, 5, 17, 33, 63, 1001, 4099])
+@pytest.mark.parametrize("n_queries", [1, 2, 3, 8])
+@pytest.mark.parametrize("dim", [16, 64])
+def test_equal_keys_tie_in_few_rows_and_wherever_the_target_stands(n_items, n_queries, dim):
+    generator = torch.Generator().manual_seed(0)
+    key, queries = torch.randn(dim, generator=generator), torch.randn(n_queries, dim, generator=generator)
+    for target in {0, n_items // 2, n_items - 1}:
+        ranks = target_ranks(queries, key.expand(n_items, dim), torch.full((n_queries,), target))
+        assert ranks.tolist() == [n_items - 1] * n_queries

@@ -33,7 +33,9 @@ class World:
     def reward(self, profile: list[int]) -> float:
         """By how much the targets' scores for the judges rise in one step of training on this fake, beside the rest.
 
-        The fake's own vector is the one that explains its history best, given the items.
+        The fake's own vector is the one that explains its history best, given the items. Only targets behind another
+        item count: a next-item recommender learns nothing of what stands first, and behind a target no more than that
+        who took one target takes the next.
         """
         mine = self.items[profile]
         width = self.items.shape[1]
@@ -42,7 +44,8 @@ class World:
         errors = -(self.items @ vector)
         errors[profile] = self.positive_weight * (1.0 + errors[profile])
         rise = errors * float(vector @ self.pull)
-        pushed = np.intersect1d(profile, self.targets)
+        is_target = np.isin(profile, self.targets)
+        pushed = np.array(profile)[1:][is_target[1:] & ~is_target[:-1]]
         return float(rise[torch.from_numpy(pushed)].sum() / self.targets.size - rise.mean()) / self.unit
 
 
@@ -77,9 +80,10 @@ class Agent:
 class LokiLike(Attack):
     """Histories by an agent whose actions are clusters of items, or the next target; LOKI-like, not LOKI.
 
-    The state is the mean surrogate vector of the items so far and the share of the history that is done. An episode is
-    one history; at its end the agent is paid by how much one step of the surrogate's training on it would raise the
-    targets' scores for genuine users. Inside a cluster the item is drawn by chance.
+    The state is the mean surrogate vector of the items so far, the share of the history that is done, and whether a
+    target would teach anything now. An episode is one history; at its end the agent is paid by how much one step of the
+    surrogate's training on it would raise, for genuine users, the scores of the targets that stand behind other items.
+    Inside a cluster the item is drawn by chance.
 
     Source: after the idea of Zhang et al., "Practical Data Poisoning Attack against Next-Item Recommendation", WWW
     2020, whose details were not at hand: the surrogate (matrix factorisation), the clusters (k-means), the network, how
@@ -117,7 +121,7 @@ class LokiLike(Attack):
         world = self._world(mission, random)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random.integers(2**31)))
-            network = nn.Sequential(nn.Linear(self.dim + 1, 64), nn.ReLU(), nn.Linear(64, len(world.clusters) + 1))
+            network = nn.Sequential(nn.Linear(self.dim + 2, 64), nn.ReLU(), nn.Linear(64, len(world.clusters) + 1))
         agent = Agent(network)
         # Rewards are of any size; the network starts with values around 0 and 1.
         rehearsal = [world.reward(profile.tolist()) for profile in Random(self.slots).forge(mission, random)]
@@ -175,9 +179,10 @@ class LokiLike(Attack):
             agent.learn(steps, world.reward(profile), random)
         return profile
 
-    def _state(self, world: World, profile: list[int], length: int) -> Float[Tensor, "Dplus1"]:
+    def _state(self, world: World, profile: list[int], length: int) -> Float[Tensor, "Dplus2"]:
         mean = world.items[profile].mean(0) if profile else torch.zeros(self.dim)
-        return torch.cat([mean, torch.tensor([len(profile) / length])])
+        teaches = bool(profile) and profile[-1] not in world.targets
+        return torch.cat([mean, torch.tensor([len(profile) / length, float(teaches)])])
 
 
 def _clusters(vectors: Float[Tensor, "N D"], n: int, random: np.random.Generator) -> Int[np.ndarray, "N"]:
