@@ -85,12 +85,19 @@ def test_targets_are_newest_items_and_their_histories_all_that_is_left_before(fo
     expected = {}
     for user, start, end in zip(before.users, before.offsets[:-1], before.offsets[1:], strict=True):
         items = [before.catalog.ids[int(row)] for row in before.items[start:end]]
-        history = [item for item in items[:-1] if item not in withheld]
-        if items[-1] in withheld and history:
-            expected[user] = (history, items[-1])
-    found = {line["user_id"]: (line["history"], line["item_id"]) for line in targets.iter_rows(named=True)}
+        *history, newest = zip(items, before.times[start:end].tolist(), strict=True)
+        history = [each for each in history if each[0] not in withheld]
+        if newest[0] in withheld and history:
+            expected[user] = (history, newest)
+    found = {
+        line["user_id"]: (
+            list(zip(line["history"], line["times"], strict=True)),
+            (line["item_id"], line["asked_at"]),
+        )
+        for line in targets.iter_rows(named=True)
+    }
     assert found == expected
-    assert all(len(line["times"]) == len(line["history"]) for line in targets.iter_rows(named=True))
+    assert any(history[-1][1] < asked_at for history, (_, asked_at) in found.values())
 
 
 def test_what_is_left_is_a_prepared_data_set_with_the_same_result_every_time(folder, tmp_path):

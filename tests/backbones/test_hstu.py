@@ -13,7 +13,7 @@ from seqrec.sequences import Sequences
 DIM, HEADS, LONGEST = 8, 2, 20
 
 
-def by_hand(unit, x, places_table=None, times_table=None, times=None, asked_at=None):
+def by_hand(unit, x, places_table=None, times_table=None, times=None, asked_at=None, dropped=lambda y: y):
     """One unit over one history, as the paper writes it."""
 
     def norm(y):
@@ -30,7 +30,7 @@ def by_hand(unit, x, places_table=None, times_table=None, times=None, asked_at=N
                 if places_table is not None:
                     scores[i, j] += places_table[i - j] + times_table[span(asked_at[i] - times[j])]
         mixed.append((F.silu(scores) / LONGEST).tril() @ v[:, mine])
-    return x + (u * norm(torch.cat(mixed, -1))) @ unit.leave.weight.T + unit.leave.bias
+    return x + dropped(u * norm(torch.cat(mixed, -1))) @ unit.leave.weight.T + unit.leave.bias
 
 
 def test_a_unit_is_what_the_paper_writes():
@@ -39,6 +39,15 @@ def test_a_unit_is_what_the_paper_writes():
     with torch.no_grad():
         backbone.units[0].enter.weight.mul_(20)
     torch.testing.assert_close(backbone(x, Sequences.pack([[0] * 6])), by_hand(backbone.units[0], x))
+
+
+def test_a_unit_drops_of_what_it_adds_before_it_is_mapped_and_none_of_its_weights(drop):
+    torch.manual_seed(0)
+    backbone, x = HSTU(DIM, 1, HEADS, dropout=0.3, max_length=LONGEST).train(), torch.randn(6, DIM)
+    with torch.no_grad():
+        backbone.units[0].enter.weight.mul_(20)
+    expected = by_hand(backbone.units[0], x, dropped=lambda y: drop(y, 0.3))
+    torch.testing.assert_close(backbone(x, Sequences.pack([[0] * 6])), expected)
 
 
 def test_its_bias_adds_a_number_per_distance_and_one_per_span_until_the_next_event_is_asked_for():
@@ -63,6 +72,15 @@ def test_parameters_are_counted_as_the_equations_say(concatenates):
     inner = 4 * 8
     one = 64 * 4 * inner + (3 if concatenates else 1) * inner * 64 + 64
     assert sum(weight.numel() for weight in backbone.parameters()) == 2 * one
+
+
+def test_maps_into_a_unit_begin_small_and_those_out_of_it_as_xavier_has_them():
+    torch.manual_seed(0)
+    (unit,) = HSTU(64, 1, 2).units
+    assert unit.enter.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    farthest = (6 / (64 + 64)) ** 0.5  # uniform up to there
+    assert 0.99 * farthest < unit.leave.weight.abs().max() <= farthest
+    assert unit.leave.weight.std().item() == pytest.approx(farthest / 3**0.5, rel=0.05)
 
 
 def test_weights_are_divided_alike_whatever_the_length():

@@ -16,6 +16,7 @@ from seqrec.backbones.sigma import (
     ReleasedFlip,
 )
 from seqrec.nn.branch_mixture import BranchMixture, DenseSelectiveGates
+from seqrec.nn.dropout import Dropout
 from seqrec.nn.mamba import Mamba, StepInit
 from seqrec.sequences import Sequences
 
@@ -347,3 +348,14 @@ def test_a_logged_block_is_its_definition_over_the_padded_window(n_slots):
         w0, w1, w2 = block.weights
         expected = w2 * (forward + forward * gate) + w1 * backward + w0 * block.cell(x)[0]
         torch.testing.assert_close(mine, expected[:n], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [SIGMA, LoggedSIGMA, CausalSIGMA])
+def test_gates_drop_a_share_of_their_own(build):
+    shell = build(DIM, n_layers=2, dropout=0.1, gate_dropout=0.5).shell
+    gates, all_parts = (
+        [part for root in roots for part in root.modules() if isinstance(part, Dropout)]
+        for roots in ([layer.mixer for layer in shell.layers], [shell])
+    )
+    assert {part.share for part in gates} == {0.5}
+    assert {part.share for part in set(all_parts) - set(gates)} == {0.1}

@@ -87,6 +87,17 @@ def test_evaluation_asks_once_for_every_target(prepared):
         assert contents(loader) == contents(loader)
 
 
+def test_everyone_is_who_has_three_events_with_all_that_they_have_whatever_the_protocol_ranks(build_log):
+    data = SequenceDataModule("log", protocol=LeaveOneOut(seen_is_excluded=False), max_length=1)
+    data.log = build_log([[0], [0, 1], [0, 1, 0], [3, 1, 2, 0]])
+    found = {}
+    for batch in data.everyone():
+        assert batch.history.lengths.tolist() == [1] * len(batch.users)
+        for place, (user, target) in enumerate(zip(batch.users.tolist(), batch.targets.tolist(), strict=True)):
+            found[user] = batch.seen.items[batch.seen.owners == place].tolist(), target
+    assert found == {2: ([0, 1], 0), 3: ([3, 1, 2], 0)}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_gathered_on_a_gpu_are_the_same(prepared):

@@ -38,6 +38,13 @@ def test_a_user_who_had_nearly_all_that_is_ever_drawn_still_gets_negatives(build
     assert set(drawn.flatten().tolist()) == {1, 2, 3}
 
 
+def test_what_is_left_to_such_a_user_comes_by_a_power_of_its_count_too(build_log):
+    """Item 0 is drawn all but always, so what user 0 gets comes from what is left: counts 2, 1 and, never seen, 1."""
+    log = build_log([[0] * 1000, [1, 1, 2]], n_items=4)
+    drawn = draws(log, n=4, exponent=3.0, users=(0,), repeats=500)
+    assert (np.bincount(drawn.flatten(), minlength=4) / 2_000).tolist() == pytest.approx([0, 0.8, 0.1, 0.1], abs=0.04)
+
+
 def module(log, **settings):
     data = SequenceDataModule("log", negatives=lambda *known: Negatives(*known, n=3), **settings)
     data.log = log

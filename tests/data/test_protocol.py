@@ -71,6 +71,16 @@ def test_a_global_split_by_hand_takes_the_first_event_of_each_window(build_log):
     assert split.passport["targets"]["test"]["without_history"] == 1
 
 
+def test_the_last_day_of_a_log_holds_its_newest_second_and_as_many_as_a_day_has(build_log):
+    newest = 10 * DAY
+    times = [[0, newest - DAY, newest], [0, newest - DAY + 1], [0, newest - 2 * DAY, newest - 2 * DAY + 1]]
+    log = build_log([[0, 1, 2], [0, 1], [0, 1, 2]], times)
+    split = GlobalTimeSplit(test_days=1.0, validation_days=1.0, only_first=False, drops_cold_items=False).split(log)
+    assert split.train.ends.tolist() == [1, 4, 7]
+    assert (split.validation.ends - 1).tolist() == [1, 7]
+    assert (split.test.ends - 1).tolist() == [2, 4]
+
+
 def test_a_moment_before_the_whole_log_is_refused(build_log):
     with pytest.raises(ValueError, match="choose a later test_from"):
         GlobalTimeSplit(test_from=50).split(build_log([[0, 1, 2]]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seqrec.data.batching import Arrays, Rows, TrainingBatches
+from seqrec.data.prefixes import ids_of
 from seqrec.data.semantic_views import SemanticNeighbours, SemanticSubstitutes
 from seqrec.data.supervision import EveryEvent
 from seqrec.data.views import TrainingData
@@ -118,6 +119,20 @@ def test_no_neighbour_is_of_the_same_user_and_none_reaches_behind_its_training_p
     owners, counts = view.users, view.counts
     assert (owners[view.neighbours] != owners[:, None]).all()
     assert all(count < trained[user] for user, count in zip(owners, counts, strict=True))
+
+
+def test_with_one_text_per_user_a_history_is_still_read_no_further_than_it_goes(tmp_path):
+    """The text is of the whole training part of the user, the history that asks only of its first four events."""
+    train = SPLIT.train
+    folder = written(tmp_path, "histories", ids_of(LOG, train), train.users, granularity="user")
+    versions = SemanticNeighbours(DATA, folder, k=2)(*prefixes([(3, 4)]))
+    (row,) = np.flatnonzero(train.users == 3)
+    assert versions.items[: versions.offsets[1]].tolist() == LOG.items[LOG.offsets[3] : LOG.offsets[3] + 4].tolist()
+    for place, near in enumerate(Neighbours.open(tmp_path).rows[row, :2], start=1):
+        whole = LOG.items[train.starts[near] : train.ends[near]]
+        assert versions.items[versions.offsets[place] : versions.offsets[place + 1]].tolist() == whole.tolist()
+    texts = Vectors.open(tmp_path).vectors
+    torch.testing.assert_close(versions.vectors[0], torch.tensor(texts[row]))
 
 
 def test_windows_of_neighbours_keep_the_newest_events(tmp_path):

@@ -50,6 +50,18 @@ def test_noise_and_dropout_are_for_training_alone_and_the_texts_are_not_trained(
     assert set(dict(made.named_parameters())) == {"experts.weight", "experts.bias", "gate.weight"}
 
 
+def test_gates_see_the_numbers_that_experts_miss(file):
+    """Experts that read nothing are told apart by their biases, so all that is left to chance would be the gates."""
+    torch.manual_seed(0)
+    made = TextExperts(CATALOG, 3, file, n_experts=4, dropout=0.5, noise=0.0)
+    with torch.no_grad():
+        made.gate.weight.normal_()
+        made.experts.weight.zero_()
+        made.experts.bias.normal_()
+    trained = made()
+    torch.testing.assert_close(trained, made.eval()())
+
+
 def test_weights_bring_maps_and_texts_where_the_file_is_absent(tmp_path, file):
     stored = TextExperts(CATALOG, 3, file).eval()
     opened = TextExperts(CATALOG, 3, str(tmp_path / "absent.parquet")).eval()

@@ -128,6 +128,12 @@ def test_whitened_components_have_the_identity_as_their_covariance():
     torch.testing.assert_close(z.T @ z / len(z), torch.eye(4), atol=1e-4, rtol=0)
 
 
+def test_the_floor_is_added_to_the_variances_that_divide():
+    vectors = torch.tensor([[-1.0, 5.0], [1.0, 5.0]])  # a variance of 1, and of 4 with the floor
+    mean, directions = PCA(1, whitens=True, floor=3.0).fit(vectors)
+    torch.testing.assert_close(((vectors - mean) @ directions).abs(), torch.full((2, 1), 0.5))
+
+
 def test_plain_components_are_those_of_the_singular_values_in_order():
     vectors = torch.from_numpy(NUMBERS)
     mean, directions = PCA(3).fit(vectors)

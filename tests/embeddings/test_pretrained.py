@@ -74,6 +74,16 @@ def test_dropout_is_for_training_alone(file):
     assert torch.equal(made(), made())
 
 
+def test_a_tower_drops_between_its_two_maps(file, monkeypatch):
+    monkeypatch.setattr("seqrec.embeddings.pretrained.drop", lambda x, share: (x / (1 - share)).tanh())
+    made = tower(file, dropout=0.3)
+    texts = torch.nn.functional.layer_norm(made.texts().float(), (6,))
+    between = torch.nn.functional.gelu(texts @ made.widen.weight.T + made.widen.bias)
+    for hidden, trains in ((between, False), ((between / 0.7).tanh(), True)):
+        expected = hidden @ made.narrow.weight.T + made.narrow.bias
+        torch.testing.assert_close(made.train(trains)(), expected)
+
+
 def test_a_rescaled_and_shifted_vector_is_read_alike(tmp_path, file):
     moved = {raw: [3 * number + 1 for number in vector] for raw, vector in VECTORS.items()}
     other = tower(written(tmp_path / "moved.parquet", moved, pa.float64())).eval()

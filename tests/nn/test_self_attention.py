@@ -9,7 +9,10 @@ from torch import Tensor
 
 from seqrec.backbones.ligr import LiGR
 from seqrec.backbones.sasrec import SASRec
+from seqrec.nn.attention import CausalAttention
 from seqrec.positions.base import TurningPosition
+from seqrec.positions.relative import ALiBi
+from seqrec.positions.rotary import RotaryPosition
 from seqrec.sequences import Sequences
 
 HISTORIES = [[3, 1, 4], [1], [], [5, 9, 2, 6, 5, 5], [*range(40)]]
@@ -75,3 +78,19 @@ def test_who_reads_on_keeps_no_earlier_memory():
     assert [layer.keys.shape[0] for layer in memory] == [10, 10]
     gc.collect()
     assert sum(each() is not None for each in met) == 2
+
+
+@pytest.mark.parametrize("position", [None, RotaryPosition, ALiBi], ids=["none", "turns", "changes logits"])
+@pytest.mark.parametrize("remembers", [False, True])
+@pytest.mark.parametrize("trains", [False, True])
+def test_weights_are_dropped_in_training_alone_whatever_the_position(position, remembers, trains):
+    """Values of 1 make a mixture the sum of its weights; an event alone has one, which is 1, dropped or doubled."""
+    torch.manual_seed(0)
+    attention = CausalAttention(None if position is None else position(4), dropout=0.5).train(trains)
+    ones, alone = torch.ones(2000, 1, 4), Sequences.pack([[0]] * 2000)
+    memory = None
+    if remembers:  # nothing
+        _, memory = attention(ones[:0], ones[:0], ones[:0], Sequences.pack([[]] * 2000), None)
+    mixed, _ = attention(torch.randn(2000, 1, 4), torch.randn(2000, 1, 4), ones, alone, memory)
+    assert mixed[:, 0, 0].unique().tolist() == pytest.approx([0, 2] if trains else [1], abs=1e-3)
+    assert mixed.mean().item() == pytest.approx(1, abs=0.1)

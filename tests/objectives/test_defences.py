@@ -1,5 +1,7 @@
 """The defences beside LoRec: who is dropped, and what a worst step does to the loss."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -44,6 +46,17 @@ def test_texts_give_away_who_mixes_what_others_do_not(audience, tmp_path):
     assert detector.weights[:-N_FAKES].tolist() == [1.0] * (N_USERS - N_FAKES)
 
 
+def test_who_is_scored_beside_whom_says_nothing_of_a_user(audience, tmp_path):
+    """Among genuine users alone, of two kinds, the one kind must not look fake because the other looks even less so."""
+    sides = [[1.0 if row < 20 else -1.0, 0.5] for row in range(N_ITEMS)]
+    pl.DataFrame({"item_id": CATALOG.ids, "vector": sides}).write_parquet(tmp_path / "vectors.parquet")
+    loyal = torch.arange(N_USERS - N_FAKES)
+    genuine = replace(audience, users=loyal, histories=audience.histories.chosen(loyal))
+    detector = TextDetector(str(tmp_path / "vectors.parquet"), hidden_dim=16, batch_users=10)
+    detector.begin(lambda: genuine)
+    assert detector.weights.tolist() == [1.0] * N_USERS
+
+
 def test_a_forest_drops_the_share_that_it_is_told_and_the_odd_ones_first(audience):
     forest = IsolationForest(share=0.05)
     forest.begin(lambda: audience)
@@ -60,6 +73,14 @@ def test_the_statistics_of_a_profile_by_hand():
     )
     assert named["share of known transitions"].tolist() == [0.5, 1.0, 0.0]  # 0 to 1 occurs twice, 1 to 0 once
     assert named["share of repeats"].tolist() == pytest.approx([1 / 3, 0, 0])
+    assert named["spread of popularity"].tolist() == pytest.approx(
+        [(popularity[0] - popularity[1]) * 2**0.5 / 3, (popularity[0] - popularity[1]) / 2, 0]
+    )
+    assert named["share of unpopular items"].tolist() == [0, 0, 1]  # than the median, which is item 1
+    assert named["share of popular items"].tolist() == pytest.approx([2 / 3, 1 / 2, 0])  # above the 95th percentile
+    all_alike = dict(zip(FEATURES, profile_statistics(Sequences.pack([[0, 1], [1, 0]]), n_items=2).T, strict=True))
+    assert not all_alike["share of unpopular items"].any()
+    assert not all_alike["share of popular items"].any()
 
 
 def test_the_worst_step_raises_the_loss_more_than_a_random_one_of_the_same_length():
@@ -79,6 +100,13 @@ def test_the_worst_step_raises_the_loss_more_than_a_random_one_of_the_same_lengt
     by_chance = FullSoftmax()(encoded(queries + steps[0], table + steps[1])).mean()
     assert worst > plain
     assert worst > by_chance
+    leaves = [part.clone().requires_grad_() for part in (queries, table)]
+    slopes = torch.autograd.grad(F.cross_entropy(leaves[0] @ leaves[1].T, batch.targets), leaves)
+    moved = [  # each query and each key by as much
+        part + 0.1 * slope / slope.norm(dim=1, keepdim=True)
+        for part, slope in zip((queries, table), slopes, strict=True)
+    ]
+    torch.testing.assert_close(worst, F.cross_entropy(moved[0] @ moved[1].T, batch.targets))
     halved = AdversarialPerturbation(epsilon=0.1)(encoded(queries.bfloat16(), table))
     exact = AdversarialPerturbation(epsilon=0.1)(encoded(queries.bfloat16().float(), table))
     torch.testing.assert_close(halved, exact, rtol=1e-5, atol=1e-5)

@@ -193,6 +193,17 @@ def test_a_score_does_not_depend_on_who_else_is_scored():
     torch.testing.assert_close(lorec.scores(lorec.look(read(model)))[0], together)
 
 
+def test_the_calibrator_counts_places_from_the_newest_event(monkeypatch):
+    torch.manual_seed(0)
+    calibrator = Calibrator(6, None, dim=8, n_layers=1, n_heads=2, hidden_dim=8, dropout=0.0).eval()
+    monkeypatch.setattr(calibrator.last, "newest", lambda rows, whole: rows)
+    seen, histories = torch.randn(5, 6), Sequences.pack([[0] * 2, [0] * 3])
+    angles = torch.tensor([1, 0, 2, 1, 0])[:, None] * 10_000.0 ** -torch.tensor([0, 0.25, 0.5, 0.75])
+    placed = calibrator.enter(seen / (1 + 1e-5) ** 0.5) + torch.cat([angles.sin(), angles.cos()], 1)
+    expected = torch.cat([placed[:2], calibrator.asking[None], placed[2:], calibrator.asking[None]])
+    torch.testing.assert_close(calibrator(seen, histories), expected)
+
+
 def test_the_last_block_reads_the_learned_event_as_a_whole_block_would():
     torch.manual_seed(0)
     calibrator = Calibrator(6, None, dim=8, n_layers=1, n_heads=2, hidden_dim=8, dropout=0.0).eval()

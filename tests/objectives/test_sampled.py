@@ -129,6 +129,17 @@ def test_the_temperature_divides_every_score(kind):
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("masks_accidental_hits", [True, False])
+def test_log_q_is_taken_off_what_the_temperature_has_divided(kind, masks_accidental_hits):
+    encoded, queries, table = encoded_of(targets=(3,))
+    pool = Fixed([5, 7])  # four draws hold each of them twice, so each counts half and both count once
+    losses = kind(pool, 4, log_q=True, temperature=0.5, masks_accidental_hits=masks_accidental_hits)(encoded)
+    target, *others = (queries[0] @ table[row] / 0.5 for row in (3, 5, 7))
+    target = target if masks_accidental_hits else target - math.log(2)
+    torch.testing.assert_close(losses[0], torch.stack([target, *others]).logsumexp(0) - target)
+
+
 def test_in_batch_negatives_cannot_be_items_that_nobody_reached():
     encoded, _, table = encoded_of(targets=(3, 1))
     losses = SampledSoftmax(InBatch(), n_negatives=64)(encoded)

@@ -63,6 +63,25 @@ def test_it_says_what_it_reads():
     assert not model(BERT4Rec(DIM)).causal
 
 
+def test_events_and_every_inner_layer_of_the_network_are_dropped_in_training(drop):
+    judge = model(hidden=(6, 5), dropout=0.3)
+    history, at = Sequences.pack(HISTORIES), torch.tensor([2, 3, 7])
+    vectors, (first, second, last) = (
+        judge.embedding(CANDIDATES),
+        (part for part in judge.judge if hasattr(part, "weight")),
+    )
+    placed = judge.position(judge.embedding(history.items), history)
+    for trains in (False, True):
+
+        def dropped(x, trains=trains):
+            return drop(x, 0.3) if trains else x
+
+        taken = judge.attention(vectors, at, dropped(placed), history)
+        hidden = dropped(first(torch.cat([vectors, taken, vectors * taken], -1)).relu())
+        expected = last(dropped(second(hidden).relu())).squeeze(-1)
+        torch.testing.assert_close(judge.train(trains)(history, at, CANDIDATES), expected)
+
+
 def test_parts_of_other_widths_are_refused():
     with pytest.raises(ValueError, match=r"'TargetAttention': 8, 'SASRec': 16"):
         model(SASRec(16))

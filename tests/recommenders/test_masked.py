@@ -21,7 +21,7 @@ HISTORIES = [[3, 1, 4], [1], [5, 9, 2, 6]]
 POSITIONS = [LearnedPosition, InversePosition]
 
 
-def recommender(position=LearnedPosition, n_items=ITEMS, dim=DIM, n_layers=2, init_std=0.3):
+def recommender(position=LearnedPosition, n_items=ITEMS, dim=DIM, n_layers=2, init_std=0.3, **arguments):
     torch.manual_seed(0)
     catalog = Catalog(pl.DataFrame({"item_id": [f"i{row}" for row in range(n_items)], "count": np.ones(n_items, int)}))
     return MaskedRecommender(
@@ -30,6 +30,7 @@ def recommender(position=LearnedPosition, n_items=ITEMS, dim=DIM, n_layers=2, in
         BERT4Rec(dim, n_layers, init_std=init_std),
         position=position(dim, 20, init_std=3 * init_std),
         init_std=3 * init_std,
+        **arguments,
     ).eval()
 
 
@@ -52,6 +53,16 @@ def test_no_state_knows_what_is_hidden():
     states = model.encode(hiding([[3, 1, 4, 7], [2, 8]], [1, 3, 5])).states
     torch.testing.assert_close(model.encode(hiding([[3, 9, 4, 0], [2, 2]], [1, 3, 5])).states, states)
     assert not torch.allclose(model.encode(hiding([[9, 1, 4, 7], [2, 8]], [1, 3, 5])).states[:2], states[:2])
+
+
+def test_the_mask_is_scaled_as_the_items_beside_it_are():
+    """So a hidden event reads as one would whose item has the mask for a vector."""
+    model = recommender(scales_input=True)
+    hidden, history = torch.tensor([1, 3]), Sequences.pack([[3, 1, 4], [2]])
+    with torch.no_grad():
+        model.embedding.table.weight[7] = model.mask
+    read = model.backbone(model.position(model.embedding(torch.tensor([3, 7, 4, 7])) * DIM**0.5, history), history)
+    torch.testing.assert_close(model.states(history, hidden, hidden), read[hidden])
 
 
 def test_no_gradient_reaches_a_hidden_item_through_the_history():

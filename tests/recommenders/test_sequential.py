@@ -21,6 +21,7 @@ from seqrec.embeddings.pretrained import TextInitialised, TextTower
 from seqrec.export.added import extend
 from seqrec.nn.hyperbolic import LearnedCurvature
 from seqrec.objectives.softmax import FullSoftmax
+from seqrec.ops.attention import causal_attention
 from seqrec.positions.contextual import CAPE
 from seqrec.positions.learned import LearnedPosition
 from seqrec.recommenders.keyed import Start
@@ -152,14 +153,30 @@ def test_a_scorer_shares_the_curvature_of_what_is_compressed():
     assert Compressed(SASRec(8)).curvature is None
 
 
+def _as_told(monkeypatch, backbone, share):
+    """Attention without chance, which is told the share of weights that it would have dropped, here and now."""
+
+    def attend(q, k, v, offsets, told):
+        assert told == (share if backbone.training else 0)
+        return causal_attention(q, k, v, offsets)
+
+    monkeypatch.setattr("seqrec.nn.attention.causal_attention", attend)
+
+
+@pytest.mark.parametrize("trains", [False, True])
 @pytest.mark.parametrize("norm", list(Norm))
-def test_where_a_block_normalises_and_what_its_residuals_start_from(norm):
+def test_where_a_block_normalises_drops_and_what_its_residuals_start_from(norm, trains, drop, monkeypatch):
     torch.manual_seed(0)
-    backbone = SASRec(8, 1, 1, 0.0, norm=norm, projects_output=False, final_norm=False)
+    share = 0.3
+    backbone = SASRec(8, 1, 1, share, norm=norm, projects_output=False, final_norm=False).train(trains)
+    _as_told(monkeypatch, backbone, share)
     (block,) = backbone.blocks
     for name, weight in block.named_parameters():
         torch.nn.init.normal_(weight, mean=float("norm.weight" in name), std=0.5)  # so that no two norms are alike
     h = torch.randn(3, 8)
+
+    def dropped(x):
+        return drop(x, share) if trains else x
 
     def attended(queries, others):
         attention = block.attention
@@ -168,38 +185,46 @@ def test_where_a_block_normalises_and_what_its_residuals_start_from(norm):
         return shares @ attention.value(others)
 
     def fed(x):
-        return block.feed_forward.narrow(torch.relu(block.feed_forward.widen(x)))
+        hidden = torch.relu(block.feed_forward.widen(x))
+        return dropped(block.feed_forward.narrow(hidden if norm is Norm.post else dropped(hidden)))
 
     first, second = block.attention_norm, block.feed_forward_norm
-    if norm is Norm.original:
+    if norm is Norm.original:  # whose attention drops weights alone
         z = second(first(h) + attended(first(h), h))
         by_hand = z + fed(z)
     elif norm is Norm.pre:
-        u = h + attended(first(h), first(h))
+        u = h + dropped(attended(first(h), first(h)))
         by_hand = u + fed(second(u))
     else:
-        u = first(h + attended(h, h))
+        u = first(h + dropped(attended(h, h)))
         by_hand = second(u + fed(u))
     torch.testing.assert_close(backbone(h, Sequences.pack([[0, 1, 2]])), by_hand)
 
 
-def test_ligr_by_hand_its_gates_read_the_stream_that_is_added_to():
+@pytest.mark.parametrize("trains", [False, True])
+def test_ligr_by_hand_its_gates_read_the_stream_that_is_added_to(trains, drop, monkeypatch):
     torch.manual_seed(0)
-    backbone = LiGR(8, 1, dropout=0.0)
+    share = 0.3
+    backbone = LiGR(8, 1, dropout=share).train(trains)
+    _as_told(monkeypatch, backbone, share)
     (block,) = backbone.blocks
     for name, weight in block.named_parameters():
         torch.nn.init.normal_(weight, mean=float("norm.weight" in name), std=0.5)
     # D = 8: query, key, value and output with biases, two norms, two gates, and three maps to and from 32 without.
     assert sum(weight.numel() for weight in backbone.parameters()) == 4 * 72 + 2 * 16 + 2 * 72 + 3 * 256
+
+    def dropped(x):
+        return drop(x, share) if trains else x
+
     h, attention = torch.randn(3, 8), block.attention
     q = block.attention_norm(h)
     logits = (attention.query(q) @ attention.key(q).T / 8**0.5).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
     mixed = attention.output(logits.softmax(-1) @ attention.value(q))
-    u = h + torch.sigmoid(block.attention_gate(h)) * mixed
+    u = h + torch.sigmoid(block.attention_gate(h)) * dropped(mixed)
     z, ffn = block.feed_forward_norm(u), block.feed_forward
     gated = ffn.gate(z)
-    fed = ffn.narrow(gated * torch.sigmoid(gated) * ffn.widen(z))
-    by_hand = u + torch.sigmoid(block.feed_forward_gate(u)) * fed
+    fed = ffn.narrow(dropped(gated * torch.sigmoid(gated) * ffn.widen(z)))
+    by_hand = u + torch.sigmoid(block.feed_forward_gate(u)) * dropped(fed)
     torch.testing.assert_close(backbone(h, Sequences.pack([[0, 1, 2]])), by_hand)
 
 
@@ -226,6 +251,18 @@ def test_item_vectors_are_scaled_where_they_are_read_and_never_where_they_score(
     vectors = recommender.embedding(history.items)
     torch.testing.assert_close(reader.read, recommender.position(vectors * (8**0.5 if scales_input else 1.0), history))
     torch.testing.assert_close(recommender.item_keys(), recommender.embedding())
+
+
+@pytest.mark.parametrize("normalises_input", [False, True])
+def test_what_a_backbone_reads_is_dropped_last(normalises_input, drop):
+    recommender = _recommender(dropout=0.3, normalises_input=normalises_input, backbone=(reader := Reader(8)))
+    history = Sequences.pack([[3, 1], [4]])
+    placed = recommender.position(recommender.embedding(history.items), history)
+    if normalises_input:
+        placed = (placed - placed.mean(1, keepdim=True)) / placed.std(1, keepdim=True, unbiased=False)
+    for trains in (False, True):
+        recommender.train(trains).states(history)
+        torch.testing.assert_close(reader.read, drop(placed, 0.3) if trains else placed)
 
 
 def test_ligr_gates_shut_make_the_block_the_identity():

@@ -1,6 +1,7 @@
 """One training step: the loss is the weighted mean, plug-ins add their terms, and impossible runs are refused."""
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -118,6 +119,23 @@ def test_the_look_for_what_comes_leaves_no_trace():
     made.training_step(BATCH, 0)
     assert torch.equal(torch.get_rng_state(), state)
     assert made.recommender.training
+
+
+class Listing(Table):
+    """Keeps what it was asked for."""
+
+    def recommend(self, history: Sequences, k: int, seen: Sequences | None = None) -> TopK:
+        self.asked = k, seen
+        return super().recommend(history, k, seen)
+
+
+def test_the_lists_of_a_test_leave_out_what_its_ranks_leave_out():
+    made, seen = task(Listing, cutoffs=(1, 3)), Sequences.pack([[0, 4], [2]])
+    asking = replace(BATCH, predict_at=BATCH.history.newest, targets=torch.tensor([2, 3]), seen=seen)
+    made.test_step(asking, 0)
+    assert made.recommender.asked == (3, seen)
+    made.test_step(replace(asking, seen=None), 0)  # where a protocol ranks what users have
+    assert made.recommender.asked == (3, None)
 
 
 def test_an_objective_that_has_averaged_already_is_told_so():

@@ -39,7 +39,7 @@ class World:
         """
         mine = self.items[profile]
         width = self.items.shape[1]
-        gram = self.items.T @ self.items + self.positive_weight * mine.T @ mine + torch.eye(width)
+        gram = self.items.T @ self.items + (self.positive_weight - 1) * mine.T @ mine + torch.eye(width)
         vector = torch.linalg.solve(gram, self.positive_weight * mine.sum(0))
         errors = -(self.items @ vector)
         errors[profile] = self.positive_weight * (1.0 + errors[profile])

@@ -3,8 +3,9 @@
 import numpy as np
 from scipy import stats
 
-from seqrec.data.poisoning.base import Mission
+from seqrec.data.poisoning.base import Mission, sample_lengths
 from seqrec.data.poisoning.heuristic import Bandwagon, ProfileCopy, Random
+from seqrec.data.poisoning.targets import Bucket
 
 N_ITEMS, N_FAKES = 200, 400
 TARGETS = np.array([10, 60, 110, 160, 190])
@@ -57,6 +58,19 @@ def test_a_fake_pushes_what_five_draws_with_replacement_give():
     expected = 5 * (1 - (4 / 5) ** 5)  # different ones among five draws from five
     assert abs(pushed.mean() - expected) < 0.15
     assert set(pushed) <= {1, 2, 3, 4, 5}
+
+
+def test_no_fake_is_longer_than_the_catalog_allows():
+    random = np.random.default_rng(0)
+    for length, most, expected in ((3, 99, 10), (30, 99, 30), (80, 99, 50), (30, 20, 20), (30, 7, 7), (3, 7, 7)):
+        assert sample_lengths(np.array([length]), 2, most, random).tolist() == [expected] * 2
+
+
+def test_a_bucket_begins_with_its_lower_percentile_and_ends_before_its_upper_one():
+    counts = np.random.default_rng(0).permutation(101)  # of which the p-th percentile is p
+    bounds = {Bucket.tail: (0, 50), Bucket.lower_torso: (50, 75), Bucket.upper_torso: (75, 95), Bucket.head: (95, 101)}
+    for bucket, (first, end) in bounds.items():
+        assert sorted(counts[bucket.members(counts)]) == list(range(first, end))
 
 
 def test_targets_stand_anywhere_but_at_the_end():
