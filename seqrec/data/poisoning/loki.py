@@ -51,7 +51,7 @@ class World:
 
 @dataclass
 class Agent:
-    """A network of the value of every action in a state, which learns from a memory of what episodes were paid."""
+    """A network of the value of every action in a state, which learns from a memory of what each action was paid."""
 
     network: nn.Module
     memory: list[tuple[Tensor, int, float]] = field(default_factory=list)
@@ -63,9 +63,9 @@ class Agent:
     def values(self, state: Tensor) -> Float[np.ndarray, "actions"]:
         return self.network(state).numpy()
 
-    def learn(self, steps: list[tuple[Tensor, int]], reward: float, random: np.random.Generator) -> None:
+    def learn(self, steps: list[tuple[Tensor, int, float]], random: np.random.Generator) -> None:
         """Remember an episode, and take as many steps as it had on what is drawn from memory."""
-        self.memory += [(state, action, reward) for state, action in steps]
+        self.memory += steps
         del self.memory[:-_REMEMBERED]
         for _ in steps:
             drawn = [self.memory[place] for place in random.integers(len(self.memory), size=_BATCH)]
@@ -81,13 +81,13 @@ class LokiLike(Attack):
     """Histories by an agent whose actions are clusters of items, or the next target; LOKI-like, not LOKI.
 
     The state is the mean surrogate vector of the items so far, the share of the history that is done, and whether a
-    target would teach anything now. An episode is one history; at its end the agent is paid by how much one step of the
-    surrogate's training on it would raise, for genuine users, the scores of the targets that stand behind other items.
-    Inside a cluster the item is drawn by chance.
+    target would teach anything now. An episode is one history. It is worth by how much one step of the surrogate's
+    training on it would raise, for genuine users, the scores of the targets that stand behind other items; the agent is
+    paid for each action what that adds. Inside a cluster the item is drawn by chance.
 
     Source: after the idea of Zhang et al., "Practical Data Poisoning Attack against Next-Item Recommendation", WWW
     2020, whose details were not at hand: the surrogate (matrix factorisation), the clusters (k-means), the network, how
-    it learns (every action of an episode is worth what the episode was paid) and the reward are ours. Figures of LOKI
+    it learns (what follows an action does not count) and the reward are ours. Figures of LOKI
     must not be compared with those of this attack.
 
     Args:
@@ -155,7 +155,7 @@ class LokiLike(Attack):
     ) -> list[int]:
         """One history; where the agent learns, it is paid for it."""
         profile: list[int] = []
-        steps: list[tuple[Tensor, int]] = []
+        steps: list[tuple[Tensor, int, float]] = []
         targets = random.permutation(world.targets)[: self.slots].tolist()
         n_pushed, state = 0, self._state(world, profile, length)
         while len(profile) < length:
@@ -173,10 +173,12 @@ class LokiLike(Attack):
                 n_pushed += 1
             else:
                 profile.append(int(random.choice(free[action])))
-            steps.append((state, action))
+            if learns:
+                paid = world.reward(profile) - (world.reward(profile[:-1]) if len(profile) > 1 else 0.0)
+                steps.append((state, action, paid))
             state = self._state(world, profile, length)
         if learns:
-            agent.learn(steps, world.reward(profile), random)
+            agent.learn(steps, random)
         return profile
 
     def _state(self, world: World, profile: list[int], length: int) -> Float[Tensor, "Dplus2"]:
