@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from seqrec.catalog import Catalog
 from seqrec.data.errors import InputError
 from seqrec.data.folders import whole_folder
-from seqrec.export.manifest import MANIFEST, RECIPE, read_manifest
+from seqrec.export.added import WITHDRAWN, read_withdrawn, still_withdrawn, write_withdrawn
+from seqrec.export.bundle import CATALOG
+from seqrec.export.manifest import MANIFEST, RECIPE, read_manifest, write_manifest
 from seqrec.export.turns import turn
 
 
@@ -49,7 +52,7 @@ def pull(repo: str, out: Path, revision: str | None = None, endpoint: str | None
 
     Args:
         repo: owner and name on the hub.
-        out: folder to write; an older bundle there is replaced.
+        out: folder to write; an older bundle there is replaced, and what it has blocked or removed stays so.
         revision: branch, tag or commit; without it, the newest.
         endpoint: address of the hub; without it, the one that the client library is set to.
     """
@@ -62,6 +65,10 @@ def pull(repo: str, out: Path, revision: str | None = None, endpoint: str | None
         fields = read_manifest(fresh)
         for stranger in {each.name for each in fresh.iterdir()} - {MANIFEST, *fields["files"]}:
             (fresh / stranger).unlink()  # what hubs add, such as .gitattributes
+        if withdrawn := still_withdrawn(out, Catalog.load(fresh / CATALOG)):
+            theirs = read_withdrawn(fresh) if WITHDRAWN in fields["files"] else {}
+            write_withdrawn(fresh, **{kind: ids.union(theirs.get(kind, ())) for kind, ids in withdrawn.items()})
+            write_manifest(fresh, fields, sorted({*fields["files"], WITHDRAWN}))
     print(f"{out}: {fields['items']:,} items, ready for `seqrec recommend --bundle {out} --history ID,ID`.")
 
 

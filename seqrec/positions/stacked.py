@@ -74,6 +74,7 @@ class StackedInput(InputPosition):
         if len(widths) > 1:
             raise ValueError(f"The positions add vectors of widths {sorted(widths)}; give all the same dim.")
         self.dim = widths.pop() if widths else None
+        self.max_length = min((part.max_length for part in positions if part.max_length is not None), default=None)
 
     def forward(self, events: Float[Tensor, "T D"], history: Sequences) -> Float[Tensor, "T D"]:
         for part in self.parts:

@@ -80,6 +80,7 @@ class Recommender(nn.Module, ABC):
         reads_clock: whether a part of it needs times that a clock gave.
         reads_asked_at: whether a part of it needs to know when a prediction is asked for, which most models do not.
         leaves_room: how many newest events of a window it does not remember but reads with what it does.
+        max_length: how many events a history may have at most, or None where any number will do.
     """
 
     counts: Tensor
@@ -88,6 +89,7 @@ class Recommender(nn.Module, ABC):
     reads_clock: bool = False
     reads_asked_at: bool = False
     leaves_room: int = 0
+    max_length: int | None = None
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__()

@@ -99,6 +99,10 @@ class KeyedRecommender(Recommender):
         return self.backbone.reads_clock or (self.position is not None and self.position.reads_clock)
 
     @property
+    def max_length(self) -> int | None:
+        return None if self.position is None else self.position.max_length
+
+    @property
     def reads_asked_at(self) -> bool:
         return self.backbone.reads_asked_at or (self.position is not None and self.position.reads_asked_at)
 

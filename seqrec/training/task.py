@@ -14,7 +14,6 @@ from seqrec.batch import Batch
 from seqrec.catalog import Catalog
 from seqrec.objectives.base import Auxiliary, EqualWeights, Objective, Reweighter
 from seqrec.ops.dispatch import leave_ops_as_they_are
-from seqrec.positions.base import InputPosition
 from seqrec.recommenders.base import Encoded, Recommender
 from seqrec.training.optimizing import optimizing
 from seqrec.training.ranking_task import RankingTask
@@ -102,12 +101,12 @@ class NextItemTask(RankingTask):
             )
 
         longest, room = self.trainer.datamodule.max_length, self.recommender.leaves_room  # type: ignore[attr-defined]
-        for part in self.recommender.modules():
-            if longest is None and isinstance(part, InputPosition) and part.max_length is not None:
-                raise ValueError(
-                    f"data.max_length is null, so histories of any length are read, but {type(part).__name__} knows "
-                    f"{part.max_length} places; set data.max_length to at most {part.max_length}."
-                )
+        most = self.recommender.max_length
+        if longest is None and most is not None:
+            raise ValueError(
+                f"data.max_length is null, so histories of any length are read, but the position of this model knows "
+                f"{most} places; set data.max_length to at most {most}."
+            )
         if longest is not None and longest <= room:
             warnings.warn(
                 f"The newest {room} events of a history are read as they are and only older ones compressed, but "

@@ -131,6 +131,7 @@ def test_several_in_the_input_add_what_each_knows():
     assert both.reads_clock
     assert both.continues
     assert not StackedInput([parts[0]]).reads_clock
+    assert both.max_length == parts[0].max_length
     assert not StackedInput([parts[0], parts[1]]).continues
 
 

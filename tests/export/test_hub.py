@@ -15,6 +15,7 @@ import pytest
 from seqrec.catalog import Catalog
 from seqrec.cli import main
 from seqrec.export.bundle import build_recommender, write_bundle
+from seqrec.export.changes import block_items
 from seqrec.export.manifest import read_fields, write_manifest
 from seqrec.export.retriever import Retriever
 
@@ -175,6 +176,16 @@ def test_a_bundle_comes_back_as_it_went(hub, tmp_path, capsys):
     assert main(["pull", "--repo=someone/shop", f"--out={tmp_path / 'theirs'}", there]) == 0
     assert content_of(tmp_path / "theirs") == content_of(mine)
     assert Retriever.load(tmp_path / "theirs").recommend(["i1"], 5) == Retriever.load(mine).recommend(["i1"], 5)
+
+
+def test_what_is_blocked_here_stays_so_whatever_comes(hub, tmp_path):
+    mine, there = bundle(tmp_path / "mine"), f"--endpoint={hub.address}"
+    block_items(mine, "i2")
+    assert main(["push", f"--bundle={mine}", "--repo=someone/shop", there]) == 0
+    theirs = bundle(tmp_path / "theirs")
+    block_items(theirs, "i3")
+    assert main(["pull", "--repo=someone/shop", f"--out={theirs}", there]) == 0
+    assert Retriever.load(theirs).blocked == {"i2", "i3"}
 
 
 def test_a_second_push_leaves_nothing_of_the_first(hub, tmp_path):

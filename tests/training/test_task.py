@@ -233,6 +233,19 @@ def test_hidden_events_and_models_that_learn_from_them_go_together(recommender, 
         made.on_fit_start()
 
 
+@pytest.mark.parametrize(("most", "longest", "is_refused"), [(200, None, True), (200, 50, False), (None, None, False)])
+def test_histories_of_any_length_need_a_position_that_reads_them(monkeypatch, most, longest, is_refused):
+    monkeypatch.setattr(Table, "max_length", most)
+    made = task(Table)
+    supervise(made, predicts_every_event=True, target_lag=1)
+    made.trainer.datamodule.max_length = longest
+    if is_refused:
+        with pytest.raises(ValueError, match="knows 200 places; set data.max_length to at most 200"):
+            made.on_fit_start()
+    else:
+        made.on_fit_start()
+
+
 @pytest.mark.parametrize(("leaves_room", "fits"), [(49, True), (50, False), (51, False)])
 def test_a_window_that_leaves_nothing_to_compress_is_warned_of(monkeypatch, leaves_room, fits):
     monkeypatch.setattr(Table, "leaves_room", leaves_room)
