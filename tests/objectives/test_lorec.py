@@ -252,6 +252,14 @@ def test_what_fits_does_not_depend_on_the_histories_beside_it():
     torch.testing.assert_close(together[-len(some) :], some)
 
 
+def test_few_events_at_a_time_say_the_same(monkeypatch):
+    histories = Sequences.pack([torch.randint(0, 50, (n,)).tolist() for n in (3, 0, 40, 7, 12)])
+    vectors = torch.randn(50, 5)
+    whole = knowledge.fit(vectors, histories), knowledge.of_users(vectors, histories)
+    monkeypatch.setattr(knowledge, "_EVENTS", 5)
+    torch.testing.assert_close((knowledge.fit(vectors, histories), knowledge.of_users(vectors, histories)), whole)
+
+
 def test_nothing_to_compare_fits_as_zero():
     assert knowledge.fit(torch.randn(3, 2), Sequences.pack([[0], [2]])).tolist() == [[0], [0]]
 

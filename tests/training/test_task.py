@@ -240,7 +240,7 @@ def test_histories_of_any_length_need_a_position_that_reads_them(monkeypatch, mo
     supervise(made, predicts_every_event=True, target_lag=1)
     made.trainer.datamodule.max_length = longest
     if is_refused:
-        with pytest.raises(ValueError, match="knows 200 places; set data.max_length to at most 200"):
+        with pytest.raises(ValueError, match=r"knows 200 places; set data\.max_length to at most 200"):
             made.on_fit_start()
     else:
         made.on_fit_start()
