@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,7 +162,8 @@ class Place:
 
     def __init__(self, folder: Path, store: Store, slot: str) -> None:
         self._folder, self._store, self._slot = folder, store, slot
-        self._mark = _mark(folder)
+        self._mark = _mark(folder / MANIFEST)
+        self._refused_files: dict[str, Mark | None] = {}
         self.model = Model(folder, store, slot)
         self.refused: str | None = None
         self.exchanges = 0
@@ -170,8 +172,11 @@ class Place:
         """Look every so often whether there is a newer bundle, forever."""
         while True:
             await asyncio.sleep(seconds)
-            mark = _mark(self._folder)
-            if mark is None or mark == self._mark:
+            mark, files = _mark(self._folder / MANIFEST), _files(self._folder)
+            if mark == self._mark:
+                self.refused = None
+            # What is copied file by file is whole in the end; what stays broken need not be read over and over.
+            if mark is None or mark == self._mark or files == self._refused_files:
                 continue
             try:
                 self.model = await asyncio.to_thread(Model, self._folder, self._store, self._slot)
@@ -180,9 +185,7 @@ class Place:
                 settle()
                 log.info("%s: a newer bundle answers from now on (%s)", self._folder, self.model.fingerprint[:12])
             except Exception as error:  # whatever is wrong with the new one, the old one goes on
-                self.refused = f"{error}"
-                # What was half exchanged is whole at the next look; what is broken need not be read over and over.
-                self._mark = mark if _mark(self._folder) == mark else self._mark
+                self.refused, self._refused_files = f"{error}", files
                 log.warning("%s: the newer bundle is not taken: %s", self._folder, error)
 
 
@@ -193,10 +196,18 @@ def settle() -> None:
     gc.freeze()
 
 
-def _mark(folder: Path) -> Mark | None:
-    """By what a new bundle is told from the one before, or None while there is none."""
+def _mark(file: Path) -> Mark | None:
+    """By what a file is told from the one before, or None while there is none."""
     try:
-        found = (folder / MANIFEST).stat()
+        found = file.stat()
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _files(folder: Path) -> dict[str, Mark | None]:
+    """The marks of all files of a folder; none while there is no folder."""
+    try:
+        return {name: _mark(folder / name) for name in os.listdir(folder)}
+    except OSError:
+        return {}

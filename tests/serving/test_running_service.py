@@ -18,6 +18,7 @@ import requests
 from small_bundles import STREAMING, WINDOWED, a_bundle, a_catalog
 
 from seqrec.cli import main
+from seqrec.export.changes import block_items
 from seqrec.export.retriever import Retriever
 from seqrec.serving.store import SQLiteStore
 
@@ -117,6 +118,28 @@ def test_a_new_bundle_takes_over_without_a_failed_request(start, own_bundle, tmp
     assert all(each in (old, new) for each in lists)
     assert ids(service.post("/recommend", QUESTION).json()["answers"][0]["items"]) == new
     assert service.get("/health").json()["models"]["bundle"]["refused"] is None
+
+
+@pytest.mark.parametrize("last", ["encoder.safetensors", "withdrawn.json"])
+def test_a_bundle_that_is_copied_file_by_file_is_taken_once_it_is_whole(start, own_bundle, tmp_path, last):
+    newer = tmp_path / "newer"
+    shutil.copytree(own_bundle, newer)
+    service = start(f"--bundle={own_bundle}", "--watch=0.1")
+    blocked = ids(service.post("/recommend", QUESTION).json()["answers"][0]["items"])[0]
+    block_items(newer, blocked)
+    (own_bundle / last).unlink(missing_ok=True)
+    shutil.copy(newer / "manifest.json", tmp_path / "coming.json").rename(own_bundle / "manifest.json")
+
+    def state():
+        return service.get("/health").json()["models"]["bundle"]
+
+    wait_until(lambda: f"{last} is missing" in (state()["refused"] or ""))
+    time.sleep(0.5)
+    assert service.log.read_text().count("is not taken") == 1, "what stays broken is read once"
+    shutil.copytree(newer, own_bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    wait_until(lambda: state()["exchanges"] == 1)
+    assert state()["refused"] is None
+    assert blocked not in ids(service.post("/recommend", QUESTION).json()["answers"][0]["items"])
 
 
 def exchange(newer, folder):
