@@ -217,6 +217,18 @@ def test_a_link_brings_the_history_back(page, windowed):
     page.wait(lambda: page.texts("#history .title") == ["Green thing number 7", "Blue thing number 50"])
 
 
+def test_another_link_is_explained_by_its_own_first_recommendation(page):
+    page.add("item-007")
+    page.add("item-050")
+    page.wait(lambda: page.all("#history .measure"))
+    page.one("#lists .items").find_elements(By.XPATH, ".//button[text()='Why?']")[4].click()
+    chosen = f"thing number {int(page.next_ids()[4][-3:])}”"
+    page.wait(lambda: chosen in page.text("#why"))
+    page.browser.execute_script("location.hash = '#item-001,item-002'")
+    page.wait(lambda: page.texts("#history .title") == ["Green thing number 1", "Blue thing number 2"])
+    assert f"thing number {int(page.next_ids()[0][-3:])}”" in page.text("#why")
+
+
 def test_a_link_that_broke_on_its_way_brings_back_what_it_can(browser, service, windowed):
     page = Page(browser, f"{service.url}/#item-001,50%zz,item-002")
     page.shows(best(windowed, ["item-001", "item-002"]))

@@ -23,6 +23,7 @@ function remember() {
 function recall() {
   const ids = window.location.hash.slice(1).split(",").filter(Boolean).flatMap(decoded);
   history = ids.slice(-MOST_EVENTS).map((id) => ({ id, title: null, time: now() }));
+  explained = null;
 }
 
 // A link may break on its way: what is no id any more is left out.
