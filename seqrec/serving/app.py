@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from seqrec.data.errors import InputError
+from seqrec.data.errors import InputError, nearest
 from seqrec.serving import schemas
 from seqrec.serving.batching import Overloaded
 from seqrec.serving.guard import Guard, Limits, refusal
@@ -97,14 +97,22 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         ("GET", "/similar/{item:path}", service.similar),
         ("POST", "/influence", service.influence),
         ("GET", "/items", service.items),
-        ("GET", "/health", service.health),
     )
     for method, path, answer in routes:
-        app.add_api_route(path, answer, methods=[method])
+        app.add_api_route(path, answer, methods=[method], dependencies=[Depends(_known_options)])
+    app.add_api_route("/health", service.health, methods=["GET"])
     text = {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "metrics"}
     app.add_api_route("/metrics", service.metrics, methods=["GET"], response_class=Response, responses={200: text})
     app.mount("/page", StaticFiles(directory=PAGE))
     app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
+
+
+async def _known_options(request: Request) -> None:
+    """Refuse an address with an option that its route does not read."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            raise InputError(f"This address has no option '{name}'; {nearest(name, known)}.")
 
 
 async def _page() -> Response:

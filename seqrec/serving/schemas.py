@@ -75,15 +75,24 @@ class InfluenceIn(_Body):
     model: Which = Which.bundle
 
 
+class _Filtered(BaseModel):
+    unknown_filters: list[str] = Field(
+        description="ids of allow and deny that the catalog does not have; they were neither allowed nor denied"
+    )
+
+
 class Items(BaseModel):
     items: list[Recommendation] = Field(description="best first")
+
+
+class UserItems(Items, _Filtered): ...
 
 
 class Answer(Items):
     unknown: list[str] = Field(description="items of the history that the catalog does not have; they were skipped")
 
 
-class Answers(BaseModel):
+class Answers(_Filtered):
     answers: list[Answer] = Field(description="one per history; without items where no item of the history is known")
 
 

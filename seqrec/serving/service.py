@@ -89,7 +89,8 @@ class Service:
             answers=[
                 schemas.Answer.model_construct(items=some, unknown=absent)
                 for some, absent in zip(lists, unknown, strict=True)
-            ]
+            ],
+            unknown_filters=model.unknown([*(asked.allow or ()), *asked.deny]),
         )
 
     async def add_events(self, told: schemas.EventsIn) -> schemas.Acknowledged:
@@ -117,7 +118,7 @@ class Service:
         deny: Names = None,
         categories: Names = None,
         model: WhichModel = Which.bundle,
-    ) -> schemas.Items:
+    ) -> schemas.UserItems:
         """Which items follow what this user did?"""
         chosen = self._model(model)
         filters = _filters(allow, deny or (), categories)
@@ -126,7 +127,8 @@ class Service:
             raise found
         if found is None:
             raise HTTPException(404, f"Nothing is known of user '{user}'; send what they do to /events first.")
-        return schemas.Items.model_construct(items=found)
+        strangers = chosen.unknown([*(allow or ()), *(deny or ())])
+        return schemas.UserItems.model_construct(items=found, unknown_filters=strangers)
 
     async def similar(
         self, item: Text, k: Annotated[K, Query()] = 10, model: WhichModel = Which.bundle

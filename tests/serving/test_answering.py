@@ -184,6 +184,32 @@ def test_a_mistake_is_answered_with_a_sentence(client, body, words):
     assert words in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("/users/ann/recommend?k=3&denied=item-001", "no option 'denied'; the nearest is 'deny'."),
+        ("/users/ann/recommend?category=red", "no option 'category'; the nearest is 'categories'."),
+        ("/similar/item-001?top=3", "no option 'top'; there are 'k', 'model'."),
+        ("/items?serach=red", "no option 'serach'; the nearest is 'search'."),
+    ],
+)
+def test_an_option_that_nobody_reads_is_refused_and_the_nearest_is_named(client, address, words):
+    answer = client.get(address)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == f"This address has {words}"
+
+
+def test_filters_of_items_that_nobody_knows_are_listed(client):
+    filters = {"allow": ["item-003", "x"], "deny": ["y", "x"]}
+    client.post("/events", json={"events": [{"user": "filters", "item": "item-001"}]})
+    for told in (
+        client.post("/recommend", json={"histories": [["item-001"]]} | filters).json(),
+        client.get("/users/filters/recommend", params=filters).json(),
+    ):
+        assert told["unknown_filters"] == ["x", "y"]
+    assert client.get("/users/filters/recommend").json()["unknown_filters"] == []
+
+
 def test_other_mistakes_look_alike(client):
     broken = client.post("/recommend", content=b"{", headers={"Content-Type": "application/json"})
     assert (broken.status_code, broken.json()["error"]["code"]) == (422, "invalid")
