@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memories (user TEXT, slot TEXT, content BLOB, PRIMARY KEY (user, slot)) WITHOUT ROWID;
 """
+_COLUMNS = {"events": ["user", "place", "item", "time"], "memories": ["user", "slot", "content"]}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ class SQLiteStore(Store):
     @staticmethod
     def _opened(path: Path, synchronous: str, patience: float) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+        for table, columns in _COLUMNS.items():
+            found = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+            if found and found != columns:
+                raise sqlite3.DatabaseError(f"its table {table} has the columns {', '.join(found)}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.executescript(_TABLES)

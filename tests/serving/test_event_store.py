@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -161,6 +162,19 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path):
     pytest.importorskip("redis")
     with pytest.raises(InputError, match=r"No Redis answers at redis://127\.0\.0\.1:1/0"):
         open_store("redis://127.0.0.1:1/0")
+
+
+@pytest.mark.parametrize("table", ["events", "memories"])
+def test_the_tables_of_another_program_are_refused_and_left_as_they_are(tmp_path, table):
+    file = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(file)) as other:
+        other.execute(f"CREATE TABLE {table} (user TEXT, item TEXT, at TEXT)")
+    before = file.read_bytes()
+    with pytest.raises(
+        InputError, match=rf"\(its table {table} has the columns user, item, at\); give another --store"
+    ):
+        SQLiteStore(file)
+    assert file.read_bytes() == before
 
 
 def test_a_redis_that_is_killed_is_missed_and_has_lost_nothing_when_it_is_back(tmp_path):
