@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from seqrec.export.histories import LATEST
 from seqrec.export.retriever import Recommendation
@@ -14,8 +16,19 @@ from seqrec.serving.models import Found
 MOST_HISTORIES, LONGEST_HISTORY, LARGEST_K, MOST_EVENTS = 256, 2_000, 1_000, 1_000
 MOST_FILTERED, MOST_IN_ADDRESS = 10_000, 100
 MOST_EXPLAINED, MOST_ANSWERED = 200, 20_000
+_ONE_LINE = r"[^\x00-\x1f\x7f-\x9f]*"
+
+
+def _in_one_line(text: str) -> str:
+    if not re.fullmatch(_ONE_LINE, text):
+        raise PydanticCustomError(
+            "control", "{found} has a line break or another control character; send it without.", {"found": repr(text)}
+        )
+    return text
+
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Line = Annotated[Text, AfterValidator(_in_one_line), Field(json_schema_extra={"pattern": f"^{_ONE_LINE}$"})]
 Seconds = Annotated[int, Field(ge=0, le=LATEST, description="seconds since 1970")]
 K = Annotated[int, Field(ge=1, le=LARGEST_K, description="how many items")]
 
@@ -58,8 +71,8 @@ class HistoriesIn(_Body):
 
 
 class EventIn(_Body):
-    user: Text
-    item: Text
+    user: Line
+    item: Line
     time: Seconds | None = Field(None, description="when it happened; now")
 
 

@@ -119,6 +119,16 @@ def test_a_user_is_answered_from_their_events(client, retriever):
     assert unknown.json()["error"]["message"].startswith("Nothing is known of user 'nobody'")
 
 
+@pytest.mark.parametrize("kind", ["user", "item"])
+@pytest.mark.parametrize("text", ["a\nb", "a\r", "\t", "a\0", "a\x85b"])
+def test_ids_of_events_that_no_address_can_name_are_refused(client, kind, text):
+    answer = client.post("/events", json={"events": [{"user": "line", "item": "item-001"} | {kind: text}]})
+    assert answer.status_code == 422
+    wanted = f"events.0.{kind}: {text!r} has a line break or another control character; send it without."
+    assert answer.json()["error"]["message"] == wanted
+    assert client.get("/users/line/recommend").status_code == 404
+
+
 def test_similar_items_are_those_of_the_bundle(client, retriever):
     told = client.get("/similar/item-009", params={"k": 3}).json()
     assert ids(told) == [each.item_id for each in retriever.similar("item-009", 3)]
