@@ -27,6 +27,9 @@ STREAMING, WINDOWED = (
     recipe(SASREC, LEARNED),
     recipe(SASREC, part("positions.learned.InversePosition", dim=DIM, max_length=LENGTH, init_std=1.0)),
 )
+TIMED = recipe(
+    part("backbones.sasrec.SASRec", dim=DIM, n_layers=1, n_heads=1, position=part("positions.time_bias.TimeBias"))
+)
 
 
 def a_catalog(n_items: int = N_ITEMS, prefix: str = "item") -> Catalog:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from small_bundles import LEARNED, LENGTH, a_bundle, part, recipe
+from small_bundles import LEARNED, LENGTH, TIMED, a_bundle, part, recipe
 
 from seqrec.export.bundle import read_bundle, write_bundle
 from seqrec.export.changes import remove_items
@@ -235,9 +235,7 @@ def test_without_a_second_bundle_there_is_nothing_to_compare(windowed, tmp_path)
 
 
 def test_models_that_read_times_ask_for_them_and_for_the_moment_take_now(tmp_path):
-    inside = part("positions.time_bias.TimeBias")
-    described = recipe(part("backbones.sasrec.SASRec", dim=8, n_layers=1, n_heads=1, position=inside))
-    folder = a_bundle(tmp_path / "bundle", described)
+    folder = a_bundle(tmp_path / "bundle", TIMED)
     with TestClient(build_app(folder, SQLiteStore(tmp_path / "events.sqlite"), watch=0.0)) as client:
         told = client.get("/health").json()["models"]["bundle"]
         assert (told["reads_times"], told["streams"]) == (True, False)

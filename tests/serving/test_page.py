@@ -5,7 +5,7 @@ import time
 import polars as pl
 import pytest
 from browsers import chromium
-from small_bundles import a_bundle, a_catalog
+from small_bundles import TIMED, a_bundle, a_catalog
 
 from seqrec.catalog import Catalog
 from seqrec.export.retriever import Retriever
@@ -94,8 +94,8 @@ class Page:
         self.wait(lambda: self.all("#lists .items") and self.next_ids(place) == ids)
 
 
-def best(folder, history, k=10):
-    return [each.item_id for each in Retriever.load(folder).recommend(history, k)]
+def best(folder, history, k=10, **more):
+    return [each.item_id for each in Retriever.load(folder).recommend(history, k, **more)]
 
 
 def test_an_empty_history_says_what_to_do(page):
@@ -175,7 +175,7 @@ def test_the_length_and_what_is_left_out_can_be_chosen(page, windowed):
     page.one("#k").send_keys("20")
     page.shows(best(windowed, ["item-007"], 20))
     page.one("#exclude").click()
-    page.shows([each.item_id for each in Retriever.load(windowed).recommend(["item-007"], 20, exclude_seen=False)])
+    page.shows(best(windowed, ["item-007"], 20, exclude_seen=False))
 
 
 def test_all_of_it_works_by_keyboard(page, windowed):
@@ -289,6 +289,35 @@ def test_when_the_service_goes_away_it_says_so_and_goes_on_when_it_is_back(brows
     start(f"--bundle={windowed}", port=int(service.url.rpartition(":")[2]))
     page.wait(lambda: not page.one("#trouble").is_displayed())
     page.shows(best(windowed, chosen))
+
+
+def test_a_bundle_that_takes_the_place_of_another_is_asked_in_its_own_way(browser, start, own_bundle, tmp_path):
+    timed = a_bundle(tmp_path / "timed", TIMED)
+    service = start(f"--bundle={own_bundle}", "--watch=0.1")
+    page = Page(browser, service.url)
+    page.add("item-007")
+    page.shows(best(own_bundle, ["item-007"]))
+    own_bundle.rename(tmp_path / "old")
+    timed.rename(own_bundle)
+    page.wait(lambda: service.get("/health").json()["models"]["bundle"]["exchanges"] == 1)
+    page.one("#lists .items").find_elements(By.XPATH, ".//button[text()='Why?']")[4].click()
+    asked_at = int(time.time())
+    page.shows(best(own_bundle, ["item-007"], times=[asked_at], asked_at=asked_at))
+    assert not page.one("#trouble").is_displayed()
+
+
+def test_a_service_that_comes_back_without_its_second_model_is_asked_for_one(browser, start, windowed, streaming):
+    service = start(f"--bundle={windowed}", f"--compare={streaming}")
+    page = Page(browser, service.url)
+    page.add("item-007")
+    page.shows(best(streaming, ["item-007"]), place=1)
+    service.kill()
+    start(f"--bundle={windowed}", port=int(service.url.rpartition(":")[2]))
+    page.add("item-050")
+    page.shows(best(windowed, ["item-007", "item-050"]))
+    assert len(page.all("#lists .list")) == 1
+    assert page.text("#models") == "windowed (200 items)"
+    assert not page.one("#trouble").is_displayed()
 
 
 @pytest.fixture(scope="module")

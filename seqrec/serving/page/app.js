@@ -61,7 +61,7 @@ function changed() {
 async function refresh() {
   const asked = ++newest;
   try {
-    if (!Object.keys(models).length) await meet();
+    await meet();
     const k = Number(at("k").value);
     const whichs = Object.keys(models);
     const told = history.length
@@ -78,8 +78,11 @@ async function refresh() {
   }
 }
 
+// Bundles may be exchanged at any time, and a service may come back with others.
 async function meet() {
-  models = (await api.health()).models;
+  const told = (await api.health()).models;
+  if (told[explained?.which]?.fingerprint !== models[explained?.which]?.fingerprint) explained = null;
+  models = told;
   const names = Object.values(models).map((model) =>
     `${model.name} (${model.items.toLocaleString("en")} items)`);
   at("models").textContent = names.join(" beside ");
@@ -106,6 +109,12 @@ function failed(error) {
   at("key-form").hidden = error.status !== 401;
   if (error.status === 401) at("key").focus();
   if (away && !again) again = setTimeout(() => { again = null; refresh(); }, 1000 * SECONDS_BETWEEN_TRIES);
+}
+
+// What is refused may have been asked of a bundle that is gone.
+function refused(error) {
+  if ([404, 422].includes(error.status)) refresh();
+  else failed(error);
 }
 
 function recovered() {
@@ -196,7 +205,7 @@ function itemList(which, items, kind) {
       element("span", { class: "row" },
         kind === "similar-" ? "" : button("Why?", `Why ${item.title}?`, `${kind}why-${place}`, () => {
           explained = { which, ...named(item) };
-          explain(newest).catch(failed);
+          explain(newest).catch(refused);
           at("history-title").scrollIntoView({ block: "nearest" });
         }),
         button("Similar", `Items similar to ${item.title}`, `${kind}similar-${place}`, () => showSimilar(which, item))));
@@ -212,7 +221,7 @@ async function showSimilar(which, item) {
     at("similar-section").scrollIntoView({ block: "nearest" });
     at("similar-title").focus();
   } catch (error) {
-    failed(error);
+    refused(error);
   }
 }
 
