@@ -149,6 +149,20 @@ def test_it_says_which_events_mattered_and_for_what(page, service):
     page.wait(lambda: page.texts("#history .number") == wanted)
 
 
+def test_an_item_that_the_second_model_alone_knows_has_its_title(browser, start_once, windowed, tmp_path):
+    larger = a_bundle(tmp_path / "larger", catalog=a_catalog(300))
+    service = start_once(f"--bundle={windowed}", f"--compare={larger}", f"--store={tmp_path / 'events.sqlite'}")
+    page = Page(browser, f"{service.url}/#item-007,item-250,item-900")
+    page.shows(best(larger, ["item-007", "item-250"]), place=1)
+    page.wait(lambda: page.texts("#history .title") == ["Green thing number 7", "Green thing number 250", "item-900"])
+    assert page.texts("#history .id") == ["item-007", "item-250", "not in the catalog, so skipped"]
+    page.type("number 251")
+    page.wait(lambda: "Blue thing number 251" in page.text("#found"))
+    page.press(Keys.ENTER)
+    page.shows(best(larger, ["item-007", "item-250", "item-251"]), place=1)
+    assert page.texts("#history .title")[3] == "Blue thing number 251"
+
+
 def test_similar_items_can_be_walked_through(page, windowed):
     page.add("item-007")
     page.wait(lambda: page.all("#lists .items li"))

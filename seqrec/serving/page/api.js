@@ -7,6 +7,7 @@ export class Failure extends Error {
   }
 }
 
+const MOST_FOUND = 8;
 let key = sessionStorage.getItem("key") || "";
 
 export function useKey(given) {
@@ -33,7 +34,18 @@ function post(path, body) {
 
 export const health = () => ask("/health");
 
-export const search = (words) => ask(`/items?${new URLSearchParams({ search: words, limit: 8 })}`);
+// What any model knows, each item once: the one of exactly this id first, then the most frequent ones.
+export async function search(words) {
+  const { models } = await health();
+  const told = await Promise.all(Object.keys(models).map((model) =>
+    ask(`/items?${new URLSearchParams({ search: words, limit: MOST_FOUND, model })}`)));
+  const items = told.flatMap((some) => some.items);
+  const exact = (item) => item.item_id === words.trim();
+  return items
+    .filter((item, place) => items.findIndex((other) => other.item_id === item.item_id) === place)
+    .sort((one, other) => exact(other) - exact(one) || other.count - one.count)
+    .slice(0, MOST_FOUND);
+}
 
 export const similar = (item, model) =>
   ask(`/similar/${encodeURIComponent(item)}?${new URLSearchParams({ model, k: 6 })}`);

@@ -89,13 +89,28 @@ async function meet() {
 }
 
 async function explain(asked) {
-  const first = Object.keys(models).find((which) => answers[which]?.items.length);
-  const target = explained || (first && { which: first, ...named(answers[first].items[0]) });
+  const able = Object.keys(models).filter((which) => answers[which]?.items.length);
+  const target = explained || (able.length && best(able[0]));
   if (!target || !history.length) return showHistory([]);
-  const reasons = await api.influence(history, target.id, target.which, models[target.which].reads_times);
+  const reasons = await influence(target);
   if (asked !== newest) return;
-  history.forEach((event, place) => { event.title = reasons[place].title; });
+  // Another model tells the titles of what it alone knows.
+  const others = able.filter((which) => history.some((event, place) =>
+    (event.title ?? reasons[place].title) === null && !answers[which].unknown.includes(event.id)));
+  const told = [reasons, ...await Promise.all(others.map((which) => influence(best(which))))];
+  if (asked !== newest) return;
+  history.forEach((event, place) => {
+    event.title = told.map((some) => some[place].title).find((title) => title !== null) ?? event.title;
+  });
   showHistory(reasons, target);
+}
+
+function influence(target) {
+  return api.influence(history, target.id, target.which, models[target.which].reads_times);
+}
+
+function best(which) {
+  return { which, ...named(answers[which].items[0]) };
 }
 
 function named(item) {
@@ -136,14 +151,15 @@ function redraw(place, ...children) {
 }
 
 function showHistory(reasons, target = null) {
-  const unknown = new Set(Object.values(answers)[0]?.unknown);
+  const [absent = [], ...others] = Object.values(answers).map((answer) => answer.unknown);
+  const unknown = new Set(absent.filter((id) => others.every((some) => some.includes(id))));
   const largest = Math.max(1e-9, ...reasons.map((reason) => Math.abs(reason.influence || 0)));
   at("history-title").textContent = history.length ? `History (${history.length})` : "History";
   at("why").textContent = explanation(reasons, target);
   at("clear").disabled = !history.length;
   redraw(at("history"), ...history.map((event, place) => {
     const weight = reasons[place]?.influence ?? null;
-    const known = event.title || !unknown.has(event.id);
+    const known = !unknown.has(event.id);
     return element("li", { class: known ? "" : "unknown" },
       element("span", { class: "what" }, element("span", { class: "title" }, event.title || event.id),
         element("span", { class: "id" }, known ? event.id : "not in the catalog, so skipped")),

@@ -16,8 +16,8 @@ export function watchSearch(add, failed) {
   async function look() {
     const asked = ++newest;
     try {
-      const told = await api.search(field.value);
-      if (asked === newest && document.activeElement === field) show(told.items);
+      const items = await api.search(field.value);
+      if (asked === newest && document.activeElement === field) show(items);
     } catch (error) {
       close();
       failed(error);
@@ -73,7 +73,7 @@ export function watchSearch(add, failed) {
     const typed = field.value.trim();
     if (!typed) return;
     try {
-      found = (await api.search(typed)).items;
+      found = await api.search(typed);
     } catch (error) {
       failed(error);
       return;
