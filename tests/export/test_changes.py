@@ -329,7 +329,7 @@ def test_a_bundle_whose_change_was_killed_midway_comes_back_with_what_it_had_blo
     assert {path.name for path in bundle.parent.iterdir()} == {"bundle", ".bundle.lock"}
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()])
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()], ids=["one's own", "that of another"])
 def test_what_someone_killed_under_a_number_that_is_in_use_left_behind_is_taken_up(bundle, pid):
     block_items(bundle, "001")
     bundle.rename(bundle.with_name(f"bundle.old-{pid}"))
