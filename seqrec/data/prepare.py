@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import time
 import warnings
 from dataclasses import replace
@@ -272,7 +273,7 @@ def _catalog(events: Events, described: pl.LazyFrame | pl.DataFrame | None) -> p
 
 def _name_of(path: Path) -> str:
     """What data of one's own are called: the file or folder without its endings, wherever one stands."""
-    name = path.resolve().name.strip(".").split(".")[0]
+    name = Path(os.path.abspath(path)).name.strip(".").split(".")[0]  # a link has a name of its own
     if not name:
         raise InputError(f"{path} has no name to call the data by; give the path of the file, or of a folder in it.")
     return name

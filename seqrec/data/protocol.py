@@ -144,16 +144,17 @@ class Protocol(ABC):
                 f"{offsets.size - 1} users, from where their events begin to where they end; add log.offsets[:-1] to "
                 "numbers of events."
             )
-        trained = np.arange(log.items.size) < np.repeat(ends, np.diff(offsets))
         for part, chosen in zip(("validation", "test"), targets, strict=True):
-            if chosen.dtype != bool or chosen.shape != trained.shape:
+            if chosen.dtype != bool or chosen.shape != log.items.shape:
                 raise ValueError(
                     f"{name}.cut gave {part} of type {chosen.dtype} and shape {chosen.shape}; give true or false for "
-                    f"each of {trained.size} events."
+                    f"each of {log.items.size} events."
                 )
-            if (chosen & trained).any():
+            at = np.flatnonzero(chosen)
+            trained = at < ends[np.searchsorted(offsets, at, side="right") - 1]
+            if trained.any():
                 raise ValueError(
-                    f"{name}.cut has {int((chosen & trained).sum())} targets of {part} in training, which would learn "
+                    f"{name}.cut has {int(trained.sum())} targets of {part} in training, which would learn "
                     "the answers; end training before them."
                 )
         return Cut(ends, *targets)

@@ -397,6 +397,8 @@ def test_the_folder_one_stands_in_is_prepared_by_its_name_and_takes_no_other_awa
     Path("data/prepared/my/inner").mkdir()
     with pytest.raises(InputError, match="my holds the folder inner, too, which would be lost; choose another --out"):
         prepare(".", force=True)
+    Path("here.csv").symlink_to("interactions.csv")
+    assert _name_of(Path("here.csv")) == "here"
     with pytest.raises(InputError, match="/ has no name to call the data by"):
         _name_of(Path("/"))
 
