@@ -18,6 +18,7 @@ CASES = {
     "an empty history": ([0, 0, 0], [3, 0, 2]),
     "resumed": ([5, 0, 3, 0, 90], [2, 4, 0, 0, 33]),
     "one more event each": ([0, 3, 199, 40], [1, 1, 1, 1]),
+    "one history that goes on": ([37], [3]),
 }
 
 
@@ -96,19 +97,24 @@ def test_what_is_remembered_need_not_be_joined(past, new, most, name):
         apart = (pairs.asking.times[:, :, None] - pairs.asked.times[:, None, :]).abs()[:, None]
         return logits + 0.1 * apart + 0.01 * pairs.lags[:, None] + pairs.n_later[:, None, :, None]
 
-    def run(joined):
+    def mixed(joined):
         k, v = heads[1:]
         rest = (adjust, pointwise, 0.7, 0.0)
         with using(name):
             if joined:
-                out = adjusted_attention(*heads, offsets, whole, *stands, *rest)
-            else:
-                remembered = (k[is_past], v[is_past], bounds(torch.tensor(past, dtype=torch.long)))
-                own = bounds(torch.tensor(new, dtype=torch.long))
-                out = adjusted_attention(heads[0], k[~is_past], v[~is_past], offsets, own, *stands, *rest, remembered)
-        return out, *torch.autograd.grad(out.square().sum() + out.sum(), (k, v))
+                return adjusted_attention(*heads, offsets, whole, *stands, *rest)
+            remembered = (k[is_past], v[is_past], bounds(torch.tensor(past, dtype=torch.long)))
+            own = bounds(torch.tensor(new, dtype=torch.long))
+            return adjusted_attention(heads[0], k[~is_past], v[~is_past], offsets, own, *stands, *rest, remembered)
+
+    def run(joined):
+        out = mixed(joined)
+        return out, *torch.autograd.grad(out.square().sum() + out.sum(), heads[1:])
 
     torch.testing.assert_close(run(joined=False), run(joined=True))
+    learned = mixed(joined=True).detach()
+    with torch.no_grad():  # as a service reads
+        torch.testing.assert_close(mixed(joined=False), learned)
 
 
 def test_no_history_gives_no_state():
