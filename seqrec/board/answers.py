@@ -83,7 +83,7 @@ def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
         why = f"of {len(quick)} rows that trained that fast, {len(places)} kept the ranks of their users"
         leader = quick[0]  # rows come best first
         return Answer(question, (), f"{why}; the highest mean is that of {leader.label}, without an interval")
-    found = _best(question, gains, places, np.ones(gains.users.size, dtype=bool), f"{gains.users.size:,} targets")
+    found = _best(question, gains, places, None, f"{gains.users.size:,} targets")
     if len({machine for row in quick for machine in row.machines}) > 1:
         found = replace(found, why=f"{found.why}; not all were timed on one machine, or it was not recorded")
     without = [row.label for row in quick if not row.is_complete]
@@ -92,7 +92,7 @@ def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
     return replace(found, why=f"{found.why}; left out, for lack of the ranks of a seed: {', '.join(without)}")
 
 
-def _best(question: str, gains: Gains, places: Sequence[int], chosen: np.ndarray, size: str) -> Answer:
+def _best(question: str, gains: Gains, places: Sequence[int], chosen: np.ndarray | None, size: str) -> Answer:
     """The best of some rows, and those that the simultaneous intervals do not tell apart from it."""
     draws = gains.draws(chosen)
     order = sorted(places, key=lambda at: -draws.means[at])

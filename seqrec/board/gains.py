@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -62,8 +63,17 @@ class Gains:
 
     def draws(self, chosen: Bool[np.ndarray, "M"] | None = None) -> Draws:
         """The rows on some predictions, or on all, with users drawn anew."""
-        every = slice(None) if chosen is None else chosen
-        return Draws(self.values[:, every], self.users[every], [len(row.runs) for row in self.rows])
+        if chosen is None:
+            return self._draws
+        return Draws(self.values[:, chosen], self.users[chosen], self._n_seeds)
+
+    @cached_property
+    def _draws(self) -> Draws:
+        return Draws(self.values, self.users, self._n_seeds)
+
+    @property
+    def _n_seeds(self) -> list[int]:
+        return [len(row.runs) for row in self.rows]
 
     def by_history(self) -> list[Group]:
         """Predictions of like history, in steps that are the same for all data; small groups are left out."""

@@ -16,7 +16,7 @@ from seqrec.board.gains import Gains, gains_of
 from seqrec.board.mandatory import baseline, missing
 from seqrec.board.reported import Claim
 from seqrec.board.results import Result, Row, Table, tables_of
-from seqrec.board.statistics import CriticalDifference, Draws, Paired, critical_difference, holm
+from seqrec.board.statistics import CriticalDifference, Paired, critical_difference, holm
 
 METRICS = ("recall@10", "ndcg@10", "mrr@10", "coverage@10", "popularity_rank@10")
 NOT_RUN = "not run"
@@ -53,16 +53,12 @@ class Section:
     claims: Sequence[Claim]
 
     @cached_property
-    def _draws(self) -> Draws | None:
-        return self.gains and self.gains.draws()
-
-    @cached_property
     def paired(self) -> Mapping[str, tuple[Paired, float | None]]:
         """Of each row that can be paired with the baseline: the comparison, and p after Holm's correction, if it has
         one."""
-        if self.gains is None or self._draws is None or self.baseline not in self.gains.rows:
+        if self.gains is None or self.baseline not in self.gains.rows:
             return {}
-        base, draws = self.gains.rows.index(self.baseline), self._draws
+        base, draws = self.gains.rows.index(self.baseline), self.gains.draws()
         found = {
             row.label: draws.paired(at, base) for at, row in enumerate(self.gains.rows) if row is not self.baseline
         }
@@ -73,10 +69,10 @@ class Section:
     @cached_property
     def below(self) -> Mapping[str, Paired]:
         """Of each row that kept the ranks of its users: against the next of those further down the table."""
-        if self.gains is None or self._draws is None:
+        if self.gains is None:
             return {}
         places = [self.gains.rows.index(row) for row in self.table.rows if row in self.gains.rows]
-        return {self.gains.rows[at].label: self._draws.paired(at, under) for at, under in pairwise(places)}
+        return {self.gains.rows[at].label: self.gains.draws().paired(at, under) for at, under in pairwise(places)}
 
     @property
     def columns(self) -> list[str]:
