@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from seqrec.board.gains import LEAST, Gains, Group
+from seqrec.board.gains import Gains, Group
 from seqrec.board.results import Row, Table
 
 
@@ -62,9 +60,9 @@ def _among(question: str, table: Table, gains: Gains | None, group: Group | None
     if group is None:
         return Answer(question, (), "the ranks were kept without the lengths of histories and the counts of items")
     question = f"{question} ({group.name})"
-    if group.size < LEAST:
-        return Answer(question, (), f"targets of this kind: {group.size}, which is too few")
-    found = _best(question, gains, list(range(len(gains.rows))), group.chosen, f"{group.size:,} targets")
+    if not group.is_large:
+        return Answer(question, (), f"users with such targets: {group.n_users}, which is too few")
+    found = _best(question, gains, list(range(len(gains.rows))), group, f"{group.size:,} targets")
     without = [row.label for row in table.rows if not row.is_complete]
     if not without:
         return found
@@ -92,9 +90,9 @@ def _within(table: Table, gains: Gains | None, minutes: float) -> Answer:
     return replace(found, why=f"{found.why}; left out, for lack of the ranks of a seed: {', '.join(without)}")
 
 
-def _best(question: str, gains: Gains, places: Sequence[int], chosen: np.ndarray | None, size: str) -> Answer:
+def _best(question: str, gains: Gains, places: Sequence[int], group: Group | None, size: str) -> Answer:
     """The best of some rows, and those that the simultaneous intervals do not tell apart from it."""
-    draws = gains.draws(chosen)
+    draws = gains.draws(group)
     order = sorted(places, key=lambda at: -draws.means[at])
     best, rivals = order[0], order[1:]
     intervals = draws.simultaneous()

@@ -168,7 +168,7 @@ def critical(labels: Sequence[str], found: CriticalDifference) -> go.Figure:
 
 
 def _by_group(figure: go.Figure, table: Table, gains: Gains, found: Sequence[Group], column: int) -> None:
-    drawn = [gains.draws(group.chosen) for group in found]
+    drawn = [gains.draws(group) for group in found]
     for at, row in enumerate(gains.rows):
         means = [draws.means[at] for draws in drawn]
         low, high = np.array([np.quantile(draws.drawn[:, at], [0.025, 0.975]) for draws in drawn]).T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +22,7 @@ HISTORY = (0.0, 5.0, 10.0, 20.0, 50.0, np.inf)
 POPULARITY = (-1.0, 0.0, 5.0, 20.0, 100.0, np.inf)
 COLD = 5
 OF_RANKS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
-LEAST = 30  # predictions; fewer say nothing of a group
+LEAST = 30  # users; fewer say nothing of a group
 _ROUNDING = 1e-5
 
 
@@ -33,14 +33,21 @@ class Group:
     Attributes:
         name: what they have in common.
         chosen: which they are.
+        n_users: of how many users.
     """
 
     name: str
     chosen: Bool[np.ndarray, "M"]
+    n_users: int
 
     @property
     def size(self) -> int:
         return int(self.chosen.sum())
+
+    @property
+    def is_large(self) -> bool:
+        """Whether something can be said of it."""
+        return self.n_users >= LEAST
 
 
 @dataclass(frozen=True)
@@ -61,47 +68,59 @@ class Gains:
     history: Int[np.ndarray, "M"] | None
     popularity: Int[np.ndarray, "M"] | None
 
-    def draws(self, chosen: Bool[np.ndarray, "M"] | None = None) -> Draws:
-        """The rows on some predictions, or on all, with users drawn anew."""
-        if chosen is None:
-            return self._draws
-        return Draws(self.values[:, chosen], self.users[chosen], self._n_seeds)
+    def draws(self, group: Group | None = None) -> Draws:
+        """The rows on all predictions or on those of a group, with users drawn anew, the same for all groups."""
+        return self._drawn[None if group is None else group.chosen.tobytes()]
 
     @cached_property
-    def _draws(self) -> Draws:
-        return Draws(self.values, self.users, self._n_seeds)
-
-    @property
-    def _n_seeds(self) -> list[int]:
-        return [len(row.runs) for row in self.rows]
+    def _drawn(self) -> Mapping[bytes | None, Draws]:
+        n_seeds = [len(row.runs) for row in self.rows]
+        others = [group for group in (self.short(), self.long(), self.cold()) if group and group.is_large]
+        groups = {
+            group.chosen.tobytes(): group.chosen for group in (*self.by_history(), *self.by_popularity(), *others)
+        }
+        return {None: Draws(self.values, self.users, n_seeds)} | {
+            key: Draws(self.values[:, chosen], self.users[chosen], n_seeds, among=self.users)
+            for key, chosen in groups.items()
+        }
 
     def by_history(self) -> list[Group]:
         """Predictions of like history, in steps that are the same for all data; small groups are left out."""
-        return [] if self.history is None else _steps(self.history, HISTORY)
+        return [] if self.history is None else self._steps(self.history, HISTORY)
 
     def by_popularity(self) -> list[Group]:
         """Predictions of like popularity of the target, in steps alike for all data; small groups are left out."""
-        return [] if self.popularity is None else _steps(self.popularity, POPULARITY)
+        return [] if self.popularity is None else self._steps(self.popularity, POPULARITY)
 
     def short(self) -> Group | None:
         """The quarter of predictions with the shortest histories, and those that are as long as its longest."""
         if self.history is None:
             return None
         edge = int(np.quantile(self.history, 0.25, method="lower"))
-        return Group(f"histories of at most {edge:,} events", self.history <= edge)
+        return self._group(f"histories of at most {edge:,} events", self.history <= edge)
 
     def long(self) -> Group | None:
         """The quarter of predictions with the longest histories, and those that are as short as its shortest."""
         if self.history is None:
             return None
         edge = int(np.quantile(self.history, 0.75, method="higher"))
-        return Group(f"histories of at least {edge:,} events", self.history >= edge)
+        return self._group(f"histories of at least {edge:,} events", self.history >= edge)
 
     def cold(self) -> Group | None:
         """Predictions whose item training hardly knows."""
         if self.popularity is None:
             return None
-        return Group(f"items at most {COLD} times in training", self.popularity <= COLD)
+        return self._group(f"items at most {COLD} times in training", self.popularity <= COLD)
+
+    def _steps(self, values: Int[np.ndarray, "M"], edges: tuple[float, ...]) -> list[Group]:
+        groups = []
+        for above, until in pairwise(edges):
+            span = f"over {above:,.0f}" if until == np.inf else _span(int(above) + 1, int(until))
+            groups.append(self._group(span, (values > above) & (values <= until)))
+        return [group for group in groups if group.is_large]
+
+    def _group(self, name: str, chosen: Bool[np.ndarray, "M"]) -> Group:
+        return Group(name, chosen, np.unique(self.users[chosen]).size)
 
 
 def parted(metric: str) -> tuple[str, int]:
@@ -171,16 +190,6 @@ def _ranks(run: Result) -> pl.DataFrame:
             "run again."
         )
     return table.with_columns(place=pl.int_range(pl.len()).over("user", "target"))
-
-
-def _steps(values: Int[np.ndarray, "M"], edges: tuple[float, ...]) -> list[Group]:
-    groups = []
-    for above, until in pairwise(edges):
-        chosen = (values > above) & (values <= until)
-        if chosen.sum() >= LEAST:
-            span = f"over {above:,.0f}" if until == np.inf else _span(int(above) + 1, int(until))
-            groups.append(Group(span, chosen))
-    return groups
 
 
 def _span(lowest: int, highest: int) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt16
 from scipy import stats
 
 
@@ -55,6 +56,8 @@ class Draws:
         gains: what each prediction is worth, for every row.
         users: the user of each prediction.
         n_seeds: of how many seeds each row is the mean; None where there is one of each.
+        among: users to draw from, where the predictions are those of some of them: of dozens at least, since a draw
+            without any has no mean.
         repeats: how often users are drawn.
         seed: of the draw.
     """
@@ -64,21 +67,20 @@ class Draws:
         gains: Float[np.ndarray, "rows M"],
         users: Int[np.ndarray, "M"],
         n_seeds: Sequence[int] | None = None,
+        among: Int[np.ndarray, "N"] | None = None,
         repeats: int = 2000,
         seed: int = 0,
     ) -> None:
-        _, at = np.unique(users, return_inverse=True)
-        n_users = int(at.max()) + 1
-        self.counts = np.bincount(at, minlength=n_users)
-        self.sums = np.stack([np.bincount(at, row, minlength=n_users) for row in gains])
+        everyone = np.unique(users if among is None else among)
+        present, at = np.unique(users, return_inverse=True)
+        self.counts = np.bincount(at)
+        self.sums = np.stack([np.bincount(at, row) for row in gains])
         self.n_seeds = [1] * len(gains) if n_seeds is None else list(n_seeds)
         self.means = self.sums.sum(1) / self.counts.sum()
-        generator = np.random.default_rng(seed)
         columns = np.vstack([self.sums, self.counts]).T
-        drawn = np.empty((repeats, len(columns[0])))
-        for repeat in range(repeats):
-            times = np.bincount(generator.integers(0, n_users, n_users), minlength=n_users)
-            drawn[repeat] = times @ columns
+        places = np.searchsorted(everyone, present)
+        times = _times(everyone.size, repeats, seed)
+        drawn = np.concatenate([some[:, places] @ columns for some in np.array_split(times, max(1, repeats // 50))])
         self.drawn: Float[np.ndarray, "repeats rows"] = drawn[:, :-1] / drawn[:, -1:]
 
     def paired(self, first: int, second: int, confidence: float = 0.95) -> Paired:
@@ -110,6 +112,16 @@ class Draws:
         if apart.any():
             width = float(np.quantile((np.abs(off[:, apart]) / scale[apart]).max(axis=1), confidence))
         return np.stack([centre - width * scale, centre + width * scale], axis=-1)
+
+
+@lru_cache(maxsize=1)  # groups of one table come one after another
+def _times(n_users: int, repeats: int, seed: int) -> UInt16[np.ndarray, "repeats users"]:
+    """How often each user is drawn."""
+    generator = np.random.default_rng(seed)
+    times = np.empty((repeats, n_users), dtype=np.uint16)
+    for each in times:
+        each[:] = np.bincount(generator.integers(0, n_users, n_users), minlength=n_users)
+    return times
 
 
 def holm(p: Float[np.ndarray, "tests"]) -> Float[np.ndarray, "tests"]:

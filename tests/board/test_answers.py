@@ -111,7 +111,7 @@ def test_nothing_is_chosen_where_nothing_can_be_said(tmp_path):
     assert "fewer than two rows kept the ranks" in bare[0].why
     assert "of 2 rows that trained that fast, 0 kept the ranks of their users" in bare[3].why
     assert "without the lengths of histories" in answered(tmp_path / "plain")[0].why
-    assert answered(tmp_path / "warm")[2].why == "targets of this kind: 1, which is too few"
+    assert answered(tmp_path / "warm")[2].why == "users with such targets: 1, which is too few"
     why = answered(tmp_path / "plain", minutes=0.1)[3].why
     assert why == "no row trained that fast; SASRec (one) trains fastest, in 1.5 minutes"
 

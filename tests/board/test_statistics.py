@@ -102,3 +102,24 @@ def test_users_are_not_counted_where_one_row_has_more_seeds():
     assert paired.difference == pytest.approx(seeds[0].mean() - seeds[1:].mean())
     assert paired.by_user is None
     assert draws.paired(0, 2).by_user is not None
+
+
+def test_a_group_is_as_sure_as_its_own_users_make_it():
+    """Its users come and go with all others, yet its interval is about that of drawing them alone."""
+    random = np.random.default_rng(8)
+    gains, chosen = random.random((2, 900)), np.arange(0, 900, 3)
+    alone = Draws(gains[:, chosen], chosen).paired(0, 1)
+    among = Draws(gains[:, chosen], chosen, among=np.arange(900)).paired(0, 1)
+    assert among.difference == pytest.approx(alone.difference)
+    assert (among.low, among.high) == pytest.approx((alone.low, alone.high), abs=0.006)
+    assert among.high - among.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_groups_are_drawn_with_the_same_users():
+    gains = np.random.default_rng(9).random((1, 200))
+    everyone, half = np.arange(200), np.arange(100)
+    whole, first, second = (
+        Draws(gains[:, some], some, among=everyone).drawn[:, 0] for some in (everyone, half, half + 100)
+    )
+    assert np.all(np.minimum(first, second) <= whole)
+    assert np.all(whole <= np.maximum(first, second))
