@@ -75,12 +75,13 @@ class Study:
     search: Search | None = None
 
 
-# What is a list and what has keys.
+# What each entry is.
 _KINDS: Mapping[type, Mapping[str, type]] = {
-    Study: {"rows": dict, "data": dict, "seeds": list},
+    Study: {"name": str, "about": str, "rows": dict, "data": dict, "seeds": list},
     Row: {"configs": list, "set": dict, "space": dict, "seeds": list, "data": list},
-    Search: {"set": dict, "first": dict},
+    Search: {"trials": int, "seed": int, "metric": str, "warmup_epochs": int, "set": dict, "first": dict},
 }
+_TOLD = {str: "a text", int: "a whole number", list: "a list, e.g. [1, 2]", dict: "keys with values below it"}
 
 
 def read_study(path: Path) -> Study:
@@ -96,9 +97,15 @@ def read_study(path: Path) -> Study:
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it.") from None
     content = _known(path, "the study", content, Study)
+    for name in [*content["rows"], *content["data"]]:
+        if not isinstance(name, str):
+            raise InputError(f"{path}: {name!r} is no text, as names of rows and data are; put it in quotes.")
+    for name, stack in content["data"].items():
+        _demand_files(path, f"data {name}", stack)
+    _demand_seeds(path, "the study", content["seeds"])
     # What begins with a dot is there to be repeated by the rows.
     rows = {label: row for label, row in content["rows"].items() if not label.startswith(".")}
-    rows = {label: Row(**_known(path, f"row {label}", row, Row)) for label, row in rows.items()}
+    rows = {label: _row(path, label, row) for label, row in rows.items()}
     search = content.get("search")
     if search is not None:
         search = Search(**_known(path, "search", search, Search))
@@ -120,10 +127,28 @@ def _known(path: Path, where: str, entry: Any, kind: Any) -> dict[str, Any]:
         if name not in entry:
             raise InputError(f"{path}: {where} has no '{name}'; give it one.")
     for name, wanted in _KINDS[kind].items():
-        if name in entry and not isinstance(entry[name], wanted) and (name in needed or entry[name] is not None):
-            told = "a list, e.g. [1, 2]" if wanted is list else "keys with values below it"
-            raise InputError(f"{path}: {name} of {where} is {entry[name]!r}; give it {told}.")
+        if name in entry and type(entry[name]) is not wanted and (name in needed or entry[name] is not None):
+            raise InputError(f"{path}: {name} of {where} is {entry[name]!r}; give it {_TOLD[wanted]}.")
     return {name: value for name, value in entry.items() if value is not None or name in needed}
+
+
+def _row(path: Path, label: str, entry: Any) -> Row:
+    row = _known(path, f"row {label}", entry, Row)
+    _demand_files(path, f"configs of row {label}", row.get("configs", []))
+    if "seeds" in row:
+        _demand_seeds(path, f"row {label}", row["seeds"])
+    return Row(**row)
+
+
+def _demand_files(path: Path, where: str, stack: Any) -> None:
+    if not isinstance(stack, list) or not all(isinstance(config, str) for config in stack):
+        raise InputError(f"{path}: {where} is {stack!r}; give it a list of files, e.g. [configs/data/beauty.yaml].")
+
+
+def _demand_seeds(path: Path, whose: str, seeds: Sequence[Any]) -> None:
+    whole = all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        raise InputError(f"{path}: seeds of {whose} is {seeds!r}; give it whole numbers from 0 on, none twice.")
 
 
 def _check(path: Path, study: Study) -> None:
@@ -131,9 +156,11 @@ def _check(path: Path, study: Study) -> None:
     for config in dict.fromkeys(config for stack in stacks for config in stack):
         if not Path(config).is_file():
             raise InputError(f"{path} names {config}, which does not exist; correct it, or run in the folder it is in.")
-    if not study.rows or not study.data or not study.seeds:
-        raise InputError(f"{path} has no rows, no data or no seeds; give at least one of each.")
+    if not study.rows or not study.data:
+        raise InputError(f"{path} has no rows or no data; give at least one of each.")
     for label, row in study.rows.items():
+        if row.data == []:
+            raise InputError(f"{path}: row {label} is for no data; name some, or leave `data` out for all.")
         for name in row.data or ():
             if name not in study.data:
                 raise InputError(f"{path}: row {label} is for the data '{name}'; {nearest(name, study.data)}.")

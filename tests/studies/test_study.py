@@ -74,7 +74,8 @@ def test_a_row_may_be_for_some_of_the_data_only(tmp_path):
     ("changed", "words"),
     [
         ({"sedes": [1]}, "has the key 'sedes'; the nearest is 'seeds'"),
-        ({"seeds": []}, "no rows, no data or no seeds"),
+        ({"seeds": []}, "seeds of the study is []"),
+        ({"data": {}}, "no rows or no data"),
         ({"search": None}, "row one has a space, but the study no `search`"),
         ({"search": {"trials": 0}}, "it must be at least 1"),
         ({"search": {}}, "search has no 'trials'"),
@@ -94,6 +95,23 @@ def test_a_row_may_be_for_some_of_the_data_only(tmp_path):
         ),
         ({"rows": {"one": {"space": {"a": {"low": 2, "high": 1}}}}}, "low must not be above high"),
         ({"rows": {"one": {"space": {"a": {"choices": 3}}}}}, "give choices a list"),
+        ({"rows": {2024: {}}}, "2024 is no text, as names of rows and data are"),
+        ({"data": {1: []}}, "1 is no text"),
+        (
+            {"data": {"shop": "configs/data/shop.yaml"}},
+            "data shop is 'configs/data/shop.yaml'; give it a list of files",
+        ),
+        ({"data": {"shop": None}}, "data shop is None; give it a list of files"),
+        ({"rows": {"one": {"configs": [1]}}}, "configs of row one is [1]; give it a list of files"),
+        ({"name": None}, "name of the study is None; give it a text"),
+        ({"search": {"trials": "20"}}, "trials of search is '20'; give it a whole number"),
+        ({"search": {"trials": None}}, "trials of search is None; give it a whole number"),
+        ({"search": {"trials": 2, "warmup_epochs": 0.5}}, "warmup_epochs of search is 0.5"),
+        ({"seeds": [1, 1]}, "seeds of the study is [1, 1]; give it whole numbers from 0 on, none twice"),
+        ({"seeds": [[1]]}, "seeds of the study is [[1]]"),
+        ({"seeds": [-1]}, "seeds of the study is [-1]"),
+        ({"rows": {"one": {"seeds": []}}}, "seeds of row one is []"),
+        ({"rows": {"one": {"data": []}}}, "row one is for no data"),
     ],
 )
 def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):
