@@ -84,17 +84,30 @@ _KINDS: Mapping[type, Mapping[str, type]] = {
 _TOLD = {str: "a text", int: "a whole number", list: "a list, e.g. [1, 2]", dict: "keys with values below it"}
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML, in which a key may not come twice: of two rows of one name the first would be lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = [key.value for key, _ in node.value]
+        for at, (key, _) in enumerate(node.value):
+            if key.value in names[:at]:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' comes twice", problem_mark=key.start_mark)
+        return node
+
+
 def read_study(path: Path) -> Study:
     """The study of a file.
 
     Raises:
-        InputError: it cannot be read, a key is unknown, missing or of the wrong kind, or a config does not exist.
+        InputError: it cannot be read, a key is unknown, missing, there twice or of the wrong kind, or a config does not
+            exist.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; name a study file such as experiments/studies/s1-beauty.yaml.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it.") from None
     content = _known(path, "the study", content, Study)
     for name in [*content["rows"], *content["data"]]:

@@ -120,6 +120,20 @@ def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):
     assert words in str(refusal.value)
 
 
+def test_a_study_that_has_a_row_twice_or_is_no_text_is_refused(tmp_path):
+    path = written(tmp_path / "study.yaml")
+    whole = path.read_text()
+    path.write_text(whole.replace("  two:", "  one:"))
+    with pytest.raises(InputError, match=r"study\.yaml is not YAML \(the key 'one' comes twice in .*line \d+"):
+        read_study(path)
+    path.write_text(whole + "x: {a: &a {b: 1}, c: {<<: *a, b: 2}}\n")  # to refine what is repeated is no mistake
+    with pytest.raises(InputError, match="has the key 'x'"):
+        read_study(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_study(path)
+
+
 def test_there_are_the_six_studies_of_the_leaderboard_and_those_of_positions_contrast_and_times():
     numbered, others = [], []
     for path in STUDIES:
