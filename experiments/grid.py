@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--any-code", action="store_true", help="count as done what another version of the code did")
     parser.add_argument("--list", action="store_true", help="say what is done and what is left, and do nothing")
     options = parser.parse_args()
-    console = Console()
+    console = Console(markup=False)
     study = read_study(options.study)
     for wanted, known in ((options.rows, study.rows), (options.data, study.data)):
         for name in wanted or []:

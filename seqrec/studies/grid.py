@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -30,9 +31,10 @@ def work(study: Path, jobs: Sequence[Job], console: Console) -> list[Job]:
         The jobs that failed; those after them were done.
     """
     failed: list[Job] = []
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)  # brackets are what they are
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -51,19 +53,13 @@ def work(study: Path, jobs: Sequence[Job], console: Console) -> list[Job]:
                 continue
             status = _do(study, free, jobs, progress, bar)
             if free.is_done:
-                console.print(
-                    f"{free.name}: {_said(free)}; {left(jobs, between_jobs=1)}", highlight=False, soft_wrap=True
-                )
+                say(f"{free.name}: {_said(free)}; {left(jobs, between_jobs=1)}")
             elif status == 0:  # once more would end alike, for we still go by what we read when we began
                 failed.append(free)
-                console.print(
-                    f"{free.name}: its config, its data or the code changed while it ran; start again", soft_wrap=True
-                )
+                say(f"{free.name}: its config, its data or the code changed while it ran; start again")
             elif status != worker.TAKEN:
                 failed.append(free)
-                console.print(
-                    f"{free.name}: failed with status {status}, see {free.said}: {_last_line(free)}", soft_wrap=True
-                )
+                say(f"{free.name}: failed with status {status}, see {free.said}: {_last_line(free)}")
             progress.update(bar, completed=_completed(jobs))
     return failed
 

@@ -244,6 +244,14 @@ def test_a_job_that_changed_while_it_ran_is_not_run_for_ever(own_desk, monkeypat
     assert "changed while it ran; start again" in " ".join(capsys.readouterr().out.split())
 
 
+def test_what_a_job_says_at_last_is_told_with_its_brackets(own_desk, monkeypatch, capsys):
+    says = "import sys; print('no [configs/one.yaml] in [/tmp/two]'); sys.exit(2)"
+    monkeypatch.setattr(worker, "command", lambda study, job: [sys.executable, "-c", says])
+    job = own_desk.job("popularity", 1)
+    assert work(own_desk.study, [job], Console()) == [job]
+    assert "popularity-seed1.log: no [configs/one.yaml] in [/tmp/two]\n" in capsys.readouterr().out
+
+
 def test_a_study_is_run_from_the_folder_of_its_configs(tmp_path, own_desk):
     assert "shop/popularity, seed 1" in own_desk.run("--list", "--rows", "popularity")
     assert "has no 'popularty'" in own_desk.run("--rows", "popularty", status=2)
