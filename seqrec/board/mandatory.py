@@ -13,6 +13,7 @@ PLAIN = [
     "seqrec.backbones.sasrec.SASRec",
     "seqrec.objectives.softmax.FullSoftmax",
 ]
+POSITIONS = "seqrec.positions.learned."
 
 
 def _model(row: Row) -> dict[str, Any]:
@@ -35,10 +36,13 @@ def is_recent(row: Row) -> bool:
 
 
 def is_sasrec(row: Row) -> bool:
-    """SASRec itself: items are known by their ids alone, the loss is the full softmax and nothing else."""
+    """SASRec itself: items are known by their ids alone, events by a learned position in the input or by none, the loss
+    is the full softmax and nothing else."""
     told, inside = _model(row), _recommender(row).get("init_args", {})
-    parts = (inside.get("embedding"), inside.get("backbone"), told.get("objective"))
-    plain = [(part or {}).get("class_path") for part in parts] == PLAIN
+    parts = [part or {} for part in (inside.get("embedding"), inside.get("backbone"), told.get("objective"))]
+    places = (inside.get("position") or {}).get("class_path", POSITIONS)
+    in_attention = parts[1].get("init_args", {}).get("position")
+    plain = [part.get("class_path") for part in parts] == PLAIN and places.startswith(POSITIONS) and not in_attention
     return plain and not told.get("auxiliaries") and not told.get("reweighter")
 
 

@@ -267,14 +267,23 @@ def test_a_log_without_a_clock_needs_no_row_of_the_last_week(tmp_path: Path):
 
 
 def test_the_baseline_is_a_plain_sasrec_chosen_by_validation(tmp_path: Path):
-    """Rows that are better on the test are passed over: another loss, texts, a term more, a worse validation."""
+    """Rows that are better on the test are passed over: another loss, texts, other positions, a worse validation."""
     sasrec = sequential("seqrec.backbones.sasrec.SASRec")
     with_texts = sequential("seqrec.backbones.sasrec.SASRec", "seqrec.embeddings.pretrained.TextTower")
+    places = {"class_path": "seqrec.positions.contextual.CAPE"}
+    inside, backbone = sasrec["init_args"], sasrec["init_args"]["backbone"]
+    gaps = {"class_path": "seqrec.positions.time_gap.TimeGap"}
+    in_attention = {"init_args": inside | {"backbone": backbone | {"init_args": {"position": places}}}}
     a_study(tmp_path / "runs")
     others: dict[str, dict[str, Any]] = {
         "two": {"recommender": sasrec | {"heads": 2}, "validation": {"val/ndcg@10": 0.09, "epoch": 1}},
         "gbce": {"recommender": sasrec, "objective": "seqrec.objectives.binary.GBCE"},
         "texts": {"recommender": with_texts},
+        "cape": {"recommender": sasrec | in_attention, "validation": {"val/ndcg@10": 0.3, "epoch": 1}},
+        "gaps": {
+            "recommender": sasrec | {"init_args": inside | {"position": gaps}},
+            "validation": {"val/ndcg@10": 0.3},
+        },
         "three": {"recommender": sasrec | {"heads": 4}, "validation": {"val/ndcg@10": 0.03, "epoch": 1}},
     }
     told: dict[str, Any] = {"tuning": {"asked": 20}, "passport": {"dataset": "beauty", "target_hash": "beauty"}}
