@@ -46,7 +46,7 @@ def main() -> int:
         for job in jobs_of(study, Places(options.runs, options.results, options.any_code))
         if job.label in (options.rows or study.rows)
         and job.data in (options.data or study.data)
-        and (not options.seeds or job.seed in (None, *options.seeds))
+        and (not options.seeds or {*options.seeds} & {*job.seeds})
     ]
     if options.list:
         for job in jobs:

@@ -86,6 +86,11 @@ class Job:
         return f"{self.data}/{self.label}, " + ("search" if self.seed is None else f"seed {self.seed}")
 
     @property
+    def seeds(self) -> Sequence[int]:
+        """Of itself, or of the final runs that a search is for."""
+        return (self.row.seeds or self.study.seeds) if self.seed is None else [self.seed]
+
+    @property
     def _stem(self) -> str:
         return f"{self.label}-{'search' if self.seed is None else f'seed{self.seed}'}"
 
@@ -262,7 +267,13 @@ def code_fingerprint(besides: Sequence[str] = ()) -> str:
 
 @cache
 def _content(config: str) -> Any:
-    return yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{config} is not YAML ({' '.join(str(error).split())}); correct it.") from None
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{config} holds no keys, so it is no config; correct it, or name another file.")
+    return content
 
 
 def _prepared(found: Any) -> str | None:

@@ -255,4 +255,9 @@ def test_what_a_job_says_at_last_is_told_with_its_brackets(own_desk, monkeypatch
 def test_a_study_is_run_from_the_folder_of_its_configs(tmp_path, own_desk):
     assert "shop/popularity, seed 1" in own_desk.run("--list", "--rows", "popularity")
     assert "has no 'popularty'" in own_desk.run("--rows", "popularty", status=2)
+    study = yaml.safe_load(own_desk.study.read_text())
+    study["rows"]["sasrec"]["seeds"] = [7]
+    own_desk.study.write_text(yaml.safe_dump(study))
+    assert "1 jobs done" in own_desk.run("--list", "--seeds", "1")  # no search for runs that are not wanted
+    assert "shop/sasrec, search" in own_desk.run("--list", "--seeds", "7")
     assert (ROOT / "experiments" / "grid.py").is_file()

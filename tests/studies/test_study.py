@@ -49,6 +49,14 @@ def test_data_that_are_not_there_are_named_with_the_command_that_makes_them(tmp_
             _ = jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))[0].is_done
 
 
+@pytest.mark.parametrize(("text", "words"), [("data: [", "is not YAML"), ("- data", "holds no keys")])
+def test_a_config_that_is_none_is_named(tmp_path, text, words):
+    (tmp_path / "shop.yaml").write_text(text)
+    study = read_study(written(tmp_path / "study.yaml", data={"shop": [str(tmp_path / "shop.yaml")]}))
+    with pytest.raises(InputError, match=rf"shop\.yaml {words}"):
+        _ = jobs_of(study, Places(tmp_path / "runs", tmp_path / "results"))[0].is_done
+
+
 def test_a_row_is_run_on_the_data_of_the_study_whatever_its_own_configs_name(tmp_path):
     for name in ("toys", "published"):
         (tmp_path / f"{name}.yaml").write_text(f"data: {{prepared: data/prepared/{name}}}")
