@@ -142,8 +142,8 @@ def gains_of(rows: Iterable[Row], metric: str = "ndcg@10") -> Gains | None:
         metric: ``recall``, ``ndcg`` or ``mrr`` and how many of a list count, such as ``recall@20``.
 
     Raises:
-        InputError: a file of ranks does not hold the predictions of the others, or not those of its result; there is
-            no such metric.
+        InputError: a file of ranks is not whole, does not hold the predictions of the others, or not those of its
+            result; there is no such metric.
     """
     kind, k = parted(metric)
     kept = tuple(row for row in rows if row.is_complete)
@@ -177,7 +177,13 @@ def _gains(table: pl.DataFrame, kind: str, k: int) -> Float[np.ndarray, "M"]:
 def _ranks(run: Result) -> pl.DataFrame:
     """Predictions in an order that all runs share; ``place`` tells a user's repeated target apart."""
     assert run.ranks is not None
-    table = pl.read_parquet(run.ranks).sort("user", "target", "rank")
+    try:
+        table = pl.read_parquet(run.ranks)
+        # One target of a user may be asked for after several histories; ranks order them where lengths are not known.
+        table = table.sort("user", "target", *(["history"] if "history" in table.columns else []), "rank")
+    except pl.exceptions.PolarsError as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{run.ranks} holds no ranks ({why}); run `seqrec test` for that run again.") from None
     wanted, told = (run.fields["metrics"].get(name) for name in ("count", "ndcg@10"))
     if wanted is not None and table.height != int(wanted):
         raise InputError(

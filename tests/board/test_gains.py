@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import polars as pl
 import pytest
 from made_runs import a_measured_run
 
@@ -37,6 +38,30 @@ def test_a_gain_is_the_mean_over_the_seeds_and_equals_the_result(tmp_path):
     assert gains is not None
     assert gains.values.tolist() == [[0.5, 1.0]]
     assert gains.draws().means == pytest.approx([table.rows[0].mean("ndcg@10")])
+
+
+def test_a_target_that_a_user_meets_twice_is_lined_up_by_what_came_before_it(tmp_path):
+    """One model knows it after 3 events, the other after 40."""
+    for name, ranks in (("short", [0, 50]), ("long", [50, 0])):
+        run = a_measured_run(tmp_path, name, ranks, [3, 40], dim=ranks[0] + 1, users=[7, 7])
+        twice = pl.read_parquet(run / "ranks.parquet").with_columns(target=pl.lit(5))
+        twice.reverse().write_parquet(run / "ranks.parquet")
+    (table,) = tables_of(read([tmp_path]))
+    gains = gains_of(table.rows)
+    assert gains is not None
+    assert gains.history.tolist() == [3, 40]
+    assert dict(zip([row.runs[0].folder.name for row in gains.rows], gains.values.tolist(), strict=True)) == {
+        "short": [1.0, 0.0], "long": [0.0, 1.0]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [40, 0])
+def test_ranks_that_were_cut_short_are_named(tmp_path, kept):
+    path = a_measured_run(tmp_path, "one", [2, 0]) / "ranks.parquet"
+    path.write_bytes(path.read_bytes()[:kept])
+    (table,) = tables_of(read([tmp_path]))
+    with pytest.raises(InputError, match=r"one/ranks\.parquet holds no ranks .*run `seqrec test` for that run again"):
+        gains_of(table.rows)
 
 
 def test_ranks_of_another_run_are_refused(tmp_path):
