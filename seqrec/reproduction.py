@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from seqrec.board.results import Result, demand_comparable, read
+from seqrec.board.results import LEFT_OUT, Result, demand_comparable, read
 from seqrec.data.errors import InputError
 from seqrec.data.folders import digests_of_named, write_whole
 from seqrec.export.manifest import read_fields

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -33,11 +35,13 @@ OPTIONAL = ("learned_before",)
 # The same question may be asked of several data sets.
 OF_THE_DATA = ("dataset", "target_hash", "learned_before")
 SEEDS = {"seed", "seed_everything"}
-# Folders of output, checkpoints to resume from, and what is said on the way.
-PLACES = {"run", "config", "ckpt_path", "default_root_dir", "logger", "verbose", "num_workers"}
+# What belongs to the run that was, not to its recipe: of the config itself, for parts may have arguments of such names.
+LEFT_OUT = ("run", "config", "ckpt_path", "verbose")
+# Folders of output, and what is said on the way.
+PLACES = {"default_root_dir", "logger", "num_workers"}
 PLACES |= {"enable_progress_bar", "enable_model_summary", "log_every_n_steps"}
 TESTED = "checkpoints/best.ckpt"
-NEEDED = ("metrics", "passport", "config", "model", "data")
+NEEDED = {"metrics": dict, "passport": dict, "config": dict, "model": str, "data": str}
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Result:
         return self._config_without(PLACES)
 
     def _config_without(self, left_out: Set[str]) -> str:
-        told = without_defaults(_without(self.fields["config"], left_out))
+        config = {name: value for name, value in self.fields["config"].items() if name not in LEFT_OUT}
+        told = without_defaults(_without(config, left_out))
         if "starts_from" in told:  # another model may have taken its place in the folder
             told["starts_from"] = (self.fields.get("starts_from") or {}).get("model_fingerprint")
         texts = [text.get("fingerprint", text.get("digest")) for text in self.fields.get("texts") or ()]
@@ -197,7 +202,7 @@ class Row:
     @property
     def command(self) -> str:
         """What trains and tests every seed of this row again."""
-        return "seqrec reproduce " + " ".join(run.folder.as_posix() for run in self.runs)
+        return shlex.join(["seqrec", "reproduce", *(run.folder.as_posix() for run in self.runs)])
 
 
 @dataclass(frozen=True)
@@ -264,9 +269,16 @@ def read(folders: Iterable[Path]) -> list[Result]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """The results at any depth of a folder, but for those that a later run in their place laid aside."""
-    found = sorted(folder.rglob("result.json"))
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    """The results at any depth of a folder, also behind links, but for those that a later run in their place laid
+    aside."""
+    found, known = [], set[str]()
+    for place, inside, files in os.walk(folder, followlinks=True):
+        here = os.path.realpath(place)
+        # A link may lead back to where we came from.
+        inside[:] = [] if here in known else [name for name in inside if not name.startswith(".")]
+        found += [Path(place, "result.json")] if here not in known and "result.json" in files else []
+        known.add(here)
+    return sorted(found)
 
 
 def tables_of(results: Iterable[Result]) -> list[Table]:
@@ -372,7 +384,8 @@ def _read(path: Path) -> Result:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); run `seqrec test` for that run again.") from None
-    missing = [name for name in NEEDED if not isinstance(fields, dict) or name not in fields]
+    told = fields if isinstance(fields, dict) else {}
+    missing = [name for name, kind in NEEDED.items() if not isinstance(told.get(name), kind)]
     if not missing:
         missing = [f"passport.{name}" for name in COMPARED if name not in {*OPTIONAL, *fields["passport"]}]
     if missing:

@@ -1,6 +1,7 @@
 """Which runs share a table, what a row says, and how two runs are compared."""
 
 import json
+import shlex
 import shutil
 import time
 import warnings
@@ -88,6 +89,29 @@ def test_seeds_of_different_code_are_marked(tmp_path: Path):
         leaderboard([tmp_path / f"seed{seed}" for seed in seeds], tmp_path / "page")
         (row,) = rows_of(tmp_path / "page.md", "sasrec")
         assert row[2] == said
+
+
+def test_an_argument_of_a_part_named_like_one_of_a_run_tells_recipes_apart(tmp_path: Path):
+    for seed, layers in enumerate((1, 1, 9)):
+        own = {"class_path": "mine.Model", "init_args": {"config": {"layers": layers}, "run": 3}}
+        a_run(tmp_path, f"run{seed}", seed=seed, recommender=own)
+    (table,) = tables_of(read([tmp_path]))
+    assert sorted(len(row.runs) for row in table.rows) == [1, 2]
+
+
+def test_the_command_of_a_row_survives_a_space_in_a_folder(tmp_path: Path):
+    runs = [a_run(tmp_path / "my runs", f"seed{seed}", seed=seed) for seed in (1, 2)]
+    (table,) = tables_of(read(runs))
+    assert shlex.split(table.rows[0].command)[2:] == [str(run) for run in runs]
+
+
+def test_results_behind_a_link_are_found_once_though_it_lead_back(tmp_path: Path):
+    run = a_run(tmp_path / "disk", "one")
+    (tmp_path / "runs" / ".previous").mkdir(parents=True)
+    for name, place in (("linked", run), ("again", run), ("back", tmp_path / "runs"), (".previous/kept", run)):
+        (tmp_path / "runs" / name).symlink_to(place)
+    (found,) = read([tmp_path / "runs"])
+    assert found.folder.parent == tmp_path / "runs"
 
 
 def test_a_run_with_a_callback_is_no_seed_of_one_without(tmp_path: Path):
@@ -404,4 +428,9 @@ def test_mistakes_are_named(tmp_path: Path):
     (tmp_path / "result.json").write_text('{"metrics": {}}')
     with pytest.raises(InputError, match="has no passport"):
         leaderboard([tmp_path], tmp_path / "page")
+    whole = json.loads((a_run(tmp_path / "other", "run") / "result.json").read_text())
+    for name in ("metrics", "passport", "config"):
+        (tmp_path / "result.json").write_text(json.dumps(whole | {name: None}))
+        with pytest.raises(InputError, match=f"has no {name}; run"):
+            leaderboard([tmp_path], tmp_path / "page")
     assert not (tmp_path / "page.md").exists()
