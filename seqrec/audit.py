@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from seqrec.data.errors import InputError
@@ -65,7 +66,7 @@ def audit(run: Path, out: Path | None = None, shown: int = 20) -> None:
             f"{found['auc_same_length']:.3f}; mean weight {found['weight_of_fakes']:.3f}, of genuine "
             f"users {found['weight_of_genuine']:.3f}."
         )
-    console.print(f"{folder / 'audit.csv'} and {folder / 'audit.svg'} hold the rest.", highlight=False)
+    console.print(f"{folder / 'audit.csv'} and {folder / 'audit.svg'} hold the rest.", highlight=False, markup=False)
 
 
 def trail_of(run: Path) -> tuple[Trail, int, str | None]:
@@ -193,12 +194,12 @@ def _listed(table: pl.DataFrame, trail: Trail, log: Log) -> Table:
     for line in table.iter_rows(named=True):
         items = ", ".join(line["items"][:3]) + (f" … ({len(line['items'])})" if len(line["items"]) > 3 else "")
         listed.add_row(
-            line["user_id"],
+            escape(line["user_id"]),
             f"{line['weight']:.3f}",
             f"{len(line['flagged_after'])} of {len(trail.epochs)}: {', '.join(map(str, line['flagged_after']))}",
             _profile(line, trail, log),
             "yes" if line["marked_fake"] else "",
-            items,
+            escape(items),
         )
     return listed
 

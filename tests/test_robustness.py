@@ -7,9 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
 
 from seqrec import robustness
-from seqrec.audit import judgements
+from seqrec.audit import _listed, judgements
 from seqrec.cli import main
 from seqrec.data.log import Log
 from seqrec.data.poisoning.heuristic import Random
@@ -322,6 +323,16 @@ def test_an_audit_says_when_a_user_was_flagged_and_which_known_fraud_is_nearest(
     assert table["nearest_known"].to_list() == [1]
     assert table["items"][0].to_list() == log.catalog.ids.gather(own).to_list()
     Trail.restored(trail.state())
+
+
+def test_an_audit_prints_raw_ids_as_they_are(shop, capsys):
+    log, trail = Log.open(shop / "attacked"), Trail()
+    trail.decided(1, torch.full((105,), 0.5), torch.ones(105, dtype=torch.bool), torch.zeros(105))
+    table = judgements(trail, log).head(1).with_columns(user_id=pl.lit("[/u1]"), items=pl.lit(["[red]"]))
+    Console(width=200).print(_listed(table, trail, log))
+    said = capsys.readouterr().out
+    assert "[/u1]" in said
+    assert "[red]" in said
 
 
 def test_an_audit_of_a_run_whose_data_were_made_anew_is_refused(reported, tmp_path, capsys):
