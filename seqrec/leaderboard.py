@@ -78,7 +78,7 @@ def compare(first: Path, second: Path, metric: str = "ndcg@10") -> None:
     one, other = _only_row(first), _only_row(second)
     demand_comparable(one.runs[0], other.runs[0])
     for folder, row in ((first, one), (second, other)):
-        print(f"{folder}: {row.model}, {_counted(len(row.runs), 'seed')}, {_figures(row, metric)}")
+        print(f"{folder}: {row.model}{row.caveat}, {_counted(len(row.runs), 'seed')}, {_figures(row, metric)}")
     gains = gains_of([one, other], metric)
     if gains is None or len(gains.rows) < 2:
         print("The ranks of their users were not both kept, so no interval can be given; run `seqrec test` again.")

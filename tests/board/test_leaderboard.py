@@ -378,7 +378,10 @@ def test_two_runs_are_compared_on_their_users(tmp_path: Path, capsys: pytest.Cap
             compare(tmp_path / "two", tmp_path / "one", metric)
     compare(one[0], one[1])
     assert "+0.0000, 95 % over users [+0.0000, +0.0000]; Wilcoxon p 1.0000" in capsys.readouterr().out
-    with pytest.raises(InputError, match="holds 2 recipes"):
+    a_measured_run(tmp_path / "three", "run", ranks, dim=16, reads_asked_at=True)
+    compare(tmp_path / "three", one[0])
+    assert "three: SASRec (knows when it is asked), 1 seed, " in capsys.readouterr().out
+    with pytest.raises(InputError, match="holds 3 recipes"):
         compare(tmp_path, tmp_path / "one")
     (tmp_path / "two" / "run" / "ranks.parquet").unlink()
     compare(tmp_path / "two", tmp_path / "one")
