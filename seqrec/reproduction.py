@@ -23,9 +23,6 @@ from seqrec.studies.jobs import code_fingerprint, digest
 from seqrec.studies.running import measure, train
 from seqrec.training.own_code import own_code
 
-# What belongs to the run that was, not to its recipe.
-LEFT_OUT = ("run", "config", "ckpt_path", "verbose")
-
 
 def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -> None:
     """Train and test recorded runs again, with the config and the seed that their result.json holds, and compare.
@@ -42,7 +39,7 @@ def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -
 
     Raises:
         InputError: the data, the text vectors, or the model that a run started from, are not there, or are not those of
-            the record.
+            the record; or a checkpoint was tested that no training leaves.
     """
     recorded = read(results if isinstance(results, list) else [results])
     for result in recorded:
@@ -50,6 +47,7 @@ def reproduce(results: list[Path] | Path, out: Path = Path("runs/reproduced")) -
         _check_start(result)
         _check_own_code(result)
         _check_texts(result)
+        _tested(result)
     again = [_again(result, out) for result in recorded]
     rows: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for place, result in enumerate(recorded):
@@ -66,9 +64,20 @@ def _again(result: Result, out: Path) -> Mapping[str, float]:
     path = folder.with_name(f"{folder.name}.yaml")
     write_whole(path, json.dumps(config, indent=2) + "\n")  # JSON is YAML
     train(folder, [f"--config={path}"])
-    fields: dict[str, Any] = measure(folder)
+    fields: dict[str, Any] = measure(folder, _tested(result))
     demand_comparable(result, Result(folder, fields))
     return fields["metrics"]
+
+
+def _tested(result: Result) -> str:
+    """Which checkpoint was tested."""
+    names = {None: "best", "checkpoints/last.ckpt": "last"}
+    if result.unusual_checkpoint not in names:
+        raise InputError(
+            f"{result.folder} was tested at {result.unusual_checkpoint}, which training it again does not give; run "
+            "`seqrec test` for its best or its last checkpoint, and reproduce that."
+        )
+    return names[result.unusual_checkpoint]
 
 
 def _check_own_code(result: Result) -> None:

@@ -41,11 +41,11 @@ def train(folder: Path, arguments: Sequence[str], watchers: Sequence[Callback] =
     return json.loads((folder / "fit.json").read_text())
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Test the best epoch of a run; what ``result.json`` says."""
+def measure(folder: Path, checkpoint: str = "best") -> dict[str, Any]:
+    """Test the best epoch of a run, or its last; what ``result.json`` says."""
     from seqrec.lightning_cli import SeqrecCLI
 
-    SeqrecCLI("test", [f"--run={folder}", "--verbose=false"])
+    SeqrecCLI("test", [f"--run={folder}", "--verbose=false", f"--ckpt_path={checkpoint}"])
     return json.loads((folder / "result.json").read_text())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from contextlib import ExitStack
@@ -129,6 +130,19 @@ def test_a_record_is_never_reproduced_by_a_run_of_another_recipe_or_of_other_cod
     monkeypatch.setattr(reproduction, "code_fingerprint", lambda: "other")
     assert main(["reproduce", "one/row-seed1"]) == 0
     assert len(list(reproduced.glob("*/result.json"))) == 3
+
+
+def test_a_record_is_reproduced_at_the_checkpoint_that_was_tested(own_desk, capsys):
+    fit = ["--config=shop.yaml", "--config=sasrec.yaml", "--trainer.accelerator=cpu", "--trainer.max_epochs=2"]
+    assert main(["fit", *fit, "--run=run"]) == 0
+    assert main(["test", "--run=run", "--ckpt_path=last"]) == 0
+    assert main(["reproduce", "run"]) == 0
+    (again,) = (own_desk.folder / "runs" / "reproduced").glob("*/result.json")
+    assert json.loads(again.read_text())["checkpoint"] == "checkpoints/last.ckpt"
+    shutil.copy("run/checkpoints/last.ckpt", "run/checkpoints/own.ckpt")
+    assert main(["test", "--run=run", "--ckpt_path=run/checkpoints/own.ckpt"]) == 0
+    assert main(["reproduce", "run"]) == 2
+    assert "run was tested at checkpoints/own.ckpt, which training it again does not give" in capsys.readouterr().err
 
 
 def test_the_page_of_the_study_lacks_what_was_not_run_and_compares_the_rest(done, at_desk, capsys):
