@@ -90,8 +90,9 @@ class Draws:
         difference = float(self.means[first] - self.means[second])
         if self.n_seeds[first] != self.n_seeds[second]:
             return Paired(difference, float(low), float(high), None)
-        per_user = (self.sums[first] - self.sums[second]) / self.counts
-        differing = np.abs(per_user) > 1e-12
+        # Without the last digits, which would put what is equal in an order of its own.
+        per_user = np.round((self.sums[first] - self.sums[second]) / self.counts, 12)
+        differing = per_user != 0
         result: Any = stats.wilcoxon(per_user[differing]) if differing.any() else None
         p = 1.0 if result is None else float(result.pvalue)
         wins, losses = int((per_user[differing] > 0).sum()), int((per_user[differing] < 0).sum())

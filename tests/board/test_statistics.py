@@ -48,6 +48,15 @@ def test_equal_rows_are_tied_and_not_told_apart():
     assert np.all(draws.simultaneous() == 0)
 
 
+def test_differences_that_rounding_alone_tells_apart_are_of_one_rank():
+    """Thirty users gain .1 + .2, as many lose .3."""
+    users = np.repeat(np.arange(60), 2)
+    first, second = np.zeros(120), np.zeros(120)
+    first[:60], second[60:] = np.tile([0.1, 0.2], 30), np.tile([0.3, 0.0], 30)
+    found = Draws(np.stack([first, second]), users).paired(0, 1).by_user
+    assert found == SignedRank(p=1.0, wins=30, ties=0, losses=30)
+
+
 def test_simultaneous_intervals_hold_for_all_pairs_at_once():
     """Of alike rows, some pair is told apart in about one of twenty tries, not in one of three as with plain ones."""
     random = np.random.default_rng(5)
