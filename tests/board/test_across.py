@@ -19,6 +19,17 @@ def test_data_sets_split_alike_are_ranked_together(tmp_path: Path):
     assert "| popularity | 5.00 |" in across
 
 
+def test_data_sets_that_were_split_otherwise_are_not_ranked_together(tmp_path: Path):
+    for data in ("beauty", "toys"):
+        a_study(tmp_path / "runs", data=data)
+    for run in (tmp_path / "runs" / "toys").rglob("result.json"):
+        result = json.loads(run.read_text())
+        result["passport"]["seen_is_excluded"] = False
+        run.write_text(json.dumps(result))
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    assert "Across data sets" not in (tmp_path / "page.md").read_text()
+
+
 def test_a_data_set_counts_once_however_often_it_was_prepared_or_begun_with(tmp_path: Path):
     for number, data in enumerate(("beauty", "toys")):
         a_study(tmp_path / data, data=data, better=2.0, seed=number)

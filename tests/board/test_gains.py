@@ -14,7 +14,7 @@ from seqrec.data.errors import InputError
 
 def test_groups_hold_what_they_say_and_small_ones_are_left_out(tmp_path):
     history = np.repeat([1, 5, 6, 50, 51], [20, 20, 29, 40, 60])
-    popularity = np.repeat([0, 3, 21], [40, 50, 79])
+    popularity = np.repeat([0, 5, 21], [40, 50, 79])
     a_measured_run(tmp_path, "one", [3] * 169, history, popularity)
     (table,) = tables_of(read([tmp_path]))
     gains = gains_of(table.rows)
@@ -28,6 +28,16 @@ def test_groups_hold_what_they_say_and_small_ones_are_left_out(tmp_path):
     cold = gains.cold()
     assert cold is not None
     assert cold.chosen.tolist() == (popularity <= 5).tolist()
+
+
+def test_short_and_long_are_a_quarter_each_and_what_is_as_long_as_its_edge(tmp_path):
+    history = np.arange(101) // 2
+    a_measured_run(tmp_path, "one", [3] * 101, history, history)
+    (table,) = tables_of(read([tmp_path]))
+    gains = gains_of(table.rows)
+    assert gains is not None
+    assert gains.short().chosen.tolist() == (history <= 12).tolist()
+    assert gains.long().chosen.tolist() == (history >= 37).tolist()
 
 
 def test_a_gain_is_the_mean_over_the_seeds_and_equals_the_result(tmp_path):

@@ -32,6 +32,10 @@ FIELDS = [
 ]
 
 
+def recommender_of(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields["config"]["model"]["init_args"]["recommender"]
+
+
 def rows_of(page: Path, label: str = "SASRec") -> list[list[str]]:
     lines = [line for line in page.read_text().splitlines() if line.startswith(f"| {label}")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -279,6 +283,21 @@ def test_a_table_without_the_mandatory_rows_says_so_on_top_and_row_by_row(tmp_pa
     assert "| SASRec with a record of its tuning | not run |" in page
     assert "| popularity | not run |" not in page
     assert page.index("Incomplete") < page.index("| row | model |")
+
+
+def test_popularity_of_another_span_and_a_seed_without_a_record_of_tuning_are_no_mandatory_rows(tmp_path: Path):
+    a_study(tmp_path / "runs")
+    for name, change in (
+        ("popularity-7-days-seed1", lambda fields: recommender_of(fields)["init_args"].update(days=30)),
+        ("sasrec-seed2", lambda fields: fields.pop("tuning")),
+    ):
+        path = tmp_path / "runs" / "beauty" / name / "result.json"
+        fields = json.loads(path.read_text())
+        change(fields)
+        path.write_text(json.dumps(fields))
+    leaderboard(tmp_path / "runs", tmp_path / "page")
+    page = (tmp_path / "page.md").read_text()
+    assert "This table lacks 7-day popularity, SASRec with a record of its tuning:" in page
 
 
 def test_a_log_without_a_clock_needs_no_row_of_the_last_week(tmp_path: Path):
