@@ -91,3 +91,11 @@ class LogitPosition(AttentionPosition):
 
     def turn(self, x: Float[Tensor, "T H C"], places: Int[Tensor, "T"]) -> Float[Tensor, "T H C"]:
         return x
+
+    def demand_as_many_heads(self, n_tables: int, n_heads: int) -> None:
+        """Raise a ``ValueError`` unless there is one table for all heads or one for each."""
+        if n_tables not in (1, n_heads):
+            raise ValueError(
+                f"{type(self).__name__} has tables for n_heads {n_tables} and the backbone has {n_heads}; give both "
+                "the same number, or the position 1 table that all heads share."
+            )

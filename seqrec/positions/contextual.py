@@ -54,12 +54,7 @@ class _Contextual(LogitPosition):
         self.columns = ColumnTable(channels, max_length, n_heads, position_dim)
 
     def _bias(self, gates: Tensor, pairs: Pairs) -> Tensor:
-        tables, heads = len(self.columns.table), gates.shape[1]
-        if tables not in (1, heads):
-            raise ValueError(
-                f"{type(self).__name__} has tables for n_heads {tables} and the backbone has {heads}; give both the "
-                "same number, or the position 1 table that all heads share."
-            )
+        self.demand_as_many_heads(len(self.columns.table), gates.shape[1])
         with torch.autocast(gates.device.type, enabled=False):
             return contextual_bias(
                 gates, self.columns(pairs.queries), pairs.n_visible[:, None].expand(gates.shape[:-1])

@@ -32,6 +32,7 @@ class RelativeBias(LogitPosition):
         self.table = nn.Parameter(init_std * torch.randn(n_heads, max_length))
 
     def adjust(self, logits: Float[Tensor, "b H i j"], pairs: Pairs) -> Float[Tensor, "b H i j"]:
+        self.demand_as_many_heads(len(self.table), logits.shape[1])
         lags = pairs.lags.clamp(0, self.table.shape[1] - 1)
         return logits + torch.stack([look_up(numbers, lags) for numbers in self.table], dim=1)
 

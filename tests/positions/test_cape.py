@@ -71,7 +71,7 @@ def test_positions_at_halves_read_the_mean_of_two_columns():
     assert bias[0, 0, 2].tolist() == [(3 + 7) / 2, 3.0, (1 + 3) / 2]
 
 
-@pytest.mark.parametrize("kind", [CAPE, CoPE])
+@pytest.mark.parametrize("kind", [CAPE, CoPE, RelativeBias])
 def test_as_many_tables_as_heads_or_one_for_all_are_needed(kind):
     """With more, rows of one history would be paired with those of another."""
     for build, n_heads in ((HSTU, 2), (LiGR, 2), (SASRec, 4)):
