@@ -64,6 +64,11 @@ class MaskedRecommender(KeyedRecommender):
             )
         self.mask = nn.Parameter(init_std * torch.randn(backbone.dim))
 
+    @property
+    def max_length(self) -> int | None:
+        most = super().max_length
+        return None if most is None else most - 1  # one place is the mask's
+
     def states(self, history: Sequences, hidden: Int[Tensor, "hidden"], at: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
         """The states at these places; the items at the hidden ones are not read."""
         vectors = self.embedding(history.items)

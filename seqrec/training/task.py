@@ -102,10 +102,11 @@ class NextItemTask(RankingTask):
 
         longest, room = self.trainer.datamodule.max_length, self.recommender.leaves_room  # type: ignore[attr-defined]
         most = self.recommender.max_length
-        if longest is None and most is not None:
+        if most is not None and (longest is None or longest > most):
+            reads = "null, so histories of any length are read" if longest is None else longest
             raise ValueError(
-                f"data.max_length is null, so histories of any length are read, but the position of this model knows "
-                f"{most} places; set data.max_length to at most {most}."
+                f"data.max_length is {reads}, but the position of this model has places for {most} events; set "
+                f"data.max_length to at most {most}, or raise max_length of the position."
             )
         if longest is not None and longest <= room:
             warnings.warn(

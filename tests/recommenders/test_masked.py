@@ -127,3 +127,10 @@ def test_filling_gaps_teaches_it_what_comes_next():
 def test_a_position_that_reads_times_is_refused():
     with pytest.raises(ValueError, match="nobody knows when the item that a mask stands for"):
         recommender(lambda dim, *_, **__: TimeGap(dim))
+
+
+def test_one_place_of_its_position_is_the_masks():
+    model = recommender(LearnedPosition)
+    assert model.max_length == 19
+    longest = Sequences.pack([[1] * model.max_length])
+    model.queries(longest, longest.newest)

@@ -233,14 +233,16 @@ def test_hidden_events_and_models_that_learn_from_them_go_together(recommender, 
         made.on_fit_start()
 
 
-@pytest.mark.parametrize(("most", "longest", "is_refused"), [(200, None, True), (200, 50, False), (None, None, False)])
-def test_histories_of_any_length_need_a_position_that_reads_them(monkeypatch, most, longest, is_refused):
+@pytest.mark.parametrize(
+    ("most", "longest", "is_refused"), [(200, None, True), (200, 201, True), (200, 200, False), (None, None, False)]
+)
+def test_a_window_needs_a_position_that_reads_it(monkeypatch, most, longest, is_refused):
     monkeypatch.setattr(Table, "max_length", most)
     made = task(Table)
     supervise(made, predicts_every_event=True, target_lag=1)
     made.trainer.datamodule.max_length = longest
     if is_refused:
-        with pytest.raises(ValueError, match=r"knows 200 places; set data\.max_length to at most 200"):
+        with pytest.raises(ValueError, match=r"places for 200 events; set data\.max_length to at most 200"):
             made.on_fit_start()
     else:
         made.on_fit_start()
