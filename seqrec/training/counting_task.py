@@ -41,6 +41,11 @@ class CountingTask(RankingTask):
                 f"Counting takes one epoch, {self.trainer.max_epochs} were asked for; set trainer.max_epochs to 1."
             )
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.supervision.target_lag == 0:
+            raise ValueError(
+                f"{type(self.recommender).__name__} counts what followed, but the data asks for hidden events; set "
+                "data.supervision to seqrec.data.supervision.EveryEvent."
+            )
         if self.recommender.counts_by_clock and not data.has_clock:
             raise ValueError(
                 f"{type(self.recommender).__name__} counts what happened lately, but the times of this data set are "
