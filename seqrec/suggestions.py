@@ -104,6 +104,7 @@ def sentence(error: BaseException, arguments: Sequence[str]) -> str:
         said = next(filter(None, map(_wrong_class_path, _CLASS_PATH.findall(message))), None)
         for pattern in _UNKNOWN_KEY:
             unknown = pattern.search(message)
+            said = said or (unknown and _of_another_class(unknown, found, arguments))
             said = said or (unknown and _wrong_key(unknown.group(1), arguments))
         said = said or _of_what_is_missing(found, arguments)
         said = said or (f"{found.key}: {found.words}" if found.key else None)
@@ -222,6 +223,16 @@ def _wrong_class_path(path: str) -> str | None:
     named = next((k for k in known if by_name and k.endswith("." + by_name[0])), None)
     meant = named or (close[0] if close else None)
     return f"There is no {path}." + (f" Did you mean {meant}?" if meant else "")
+
+
+def _of_another_class(unknown: re.Match[str], found: Complaint, arguments: Sequence[str]) -> str | None:
+    """What is said of a key that is spelt right, but given to a class that does not take it."""
+    key = unknown[1].rstrip("+").split(".")[0]
+    told = re.search(r"class_path '(?:\w+\.)*(\w+)': $", unknown.string[: unknown.start()])
+    told = told or re.search(r".*class_path='(?:\w+\.)*(\w+)'", found.value)
+    if told is None or key not in _keys(arguments):
+        return None
+    return f"{told[1]} takes no {key}; leave it out, or choose another {found.key} that takes one."
 
 
 def _wrong_key(key: str, arguments: Sequence[str]) -> str:

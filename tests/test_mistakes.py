@@ -206,3 +206,28 @@ def test_a_position_of_another_width_is_refused(shop, capsys):
     given = [f"{position}=seqrec.positions.learned.LearnedPosition", f"{position}.dim=16", f"{position}.max_length=50"]
     said = said_of(capsys, *command(shop, "fit", "width", *given))
     assert "LearnedPosition adds vectors of width 16, the backbone reads 8. Give both the same dim." in said
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ["model.recommender.init_args.backbone=seqrec.backbones.gru4rec.GRU4Rec",
+             "model.recommender.init_args.backbone.init_args.position=seqrec.positions.relative.ALiBi"],
+            "GRU4Rec takes no position; leave it out, or choose another model.recommender.backbone that takes one.",
+        ),
+        (
+            ["model.recommender=seqrec.recommenders.popularity.Popularity",
+             "model.recommender.init_args.position=seqrec.positions.sinusoidal.SinusoidalPosition"],
+            "Popularity takes no position;",
+        ),
+    ],
+)  # fmt: skip
+def test_a_part_that_another_class_takes_is_refused_by_the_name_of_this_one(shop, capsys, given, words):
+    assert words in said_of(capsys, *command(shop, "fit", "another", *(f"--{each}" for each in given)))
+
+
+def test_a_plug_in_is_refused_by_the_task_that_has_no_seat_for_it(shop, capsys):
+    plugged = ["--config=configs/model/popularity.yaml", "--config=configs/plugin/adversarial.yaml"]
+    said = said_of(capsys, "fit", f"--config={shop / 'data.yaml'}", *plugged)
+    assert "CountingTask takes no auxiliaries; leave it out, or choose another model that takes one." in said
