@@ -52,9 +52,8 @@ class SameForEveryone(CountingRecommender):
         def some_keys(rows: Tensor | None) -> Tensor:
             return keys if rows is None else keys[rows]
 
-        states = keys.new_ones(batch.history.items.numel(), 1)
         queries = keys.new_ones(batch.targets.numel(), 1)
-        return Encoded(batch, states, queries, some_keys, self.counts)
+        return Encoded(batch, queries, queries, some_keys, self.counts)
 
     def ranks(self, batch: Batch) -> Int[Tensor, "M"]:
         keys = self.item_scores[:, None]

@@ -51,6 +51,12 @@ def test_queries_and_keys_of_popularity_score_like_its_counts():
     assert not encoded.queries.requires_grad
 
 
+def test_popularity_has_one_state_for_each_prediction_however_many_events_there_are():
+    history = Sequences.pack([[0, 1, 2], [3]])
+    batch = Batch(torch.arange(2), history, history.newest, torch.tensor([3, 0]))
+    assert Popularity(catalog_of([5, 9, 5, 1])).encode(batch).states.shape == (2, 1)
+
+
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
 def test_recent_popularity_counts_the_last_days_whatever_the_order_of_batches(order: list[int]):
     batches = [
