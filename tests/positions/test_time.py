@@ -45,6 +45,12 @@ def test_equal_gaps_are_equal_and_the_first_event_has_a_vector_of_its_own():
     assert not torch.equal(rows[0], rows[1])
 
 
+def test_longer_gaps_than_the_table_knows_have_its_last_span():
+    position = TimeGap(4, n_spans=9, init_std=1.0)
+    rows = position(torch.zeros(5, 4), Sequences.pack([[0] * 5], [[0, 10, 1_000, 100_000, 10**9]]))
+    assert torch.equal(rows, position.table.weight[[9, 7, 8, 8, 8]])
+
+
 def test_a_past_that_ended_at_the_first_second_of_1970_is_a_past():
     position = TimeGap(4, init_std=1.0)
     whole = position(torch.zeros(2, 4), Sequences.pack([[0, 0]], [[0, 60]]))

@@ -3,6 +3,7 @@
 import torch
 
 from seqrec.backbones.sasrec import SASRec
+from seqrec.ops.adjusted_attention import Pairs, Stand
 from seqrec.positions.time_bias import TimeBias, span
 from seqrec.sequences import Sequences
 
@@ -27,3 +28,13 @@ def test_the_moment_of_asking_changes_states_only_where_it_is_read():
         assert backbone.reads_asked_at is reads
         assert torch.equal(soon[:2], late[:2])
         assert torch.equal(soon[2], late[2]) is not reads
+
+
+def test_longer_spans_than_the_table_knows_have_its_last_number():
+    places, happened, seen = torch.arange(3)[None], torch.tensor([[0, 99_990, 99_999]]), torch.tensor([[3]])
+    asking = Stand(places[:, -1:], torch.tensor([[100_000]]))
+    pairs = Pairs(torch.zeros(1, 1, 1, 4), asking, Stand(places, happened), seen, 3 - seen)
+    position = TimeBias(4, n_spans=9)
+    with torch.no_grad():
+        position.table.copy_(torch.arange(9.0))
+    assert position.adjust(torch.zeros(1, 1, 1, 3), pairs).flatten().tolist() == [8, 7, 0]

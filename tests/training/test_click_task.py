@@ -1,6 +1,7 @@
 """A click model learns what follows what, and what would read its own answers is refused."""
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -23,13 +24,18 @@ from seqrec.positions.time_bias import TimeBias
 from seqrec.recommenders.click import ClickModel
 from seqrec.sequences import Sequences
 from seqrec.training.click_task import ClickTask
+from seqrec.training.schedule import Cosine
 
 DIM, ITEMS = 8, 30
 
 
+def catalog_of_items():
+    return Catalog(pl.DataFrame({"item_id": [str(row) for row in range(ITEMS)], "count": [1] * ITEMS}))
+
+
 def task(learning_rate=0.01, **arguments):
     torch.manual_seed(0)
-    catalog = Catalog(pl.DataFrame({"item_id": [str(row) for row in range(ITEMS)], "count": [1] * ITEMS}))
+    catalog = catalog_of_items()
 
     def build(catalog):
         return ClickModel(
@@ -105,3 +111,11 @@ def test_a_batch_without_negatives_says_what_to_do():
 def test_a_learning_rate_that_cannot_learn_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         task(learning_rate=0.0)
+
+
+def test_its_optimizer_goes_by_what_it_is_told():
+    model = task().model
+    made = ClickTask(catalog_of_items(), lambda catalog: model, 0.25, weight_decay=0.5, schedule=Cosine(warmup_steps=4))
+    made._trainer = Mock(spec=Trainer, estimated_stepping_batches=10, gradient_clip_val=None, precision="32-true")
+    (group,) = made.configure_optimizers()["optimizer"].param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.05, 0.5)

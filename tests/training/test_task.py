@@ -287,3 +287,10 @@ def test_weight_decay_spares_what_parts_name_and_pulls_all_else():
     }
     for name in before.keys() - kept:
         torch.testing.assert_close(after[name], 0.95 * before[name])
+
+
+def test_adam_goes_by_the_rates_it_is_told():
+    made = task(learning_rate=0.25, betas=(0.5, 0.75))
+    made._trainer = Mock(spec=Trainer, estimated_stepping_batches=10, gradient_clip_val=None, precision="32-true")
+    (group,) = made.configure_optimizers()["optimizer"].param_groups
+    assert (group["lr"], group["betas"]) == (0.25, (0.5, 0.75))
