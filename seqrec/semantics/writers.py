@@ -174,7 +174,8 @@ class ChatWriter(Writer):
         took = took_of(reply.usage, writes=bool(text))
         if not isinstance(text, str) or not text.strip():
             raise Senseless("no text", took)
-        content = {"text": text.strip(), "is_cut": choice.finish_reason == "length"}
+        text = text.encode(errors="replace").decode().strip()  # an answer may be cut within a character
+        content = {"text": text, "is_cut": choice.finish_reason == "length"}
         return Answer(content, *(took or (0, likely_tokens(text))), reply.model or self.service.model)
 
 

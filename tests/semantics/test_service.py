@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+from text_service import chat
 from twelve_items import ITEMS, PROMPT, N, at
 
 from seqrec.semantics.asking import Asking
@@ -296,6 +297,19 @@ def test_an_answer_that_was_cut_is_kept_and_counted(service, tmp_path):
     service.troubles = ["cut", "cut"]
     _, record = written(service, tmp_path)
     assert record["cut_answers"] == 2
+
+
+def test_an_answer_that_was_cut_within_a_character_is_kept(service, tmp_path, monkeypatch):
+    def cut(body):
+        reply = chat(body)
+        reply["choices"][0]["message"]["content"] = "good for caf\ud83d"
+        return reply
+
+    monkeypatch.setattr("text_service.chat", cut)
+    for _ in range(2):
+        texts, _ = written(service, tmp_path)
+        assert set(texts) == {"good for caf?"}
+        assert len(service.asked) == N
 
 
 def test_a_service_that_changes_its_model_is_refused(service, tmp_path):
