@@ -136,8 +136,10 @@ def likely_tokens(text: str) -> int:
 
 
 def took_of(usage: Any, writes: bool = True) -> tuple[int, int] | None:
-    """Tokens that were read and written, as a service says; None where it leaves out what cannot have been none."""
-    read, written = (getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
+    """Tokens that were read and written, as a service says; None where it leaves out what cannot have been none, or
+    says something else than a whole number."""
+    told = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    read, written = (count if isinstance(count, int) and count > 0 else 0 for count in told)
     return (read, written) if read and (written or not writes) else None
 
 

@@ -226,6 +226,8 @@ def test_half_of_what_an_answer_took_is_not_believed():
     assert took_of(SimpleNamespace(prompt_tokens=7), writes=False) == (7, 0)
     for usage in (None, SimpleNamespace(prompt_tokens=7), SimpleNamespace(prompt_tokens=0, completion_tokens=2)):
         assert took_of(usage) is None
+    for odd in ("7", 7.5, -7):  # nor is what is no count
+        assert took_of(SimpleNamespace(prompt_tokens=odd, completion_tokens=odd)) is None
 
 
 def test_an_interrupt_keeps_what_is_under_way_and_asks_nothing_more(service, tmp_path):
