@@ -103,6 +103,6 @@ class HostedEncoder(TextEncoder):
         if sorted(place_of) != list(range(len(texts))):
             raise Senseless(f"{len(place_of)} vectors for {len(texts)} texts", took)
         vectors = np.array([place_of[place] for place in range(len(texts))], dtype=np.float32)
-        if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
             raise Senseless("vectors that are no rows of finite numbers", took)
         return Answer(vectors, *(took or (0, 0)), reply.model or self.service.model)

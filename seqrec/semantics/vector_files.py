@@ -30,8 +30,8 @@ def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: the file is not in one of these forms, an id comes twice, vectors differ in length, or a number is
-            not finite.
+        ValueError: the file is not in one of these forms, an id comes twice, vectors differ in length or have no
+            numbers, or a number is not finite.
         ModuleNotFoundError: the file is safetensors, whose package is not installed.
     """
     if not path.exists():
@@ -48,6 +48,8 @@ def read_vectors(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
     name, lines = Counter(ids).most_common(1)[0] if ids else ("", 0)
     if lines > 1:
         raise ValueError(f"{path} has {lines} vectors of the item {name}; leave one line for each item_id.")
+    if ids and not vectors.shape[1]:
+        raise ValueError(f"{path} has {len(ids):,} vectors without a number in them; make them anew.")
     vectors = vectors if vectors.dtype == np.float16 else vectors.astype(np.float32, copy=False)
     broken = np.flatnonzero(~np.isfinite(vectors).all(1))
     if broken.size:

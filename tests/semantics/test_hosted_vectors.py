@@ -32,6 +32,12 @@ def test_hosted_vectors_are_those_of_their_texts(service, tmp_path, trouble):
     assert len(service.asked) == 3 + bool(trouble)
 
 
+def test_vectors_without_numbers_are_none_and_nothing_of_them_is_kept(service, tmp_path):
+    with pytest.raises(ValueError, match="no rows of finite numbers"):
+        vectors(service, tmp_path, dimensions=0, retries=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_refused_text_is_named_alone_and_all_beside_it_are_answered(service, tmp_path):
     service.refuses = {"text 5"}
     for _ in range(2):

@@ -113,6 +113,10 @@ def an_id_twice(path):
     (path / "v.ids.txt").write_text("a\nb\na\n")
 
 
+def no_numbers(path):
+    as_matrix(path, NUMBERS[:, :0])
+
+
 def endless(path):
     as_matrix(path, np.where(NUMBERS[1, 2] == NUMBERS, np.inf, NUMBERS))
 
@@ -125,6 +129,7 @@ def endless(path):
         (one_number_each, r"found float32 of the shape \(3,\)"),
         (not_numpy, "found something else"),
         (an_id_twice, "has 2 vectors of the item a"),
+        (no_numbers, "3 vectors without a number in them"),
         (endless, "not finite, first in the vector of 007"),
     ],
 )
