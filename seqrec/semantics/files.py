@@ -12,6 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import polars as pl
 
+# What reading a damaged file may raise: numpy, Arrow and polars raise whatever its bytes lead them to.
+ANYTHING = (Exception, pl.exceptions.PanicException)
+
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name, send it to the disk, and only then give it its own name."""

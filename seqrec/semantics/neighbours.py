@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from seqrec.semantics.files import read_json, write_json, write_whole
+from seqrec.semantics.files import ANYTHING, read_json, write_json, write_whole
 from seqrec.semantics.vectors import MANIFEST
 
 ROWS, RECORD = "neighbours.npy", "neighbours.json"
@@ -49,7 +49,7 @@ class Neighbours:
         try:
             rows = np.load(folder / ROWS, mmap_mode="r")
             intact = rows.dtype == np.int32 and _digest(rows) == manifest.get("digest")
-        except (OSError, ValueError):
+        except ANYTHING:
             intact = False
         if not intact:
             raise ValueError(f"{folder / ROWS} is missing or changed. Run `{command}` again.")

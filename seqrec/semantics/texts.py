@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from seqrec.semantics.files import fingerprint, read_json, write_json, write_whole
+from seqrec.semantics.files import ANYTHING, fingerprint, read_json, write_json, write_whole
 
 SCHEMA_VERSION = 1
 TEXTS, MANIFEST = "texts.parquet", "manifest.json"
@@ -42,7 +42,7 @@ class Texts:
         try:
             table = pl.read_parquet(folder / TEXTS)
             intact = fingerprint(table) == manifest["fingerprint"]
-        except (OSError, pl.exceptions.PolarsError):
+        except ANYTHING:
             intact = False
         if not intact:
             raise ValueError(

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from jaxtyping import Float
 
 from seqrec.catalog import Catalog
-from seqrec.semantics.files import file_digest, fingerprint, read_json, write_json, write_whole
+from seqrec.semantics.files import ANYTHING, file_digest, fingerprint, read_json, write_json, write_whole
 
 SCHEMA_VERSION = 1
 IDS, VECTORS, MANIFEST = "ids.parquet", "vectors.npy", "manifest.json"
@@ -55,7 +54,7 @@ class Vectors:
         """
         folder = Path(folder)
         manifest = read_json(folder / MANIFEST, _MADE_BY)
-        if "kind" not in manifest or "fingerprint" not in manifest:
+        if not {"kind", "fingerprint", "schema_version"} <= manifest.keys():
             raise ValueError(f"{folder} holds no vectors of texts. Name a folder that `{_MADE_BY}` wrote.")
         if manifest["schema_version"] > SCHEMA_VERSION:
             raise ValueError(
@@ -66,7 +65,7 @@ class Vectors:
             ids = pl.read_parquet(folder / IDS)
             vectors = np.load(folder / VECTORS, mmap_mode="r")
             intact = fingerprint(ids, vectors) == manifest["fingerprint"]
-        except (OSError, ValueError, pl.exceptions.PolarsError, pa.ArrowException):
+        except ANYTHING:
             intact = False
         if not intact:
             raise ValueError(

@@ -150,9 +150,10 @@ def test_neighbours_of_other_vectors_are_refused(folder):
 def test_damaged_or_missing_neighbours_are_refused(folder):
     content = bytearray((folder / "neighbours.npy").read_bytes())
     content[-4] ^= 1
-    (folder / "neighbours.npy").write_bytes(content)
-    with pytest.raises(ValueError, match="missing or changed"):
-        Neighbours.open(folder)
+    for damaged in (content, b""):
+        (folder / "neighbours.npy").write_bytes(damaged)
+        with pytest.raises(ValueError, match="missing or changed"):
+            Neighbours.open(folder)
     (folder / "neighbours.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"neighbours\.json does not exist"):
         Neighbours.open(folder)

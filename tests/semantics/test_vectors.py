@@ -39,7 +39,7 @@ def test_the_fingerprint_tells_ids_and_numbers_apart(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ids.parquet", "vectors.npy"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "empty", "unreadable"])
 def test_a_damaged_file_is_refused(tmp_path, name, damage):
     write_vectors(tmp_path, ITEMS, NUMBERS, {"kind": "items"})
     content = bytearray((tmp_path / name).read_bytes())
@@ -47,6 +47,12 @@ def test_a_damaged_file_is_refused(tmp_path, name, damage):
         (tmp_path / name).unlink()
     elif damage == "cut":
         (tmp_path / name).write_bytes(content[:-5])
+    elif damage == "empty":
+        (tmp_path / name).write_bytes(b"")
+    elif damage == "unreadable" and name == "vectors.npy":  # a header that ends too late
+        (tmp_path / name).write_bytes(content.replace(b"}", b"(", 1))
+    elif damage == "unreadable":
+        pl.DataFrame({"item_id": ["a", None, "ß"]}).write_parquet(tmp_path / name)
     else:
         content[-1 if name == "vectors.npy" else content.index(b"007")] ^= 1
         (tmp_path / name).write_bytes(content)
@@ -62,8 +68,20 @@ def test_a_folder_without_a_manifest_was_not_finished(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="is broken"):
         Vectors.open(tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 1}))
-    with pytest.raises(ValueError, match="holds no vectors of texts"):
+    for part in ({"schema_version": 1}, {"kind": "items", "fingerprint": "abc"}):
+        (tmp_path / "manifest.json").write_text(json.dumps(part))
+        with pytest.raises(ValueError, match="holds no vectors of texts"):
+            Vectors.open(tmp_path)
+
+
+def test_a_file_at_which_the_reader_panics_is_refused(tmp_path, monkeypatch):
+    write_vectors(tmp_path, ITEMS, NUMBERS, {"kind": "items"})
+
+    def panic(path):
+        raise pl.exceptions.PanicException("assertion failed")
+
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    with pytest.raises(ValueError, match="not what was written there"):
         Vectors.open(tmp_path)
 
 
