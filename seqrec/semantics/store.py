@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from seqrec.semantics.files import read_json, write_json, write_whole
+from seqrec.semantics.files import write_json, write_whole
 
 _IDENTITY = "identity.json"
 
@@ -45,8 +45,12 @@ class Store:
         self.folder = folder / key_of(canonical)[:32]
         self._identity = dict(identity)
         known = self.folder / _IDENTITY
-        if known.is_file() and read_json(known, "seqrec embed` or `seqrec describe") != json.loads(canonical):
-            raise ValueError(f"{known} is not what was written. Delete {self.folder}, or name another --store.")
+        try:
+            intact = not known.is_file() or json.loads(known.read_bytes()) == json.loads(canonical)
+        except ValueError:
+            intact = False
+        if not intact:
+            raise ValueError(f"{known} is not what was written. Delete it, and it alone; it is then written anew.")
         self._tables: list[pl.DataFrame] = []
         self._vectors: list[tuple[Path, tuple[int, ...], np.dtype]] = []
         self._place_of: dict[str, tuple[int, int]] = {}

@@ -99,6 +99,21 @@ def test_the_remedy_spares_what_another_program_wrote_beside_it(tmp_path):
     assert np.array_equal(Store(tmp_path, {"model": "m"}).vectors(KEYS[:5]), VECTORS[:5])
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"model": "n"}'])
+def test_a_damaged_identity_costs_nothing_that_was_kept(tmp_path, content):
+    store = filled(tmp_path)
+    identity = store.folder / "identity.json"
+    before = identity.read_bytes()
+    identity.write_text(content)
+    with pytest.raises(ValueError, match=r"identity\.json is not what was written. Delete it, and it alone"):
+        Store(tmp_path, {"model": "m"})
+    identity.unlink()
+    again = Store(tmp_path, {"model": "m"})
+    assert np.array_equal(again.vectors(KEYS), VECTORS)
+    again.append(pl.DataFrame({"key": [key_of("new")], "text": ["new"]}), VECTORS[:1])
+    assert identity.read_bytes() == before
+
+
 def test_vectors_that_are_gone_are_noticed(tmp_path):
     store = filled(tmp_path)
     next(store.folder.glob("000000-*.npy")).unlink()
