@@ -50,6 +50,8 @@ class TextEncoder(Encoder):
     reads_texts = True
 
     def __init__(self, half: bool = True, keep_every: int = 1024) -> None:
+        if keep_every < 1:
+            raise ValueError(f"keep_every is {keep_every}; it must be at least 1, e.g. 1024.")
         self.half = half
         self.keep_every = keep_every
 

@@ -35,6 +35,8 @@ class HostedEncoder(TextEncoder):
         keep_every: int = 512,
     ) -> None:
         super().__init__(half, keep_every)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1, e.g. 64.")
         self.service = service
         self.dimensions = dimensions
         self.batch_size = batch_size

@@ -39,6 +39,8 @@ class SentenceEncoder(TextEncoder):
         keep_every: int = 1024,
     ) -> None:
         super().__init__(half, keep_every)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1, e.g. 64.")
         self.model = model
         self.device = device
         self.batch_size = batch_size

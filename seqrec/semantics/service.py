@@ -29,8 +29,9 @@ class Service:
         budget: most that a run may cost, in the unit of the prices; needs ``price_in``, and ``price_out`` of a service
             that writes. Answers that do not say what they took count as the most that they can have taken.
         concurrency: requests under way at once, at least 1.
-        requests_per_minute: most requests begun in a minute; None is no limit.
-        tokens_per_minute: most tokens asked for in a minute, as far as they can be told beforehand; None is no limit.
+        requests_per_minute: most requests begun in a minute, at least 1; None is no limit.
+        tokens_per_minute: most tokens asked for in a minute, as far as they can be told beforehand, at least 1; None is
+            no limit.
         timeout: seconds until an answer counts as lost, above 0.
         retries: how often something is tried again, at least 0.
     """
@@ -53,6 +54,10 @@ class Service:
                 f"concurrency is {self.concurrency}, timeout {self.timeout} and retries {self.retries}; they must be "
                 "at least 1, above 0 and at least 0."
             )
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} is {limit}; it must be at least 1, or left out for no limit.")
         if self.budget is not None and self.price_in <= 0:
             raise ValueError("A budget cannot be kept without prices; give price_in (and price_out) of the service.")
 

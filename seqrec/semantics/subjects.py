@@ -97,7 +97,8 @@ class Items(Subjects):
         catalog: the items.
         events: catalog rows of all events that may be quoted, user after user, oldest first.
         offsets: user ``u`` owns events ``offsets[u]`` up to ``offsets[u + 1]``.
-        n_quotes: most histories that are told of an item: the first in the order of the events that hold more than it.
+        n_quotes: most histories that are told of an item, at least 0: the first in the order of the events that hold
+            more than it.
         limit: how many items, all by default.
     """
 
@@ -112,6 +113,8 @@ class Items(Subjects):
         limit: int | None = None,
     ) -> None:
         super().__init__(catalog, catalog.table.select(pl.col("item_id").cast(pl.String)).head(limit or len(catalog)))
+        if n_quotes < 0:
+            raise ValueError(f"quotes is {n_quotes}; quote at least 0 histories of an item, e.g. 5.")
         self.events = events
         starts = np.repeat(offsets[:-1], np.diff(offsets))
         at = np.flatnonzero(np.arange(len(events)) > starts)

@@ -102,7 +102,7 @@ class ChatWriter(Writer):
 
     Args:
         service: where it answers; a budget needs its ``price_out``, too.
-        max_tokens: most tokens of an answer; one that reaches it is kept as it was cut, and counted.
+        max_tokens: most tokens of an answer, at least 1; one that reaches it is kept as it was cut, and counted.
         keep_every: answers after which the store is written, at least 1; a killed program loses fewer than these.
     """
 
@@ -112,6 +112,8 @@ class ChatWriter(Writer):
                 f"A budget of {service.budget:g} cannot be kept with a price_out of {service.price_out:g}, for answers "
                 "would count as free; give the service's price of a million tokens that are written."
             )
+        if max_tokens < 1 or keep_every < 1:
+            raise ValueError(f"max_tokens is {max_tokens} and keep_every {keep_every}; both must be at least 1.")
         self.service = service
         self.max_tokens = max_tokens
         self.keep_every = keep_every

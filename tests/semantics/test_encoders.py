@@ -1,6 +1,7 @@
 """Encoders give each subject the vector of its own text or items, once."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from seqrec.catalog import Catalog
 from seqrec.semantics.encoders import HashingEncoder, MeanOfItems, VectorFile
+from seqrec.semantics.hosted import HostedEncoder
 from seqrec.semantics.sentence import SentenceEncoder
+from seqrec.semantics.service import Service
 from seqrec.semantics.subjects import Histories, Items
 from seqrec.semantics.writers import Work
 
@@ -126,6 +129,16 @@ def test_numbers_that_half_precision_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match="set half false"):
         made(Large(2), ITEMS, tmp_path)
     assert made(Large(2, half=False), ITEMS, tmp_path)[0][0, 0] == 1e6
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_an_encoder_that_would_read_nothing_is_refused(number):
+    for build in (HashingEncoder, partial(HostedEncoder, Service("small")), partial(SentenceEncoder, "model")):
+        with pytest.raises(ValueError, match=f"keep_every is {number}; it must be at least 1"):
+            build(keep_every=number)
+    for build in (partial(HostedEncoder, Service("small")), partial(SentenceEncoder, "model")):
+        with pytest.raises(ValueError, match=f"batch_size is {number}; it must be at least 1"):
+            build(batch_size=number)
 
 
 @pytest.fixture(scope="module")

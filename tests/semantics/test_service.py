@@ -198,6 +198,16 @@ def test_a_budget_needs_prices():
         Service("small", budget=1.0)
 
 
+def test_settings_that_ask_for_nothing_are_refused():
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        for limit in (0, -5):
+            with pytest.raises(ValueError, match=f"{name} is {limit}; it must be at least 1, or left out"):
+                Service("small", **{name: limit})
+    for settings in ({"max_tokens": 0}, {"keep_every": -5}):
+        with pytest.raises(ValueError, match="both must be at least 1"):
+            ChatWriter(Service("small"), **settings)
+
+
 def test_a_budget_of_a_writer_needs_the_price_of_answers_too():
     with pytest.raises(ValueError, match=r"budget of 1 cannot be kept with a price_out of 0, .*; give the service's"):
         ChatWriter(Service("small", price_in=1.0, budget=1.0))

@@ -60,6 +60,11 @@ def test_an_item_is_quoted_from_histories_that_end_in_it():
     assert len(Items(CATALOG, EVENTS, OFFSETS).facts(1)["histories"].splitlines()) == 5
 
 
+def test_fewer_than_no_quotes_are_refused():
+    with pytest.raises(ValueError, match="quotes is -1; quote at least 0"):
+        Items(CATALOG, np.arange(0), np.zeros(1, dtype=np.int64), n_quotes=-1)
+
+
 def test_a_history_is_told_oldest_first_and_summed_up_newest_first():
     assert histories().facts(1) == {"history": "- Red tea\n- Food, Bread\n- Milk"}
     assert histories(window=2).facts(1) == {"history": "- Food, Bread\n- Milk"}
