@@ -32,7 +32,7 @@ class Service:
         requests_per_minute: most requests begun in a minute, at least 1; None is no limit.
         tokens_per_minute: most tokens asked for in a minute, as far as they can be told beforehand, at least 1; None is
             no limit.
-        timeout: seconds until an answer counts as lost, above 0.
+        timeout: seconds without a sign of an answer until it counts as lost, above 0.
         retries: how often something is tried again, at least 0.
     """
 
