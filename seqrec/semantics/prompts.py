@@ -35,9 +35,12 @@ class Prompt:
         """Read a prompt: the system message, a line of three hyphens, and the user message.
 
         Raises:
-            ValueError: there is no such line.
+            ValueError: there is no such file or line.
         """
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"The prompt {path} cannot be read ({error}); name a text file in UTF-8.") from error
         system, line, user = text.partition("\n---\n")
         if not line:
             raise ValueError(

@@ -112,6 +112,14 @@ def test_a_prompt_is_known_by_its_text(tmp_path):
         Prompt.read(own)
 
 
+@pytest.mark.parametrize("content", [None, b"Caf\xe9\n---\n$title"])
+def test_a_prompt_that_cannot_be_read_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "mine.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"The prompt .*mine\.txt cannot be read .*; name a text file in UTF-8"):
+        Prompt.read(tmp_path / "mine.txt")
+
+
 def test_brand_and_price_reach_a_prompt_from_the_files_of_a_shop(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("log.csv").write_text("user_id,item_id,timestamp\nu,a,1000000000\nu,b,1000000001\nv,a,1000000002\n")
