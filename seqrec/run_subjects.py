@@ -77,8 +77,11 @@ def told(estimate: Estimate, what: str) -> str:
     said = f"{estimate.subjects:,} {what}, {estimate.to_make:,} of them to be made"
     if estimate.price is None:
         return f"{said}; nobody is paid."
+    if not estimate.to_make:
+        return f"{said}; nothing is paid."
     tokens = f"about {estimate.tokens_in:,} tokens to read and at most {estimate.tokens_out:,} to write"
-    price = f"about {estimate.price:.2f}" if estimate.price else "unknown; give the prices of the service"
+    about = f"{estimate.price:.2f}" if estimate.price >= 1 else f"{estimate.price:.2g}"
+    price = f"about {about}" if estimate.price else "unknown; give the prices of the service"
     return f"{said}: {tokens}. Price: {price}."
 
 

@@ -145,6 +145,14 @@ def test_a_dry_run_counts_and_prices_and_asks_nobody(shop, service, capsys):
     assert service.asked == []
     assert not (shop / "out").exists()
     assert not (shop / "store").exists()
+    assert main(describe(shop, service, "histories", "--dry-run", "--writer.service.price_in=0.001")) == 0
+    assert 0 < float(capsys.readouterr().out.split("Price: about ")[1].strip().rstrip(".")) < 0.01
+    assert main(describe(shop, service, "histories", "--dry-run")) == 0
+    assert "Price: unknown; give the prices" in capsys.readouterr().out
+    assert main(describe(shop, service, "histories")) == 0
+    capsys.readouterr()
+    assert main(describe(shop, service, "histories", "--dry-run", *prices)) == 0
+    assert "0 of them to be made; nothing is paid." in capsys.readouterr().out
 
 
 def test_a_budget_stops_with_one_sentence_and_the_next_run_goes_on(shop, service, capsys):
