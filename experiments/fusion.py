@@ -25,6 +25,7 @@ from seqrec.training.record import write
 HERE = Path(__file__).parent
 PLUGINS = HERE.parent / "configs" / "plugin"
 WITHOUT_TEXT = ("ids", "text-initial")  # these make nothing of the text of a new item
+FUSIONS = ("text-concat", "text-fade", "text-gate", "text-sum")  # the text of these is a part of the embedding
 VARIANTS = ["ids", *sorted(path.stem for path in PLUGINS.glob("text-*.yaml"))]
 
 
@@ -77,7 +78,7 @@ def asked_for_new_items(options: argparse.Namespace, variant: str, seed: int, wi
 def told(options: argparse.Namespace, variant: str, seed: int, data: Path) -> list[str]:
     """What `seqrec fit` is told of a variant."""
     configs = [options.config, *options.refined, *([] if variant == "ids" else [PLUGINS / f"{variant}.yaml"])]
-    inside = "" if variant in ("ids", "text-adapter", "text-frozen", "text-initial") else "text.init_args."
+    inside = "text.init_args." if variant in FUSIONS else ""
     at = f"--model.recommender.init_args.embedding.init_args.{inside}vectors={options.vectors}"
     stack = [*(f"--config={config}" for config in configs), *([] if variant == "ids" else [at])]
     return [*stack, f"--data.prepared={data}", f"--seed_everything={seed}"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from seqrec.data.errors import InputError
 from seqrec.lightning_cli import complete_config
@@ -109,6 +110,16 @@ def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(rec
     fuse(recipe, "some.parquet", "ids")
     (ids,) = Path("results").rglob("ids-seed1/texts.json")
     assert json.loads(ids.read_text())["cold"] is None
+
+
+@pytest.mark.parametrize("variant", [variant for variant in fusion.VARIANTS if variant != "ids"])
+def test_every_reading_of_texts_is_told_where_the_vectors_are(variant):
+    options = argparse.Namespace(config=Path("sasrec.yaml"), refined=[], vectors="my.parquet")
+    (told,) = [each for each in fusion.told(options, variant, 1, Path("shop")) if each.endswith("vectors=my.parquet")]
+    node = yaml.safe_load((fusion.PLUGINS / f"{variant}.yaml").read_text())
+    for key in told.removeprefix("--").partition("=")[0].split("."):
+        assert key in node
+        node = node[key]
 
 
 def test_the_share_of_a_gap_by_hand(capsys):
