@@ -112,11 +112,12 @@ def sentence(error: BaseException, arguments: Sequence[str]) -> str:
 
 
 def _where(error: BaseException | None) -> str:
-    """The line of someone's own code that it came from, if it did; seqrec, Python and what is installed are not."""
+    """The line of someone's own code that it came from, if it did; seqrec, Python and what is installed are not, and
+    nor is what was compiled elsewhere, whose files are not here."""
     others = (str(Path(seqrec.__file__).parent), sys.prefix, sys.base_prefix, "<", sys.argv[0])
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not frame.filename.startswith(others)]
+        own = [each for each in frames if not each.filename.startswith(others) and Path(each.filename).is_file()]
         if own:
             return f" ({own[-1].filename}, line {own[-1].lineno})"
         error = error.__cause__ or error.__context__

@@ -16,6 +16,13 @@ NESTED = """Parser key "model":
   Given value: NestedArg(key='backbone.norm', val='pree')"""
 
 
+def test_the_line_of_a_package_that_was_compiled_elsewhere_is_not_named():
+    with pytest.raises(ValueError) as raised:
+        exec(compile("raise ValueError('It is broken.')", "arrow/error.pxi", "exec"))
+    raised.value.__traceback__ = raised.value.__traceback__.tb_next
+    assert sentence(raised.value, ["embed items"]) == "It is broken."
+
+
 def test_the_innermost_sentence_is_found_with_its_key():
     found = Complaint.inside(NESTED.format("dim is 3. Give 4."))
     assert (found.key, found.words, found.nested) == ("model.backbone", "dim is 3. Give 4.", "backbone.norm")
