@@ -32,26 +32,24 @@ class Answer:
 
 
 def answers(table: Table, gains: Gains | None, minutes: float) -> list[Answer]:
-    """The four answers of one table; none can be said where nothing was trained but only counted.
+    """The four answers of one table; none where nothing was trained but only counted.
 
     Args:
         table: rows that may be compared.
         gains: of the rows that kept their ranks.
         minutes: the budget of training time.
     """
+    if not table.is_trained:
+        return []
     questions: list[tuple[str, Group | None]] = [
         ("short histories", gains and gains.short()),
         ("long histories", gains and gains.long()),
         ("cold items", gains and gains.cold()),
     ]
-    found = [
+    return [
         *(_among(question, table, gains, group) for question, group in questions),
         _within(table, gains, minutes),
     ]
-    if any(row.mean("parameters") != 0 for row in table.rows):
-        return found
-    why = "only models that count were run, which are there to be beaten"
-    return [replace(each, models=(), why=why) for each in found]
 
 
 def _among(question: str, table: Table, gains: Gains | None, group: Group | None) -> Answer:

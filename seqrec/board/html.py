@@ -10,7 +10,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from seqrec.board import figures
-from seqrec.board.markdown import CLAIM_COLUMNS, HOW_TO_READ, PARITY, claim_cells, reading, warning
+from seqrec.board.markdown import CLAIM_COLUMNS, HOW_TO_READ, PARITY, claim_cells, counted_alone, reading, warning
 from seqrec.board.results import differences
 from seqrec.board.sections import NOT_RUN, PUBLISHED, Cell, Section, across
 
@@ -36,6 +36,8 @@ def _choices(sections: Sequence[Section]) -> str:
     """The answers on top of the page."""
     cards = []
     for place, section in enumerate(sections):
+        if not section.answers:
+            continue
         lines = "".join(
             f"<tr><th>{escape(answer.question)}</th><td><b class='{'said' if len(answer.models) == 1 else 'unsaid'}'>"
             f"{escape(answer.headline)}</b><small>{escape(answer.why)}</small></td></tr>"
@@ -44,7 +46,9 @@ def _choices(sections: Sequence[Section]) -> str:
         incomplete = ' <em class="incomplete">incomplete</em>' if section.missing else ""
         title = f'<a href="#table-{place}">{escape(section.table.title)}</a>{incomplete}'
         cards.append(f'<article><h3>{title}</h3><table class="answers">{lines}</table></article>')
-    return f'<section id="choices"><h2>Which model to choose</h2><div class="cards">{"".join(cards)}</div></section>'
+    counted = "".join(f"<p>{escape(line)}</p>" for line in counted_alone(sections))
+    found = f'<div class="cards">{"".join(cards)}</div>{counted}'
+    return f'<section id="choices"><h2>Which model to choose</h2>{found}</section>'
 
 
 def _section(place: int, section: Section, first: Section) -> str:

@@ -54,7 +54,14 @@ def _answers(sections: Sequence[Section]) -> str:
         for section in sections
         for answer in section.answers
     ]
-    return _table(["data and protocol", "for", "choose", "because"], rows)
+    table = [_table(["data and protocol", "for", "choose", "because"], rows)] if rows else []
+    return "\n\n".join([*table, *counted_alone(sections)])
+
+
+def counted_alone(sections: Sequence[Section]) -> list[str]:
+    """Where there is nothing to choose from; nothing is said where there is no such table."""
+    titles = "; ".join(section.table.title for section in sections if not section.table.is_trained)
+    return [f"Only models that count were run on these, which are there to be beaten: {titles}."] if titles else []
 
 
 def _heading(section: Section) -> str:

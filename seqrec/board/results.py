@@ -238,6 +238,11 @@ class Table:
         return ", ".join([self.data, *told, self.split])
 
     @property
+    def is_trained(self) -> bool:
+        """Whether any row is more than counts, which are there to be beaten."""
+        return any(row.mean("parameters") != 0 for row in self.rows)
+
+    @property
     def by_validation(self) -> list[Row]:
         """The rows, best on validation first."""
         return sorted(self.rows, key=lambda row: (-(row.validation or 0.0), row.label))
@@ -282,12 +287,12 @@ def _below(folder: Path) -> list[Path]:
 
 
 def tables_of(results: Iterable[Result]) -> list[Table]:
-    """One table per passport, in order of data sets; no two have the same title."""
+    """One table per passport, in order of data sets, those of counts alone last; no two have the same title."""
     by_passport: dict[tuple[str, ...], list[Result]] = defaultdict(list)
     for result in results:
         by_passport[result.passport].append(result)
     ordered = sorted(by_passport.values(), key=lambda runs: (str(runs[0].fields["data"]), runs[0].passport))
-    tables = [Table(tuple(_rows(runs))) for runs in ordered]
+    tables = sorted((Table(tuple(_rows(runs))) for runs in ordered), key=lambda table: not table.is_trained)
     # By what says how they were split and judged, and only where that is not enough by what says which data they are.
     for also in ((), OF_THE_DATA):
         alike: dict[str, list[Mapping[str, Any]]] = defaultdict(list)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt16
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class Draws:
         columns = np.vstack([self.sums, self.counts]).T
         places = np.searchsorted(everyone, present)
         times = _times(everyone.size, repeats, seed)
-        drawn = np.concatenate([some[:, places] @ columns for some in np.array_split(times, max(1, repeats // 50))])
+        parts = np.array_split(times, max(1, repeats // 50))
+        with threadpool_limits(1, "blas"):  # products this thin are not worth the threads, which wait by spinning
+            drawn = np.concatenate([part[:, places] @ columns for part in parts])
         self.drawn: Float[np.ndarray, "repeats rows"] = drawn[:, :-1] / drawn[:, -1:]
 
     def paired(self, first: int, second: int, confidence: float = 0.95) -> Paired:

@@ -1,5 +1,7 @@
 """The four answers on top of the page: what they choose, the interval behind it, and when they choose nothing."""
 
+import json
+
 import numpy as np
 import pytest
 from made_runs import a_measured_run, a_run, a_study
@@ -7,6 +9,7 @@ from made_runs import a_measured_run, a_run, a_study
 from seqrec.board.answers import answers
 from seqrec.board.gains import gains_of
 from seqrec.board.results import read, tables_of
+from seqrec.leaderboard import leaderboard
 
 
 def answered(folder, minutes=10.0):
@@ -29,9 +32,7 @@ def test_nothing_is_chosen_where_nothing_was_trained(tmp_path):
     ranks = np.where(np.arange(400) % 2, 0, 8)
     for name, parameters in (("markov", 0), ("popularity", 0)):
         a_measured_run(tmp_path, name, ranks if name == "markov" else ranks + 9, parameters=parameters, dim=len(name))
-    found = answered(tmp_path)
-    assert [answer.headline for answer in found] == ["cannot be said"] * 4
-    assert {answer.why for answer in found} == {"only models that count were run, which are there to be beaten"}
+    assert answered(tmp_path) == []
     a_measured_run(tmp_path, "sasrec", ranks + 20, parameters=9, dim=3)
     assert answered(tmp_path)[-1].models == ("SASRec (markov)",)
 
@@ -126,3 +127,20 @@ def test_intervals_cover_the_truth_of_a_group(tmp_path):
     low, high = (float(end) for end in short.why.partition("[")[2].partition("]")[0].split(", "))
     assert low < 0.5 < high
     assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(2000), rel=0.1)
+
+
+def test_tables_of_counts_alone_come_last_and_are_named_in_one_sentence(tmp_path):
+    for name, data, parameters in (("markov", "a-shop", 0), ("sasrec", "b-shop", 9), ("popularity", "c-shop", 0)):
+        run = a_measured_run(tmp_path, name, np.arange(400) % 20, parameters=parameters, dim=len(name))
+        result = json.loads((run / "result.json").read_text()) | {"data": data}
+        result["passport"]["dataset"] = data
+        (run / "result.json").write_text(json.dumps(result))
+    leaderboard([tmp_path], tmp_path / "page")
+    page = (tmp_path / "page.md").read_text()
+    assert [line.split(",")[0] for line in page.splitlines() if line.startswith("## ") and "shop" in line] == [
+        "## b-shop", "## a-shop", "## c-shop"
+    ]  # fmt: skip
+    named = "Only models that count were run on these, which are there to be beaten: a-shop, LeaveOneOut, seen items "
+    assert named + "excluded; c-shop" in page
+    assert named.split(":")[0] in (tmp_path / "page.html").read_text()
+    assert "| a-shop, LeaveOneOut, seen items excluded | short histories" not in page
