@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt16
+from jaxtyping import Float, Int, UInt8
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
@@ -119,10 +119,10 @@ class Draws:
 
 
 @lru_cache(maxsize=1)  # groups of one table come one after another
-def _times(n_users: int, repeats: int, seed: int) -> UInt16[np.ndarray, "repeats users"]:
+def _times(n_users: int, repeats: int, seed: int) -> UInt8[np.ndarray, "repeats users"]:
     """How often each user is drawn."""
     generator = np.random.default_rng(seed)
-    times = np.empty((repeats, n_users), dtype=np.uint16)
+    times = np.empty((repeats, n_users), dtype=np.uint8)  # nobody is drawn 256 times
     for each in times:
         each[:] = np.bincount(generator.integers(0, n_users, n_users), minlength=n_users)
     return times
