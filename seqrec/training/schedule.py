@@ -37,11 +37,11 @@ class Constant(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine from the full learning rate down to a floor at the last step of the run.
+    """Half a cosine from the full learning rate down to a floor, which a step behind the last one would have.
 
     Args:
         warmup_steps: over so many first steps the rate climbs evenly to its full height.
-        floor: the factor at the end, in [0, 1].
+        floor: what the factor falls to, in [0, 1].
     """
 
     def __init__(self, warmup_steps: int = 0, floor: float = 0.0) -> None:
