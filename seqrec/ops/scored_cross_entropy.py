@@ -41,7 +41,7 @@ def _never(*_: Any) -> str | None:
 @scored_cross_entropy.implementation("blocked", refuses=_never)
 def _blocked(queries: Tensor, keys: Tensor, targets: Tensor, scores: Callable[[Tensor], Tensor]) -> Tensor:
     """The scores of a few queries at a time, made again on the way back."""
-    rows = max(1, _BLOCK_BYTES[queries.device.type] // (4 * max(1, len(keys))))
+    rows = max(1, _BLOCK_BYTES.get(queries.device.type, _BLOCK_BYTES["cuda"]) // (4 * max(1, len(keys))))
     blocks = zip(queries.split(rows), targets.split(rows), strict=True)
     reference = scored_cross_entropy.reference
     return torch.cat(

@@ -34,6 +34,12 @@ def test_implementations_agree_with_the_reference(name, n_queries, n_keys, rows,
     torch.testing.assert_close(answers(name), answers("reference"))
 
 
+def test_a_device_that_nobody_measured_has_blocks_as_well(monkeypatch):
+    monkeypatch.delitem(module._BLOCK_BYTES, "cpu")
+    with using("blocked"):
+        assert scored_cross_entropy(*problem(3, 4), torch.square).shape == (3,)
+
+
 def test_a_hand_made_loss():
     queries, keys = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [3.0, 5.0]])
     losses = scored_cross_entropy(queries, keys, torch.tensor([1]), torch.square)  # scores 1 and 9
