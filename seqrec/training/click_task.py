@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from seqrec.catalog import Catalog
 from seqrec.evaluation.clicks import auc, gauc, log_loss
 from seqrec.recommenders.click import ClickModel
 from seqrec.training.optimizing import optimizing
+from seqrec.training.ranking_task import check_catalog
 from seqrec.training.schedule import Constant, Schedule
 
 
@@ -48,10 +50,19 @@ class ClickTask(LightningModule):
         super().__init__()
         if learning_rate <= 0:
             raise ValueError(f"learning_rate is {learning_rate}; it must be above 0, e.g. 0.001.")
+        self.catalog_fingerprint = catalog.fingerprint
         self.model = model(catalog)
         self.learning_rate, self.weight_decay, self.schedule = learning_rate, weight_decay, schedule or Constant()
         self.metrics: dict[str, float] = {}
         self._judged: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["catalog"] = self.catalog_fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of other items; checkpoints of earlier versions do not say."""
+        if "catalog" in checkpoint:
+            check_catalog(checkpoint, self.catalog_fingerprint)
 
     @property
     def impressions(self) -> tuple[Tensor, Tensor, Tensor]:

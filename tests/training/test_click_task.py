@@ -29,8 +29,8 @@ from seqrec.training.schedule import Cosine
 DIM, ITEMS = 8, 30
 
 
-def catalog_of_items():
-    return Catalog(pl.DataFrame({"item_id": [str(row) for row in range(ITEMS)], "count": [1] * ITEMS}))
+def catalog_of_items(first=0):
+    return Catalog(pl.DataFrame({"item_id": [str(first + row) for row in range(ITEMS)], "count": [1] * ITEMS}))
 
 
 def task(learning_rate=0.01, **arguments):
@@ -100,6 +100,15 @@ def test_what_would_mean_nothing_is_refused(arguments, data, remedy):
     made._trainer = SimpleNamespace(datamodule=known, world_size=2)
     with pytest.raises(ValueError, match=remedy):
         made.on_fit_start()
+
+
+def test_weights_of_other_items_are_refused():
+    checkpoint = {}
+    task().on_save_checkpoint(checkpoint)
+    task().on_load_checkpoint(checkpoint)
+    other = ClickTask(catalog_of_items(first=1), lambda catalog: task().model)
+    with pytest.raises(ValueError, match="trained on other items"):
+        other.on_load_checkpoint(checkpoint)
 
 
 def test_a_batch_without_negatives_says_what_to_do():
