@@ -23,10 +23,12 @@ class Supervision(ABC):
         predicts_every_event: whether one pass predicts after every event; only a causal backbone may be trained so.
         target_lag: how many events behind a predicting event its target stands: 1 is the event that followed, 0 is the
             predicting event itself, which is then hidden from the model.
+        segments: how many recent events and older segments the backbone must tell apart, or None where any will do.
     """
 
     predicts_every_event: ClassVar[bool]
     target_lag: ClassVar[int] = 1
+    segments: tuple[int, int] | None = None
 
     @abstractmethod
     def rows(self, part: Part, max_length: int | None) -> Part:
@@ -69,7 +71,7 @@ class EveryEventWithinSegments(EveryEvent):
             raise ValueError(
                 f"n_recent is {n_recent} and n_segments {n_segments}; both must be at least 1, as in the backbone."
             )
-        self.n_recent, self.n_segments = n_recent, n_segments
+        self.n_recent, self.n_segments = self.segments = n_recent, n_segments
 
     def predict_at(self, history: Sequences, generator: torch.Generator | None = None) -> Int[Tensor, "M"]:
         n_older = (history.lengths - self.n_recent).clamp(min=0)

@@ -94,6 +94,15 @@ class NextItemTask(RankingTask):
                 "seqrec.data.supervision.EveryPrefix or NewestEvent, or take a causal form, as CausalSIGMA is of SIGMA."
             )
 
+        backbone = getattr(self.recommender, "backbone", None)
+        parts = getattr(backbone, "n_recent", None), getattr(backbone, "n_segments", None)
+        if supervision.segments not in (None, parts):
+            raise ValueError(
+                f"{type(supervision).__name__} has n_recent {supervision.segments[0]} and n_segments "
+                f"{supervision.segments[1]}, but the backbone {type(backbone).__name__} has {parts[0]} and {parts[1]}; "
+                "give both the same, or set data.supervision to seqrec.data.supervision.EveryEvent."
+            )
+
         if self.recommender.reads_clock and not self.trainer.datamodule.has_clock:  # type: ignore[attr-defined]
             raise ValueError(
                 "A position of this model reads clock times, but the times of this data set are positions in the "

@@ -13,6 +13,7 @@ from torch import nn
 
 from seqrec.batch import Batch
 from seqrec.catalog import Catalog
+from seqrec.data.supervision import EveryEventWithinSegments
 from seqrec.nn.hyperbolic import LearnedCurvature
 from seqrec.nn.mamba import Mamba
 from seqrec.nn.mamba2 import Mamba2
@@ -174,7 +175,7 @@ def test_the_objective_is_told_the_weights_that_its_losses_get():
 
 
 def supervise(made: NextItemTask, predicts_every_event: bool, target_lag: int, precision: str = "32-true") -> None:
-    supervision = SimpleNamespace(predicts_every_event=predicts_every_event, target_lag=target_lag)
+    supervision = SimpleNamespace(predicts_every_event=predicts_every_event, target_lag=target_lag, segments=None)
     data = SimpleNamespace(supervision=supervision, max_length=50)
     made._trainer = SimpleNamespace(datamodule=data, precision=precision)
 
@@ -258,6 +259,26 @@ def test_a_window_that_leaves_nothing_to_compress_is_warned_of(monkeypatch, leav
         made.on_fit_start()
     told = [f"newest {leaves_room} events" in str(each.message) for each in said]
     assert told == ([] if fits else [True])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "refusal"),
+    [
+        (SimpleNamespace(n_recent=5, n_segments=2), None),
+        (SimpleNamespace(n_recent=5, n_segments=1), "has n_recent 5 and n_segments 2, but the backbone .* has 5 and 1"),
+        (None, "has None and None; give both the same, or set data.supervision"),
+    ],
+)
+def test_segments_that_are_left_out_are_those_of_the_backbone(backbone, refusal):
+    made = task(Table)
+    supervise(made, predicts_every_event=True, target_lag=1)
+    made.trainer.datamodule.supervision = EveryEventWithinSegments(n_recent=5, n_segments=2)
+    made.recommender.backbone = backbone
+    if refusal:
+        with pytest.raises(ValueError, match=refusal):
+            made.on_fit_start()
+    else:
+        made.on_fit_start()
 
 
 def test_a_learning_rate_that_cannot_learn_is_refused():
