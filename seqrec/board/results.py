@@ -59,13 +59,13 @@ class Result:
     @property
     def passport(self) -> tuple[str, ...]:
         """The fields that must agree, as text, in the order of ``COMPARED``."""
-        return tuple(json.dumps(self.fields["passport"].get(field), sort_keys=True) for field in COMPARED)
+        return tuple(_as_text(self.fields["passport"].get(field)) for field in COMPARED)
 
     @property
     def protocol(self) -> tuple[str, ...]:
         """The passport without what says which data they are."""
         kept = [field for field in COMPARED if field not in OF_THE_DATA]
-        return tuple(json.dumps(self.fields["passport"].get(field), sort_keys=True) for field in kept)
+        return tuple(_as_text(self.fields["passport"].get(field)) for field in kept)
 
     @cached_property
     def recipe(self) -> str:
@@ -98,18 +98,19 @@ class Result:
     @property
     def study(self) -> str | None:
         """The study it belongs to; None where there is none."""
-        return self.fields.get("study", {}).get("name")
+        return (self.fields.get("study") or {}).get("name")
 
     @property
     def name(self) -> str | None:
         """What its study calls the row; None where it belongs to no study."""
-        return self.fields.get("study", {}).get("row")
+        return (self.fields.get("study") or {}).get("row")
 
     @property
     def code(self) -> str | None:
         """Fingerprint of the code that trained it; None where it was not written down."""
         own = self.fields.get("own_code") or {}
-        told = [self.fields.get("study", {}).get("fingerprint", {}).get("code"), *sorted(own.values())]
+        of_study = (self.fields.get("study") or {}).get("fingerprint") or {}
+        told = [of_study.get("code"), *sorted(own.values())]
         return " ".join(filter(None, told)) or None
 
     @property
@@ -196,7 +197,7 @@ class Row:
     @property
     def trials(self) -> float | None:
         """How many settings were tried before these runs; None where no search was recorded."""
-        asked = self.runs[0].fields.get("tuning", {}).get("asked")
+        asked = (self.runs[0].fields.get("tuning") or {}).get("asked")
         return None if asked is None else float(asked)
 
     @property
@@ -371,7 +372,8 @@ def _once_each(runs: Iterable[Result]) -> tuple[Result, ...]:
     kept = tuple(max(same, key=_holds) for same in records.values())
     for one, same in zip(kept, records.values(), strict=True):
         for other in same:
-            if other.fields["metrics"].get("ndcg@10") != one.fields["metrics"].get("ndcg@10"):
+            # As text, for what is no number is not even equal to itself.
+            if str(other.fields["metrics"].get("ndcg@10")) != str(one.fields["metrics"].get("ndcg@10")):
                 warnings.warn(
                     f"{other.folder} has the config and the seed of {one.folder} and other figures; only the latter is "
                     "shown, so leave out the folder of the one that is not wanted.",
@@ -395,7 +397,20 @@ def _read(path: Path) -> Result:
         missing = [f"passport.{name}" for name in COMPARED if name not in {*OPTIONAL, *fields["passport"]}]
     if missing:
         raise InputError(f"{path} has no {' and no '.join(missing)}; run `seqrec test` for that run again.")
+    for name, value in fields["metrics"].items():
+        if not isinstance(value, int | float | None):
+            raise InputError(f"{path} has {value!r} for {name}, which is no number; run `seqrec test` for it again.")
     return Result(path.parent, fields)
+
+
+def _as_text(field: Any) -> str:
+    """A field of a passport in one way, for 7 and 7.0 are the same."""
+    return json.dumps(json.loads(json.dumps(field), parse_float=_number), sort_keys=True)
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _without(config: Any, left_out: Set[str]) -> Any:

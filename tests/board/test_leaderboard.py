@@ -366,6 +366,26 @@ def test_a_passport_that_lacks_what_is_compared_is_refused(tmp_path: Path, field
         read([tmp_path])
 
 
+def test_numbers_of_a_passport_are_compared_as_numbers(tmp_path: Path):
+    for seed, days in enumerate((7, 7.0, 7.5)):
+        a_run(tmp_path, f"seed{seed}", seed=seed, passport={"parameters": {"test_days": days}})
+    assert sorted(len(row.runs) for table in tables_of(read([tmp_path])) for row in table.rows) == [1, 2]
+
+
+def test_what_is_null_was_not_written_down(tmp_path: Path):
+    for seed, fields in enumerate(({"study": None, "tuning": None}, {"study": {"name": "s", "fingerprint": None}})):
+        a_run(tmp_path, f"seed{seed}", seed=seed, **fields)
+    leaderboard(tmp_path, tmp_path / "page")
+    assert rows_of(tmp_path / "page.md")[0][2] == "2"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_figure_that_is_no_number_does_not_differ_from_itself(tmp_path: Path):
+    for name in ("one", "copy"):
+        a_run(tmp_path, name, float("nan"))
+    assert len(tables_of(read([tmp_path]))) == 1
+
+
 def test_a_row_without_ranks_does_not_keep_the_budget_of_time_from_being_answered(tmp_path: Path):
     a_study(tmp_path / "runs")
     a_run(tmp_path / "runs", "unranked", passport={"dataset": "beauty", "target_hash": "beauty"}, wall_seconds=1.0)
@@ -455,4 +475,7 @@ def test_mistakes_are_named(tmp_path: Path):
         (tmp_path / "result.json").write_text(json.dumps(whole | {name: None}))
         with pytest.raises(InputError, match=f"has no {name}; run"):
             leaderboard([tmp_path], tmp_path / "page")
+    (tmp_path / "result.json").write_text(json.dumps(whole | {"metrics": {"ndcg@10": "0.05"}}))
+    with pytest.raises(InputError, match=r"has '0\.05' for ndcg@10, which is no number; run"):
+        leaderboard([tmp_path], tmp_path / "page")
     assert not (tmp_path / "page.md").exists()
