@@ -67,11 +67,14 @@ def test_no_two_fakes_are_alike(build, arguments):
 
 
 @each_attack
-@pytest.mark.parametrize("wrong", ["one item is all there is to push", "a catalog that leaves no choice"])
+@pytest.mark.parametrize(
+    "wrong", ["one item is all there is to push", "a catalog that leaves no choice", "two items to push with"]
+)
 def test_the_contract_holds_at_its_edges(build, arguments, wrong):
     edge = {
         "one item is all there is to push": mission_of(targets=(7,)),
         "a catalog that leaves no choice": mission_of(n_items=12, targets=(0, 4, 11)),
+        "two items to push with": mission_of(n_items=5, targets=(0, 2, 4)),
     }[wrong]
     assert len(forged(build(**arguments), edge, np.random.default_rng(0))) == 8
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqrec.data.poisoning.base import Attack, Mission, assemble, draw_targets, strongest
+from seqrec.data.poisoning.base import HELD_OUT, Attack, Mission, assemble, draw_targets, strongest
 from seqrec.data.poisoning.heuristic import at_least_one_slot
 from seqrec.data.poisoning.surrogate import Factors, State, Surrogate, hit_rate, some_users
 
@@ -75,7 +75,7 @@ class DP(Attack):
         factors_of_items = np.ones(mission.n_items)
         profiles = []
         for length in mission.lengths:
-            # A target never opens a history: something must lead to it.
+            # A target opens no history that has room for something to lead to it.
             own = draw_targets(mission.targets, self.slots, int(length) - 1, random)
             newcomer = torch.zeros(1, mission.n_items)
             newcomer[0, torch.from_numpy(own)] = 1.0
@@ -87,8 +87,9 @@ class DP(Attack):
             if (factors_of_items[mission.fillers] < 1).all():
                 factors_of_items[:] = 1.0
             clicks[-1, torch.from_numpy(fillers)] = 1.0
-            opening, *rest = random.permutation(fillers)
-            profiles.append(np.append(opening, assemble(own, np.array(rest, dtype=np.int64), random)))
+            fillers = random.permutation(fillers).astype(np.int64)
+            before = fillers[: int(length > HELD_OUT + 1)]
+            profiles.append(np.append(before, assemble(own, fillers[before.size :], random)))
         return profiles
 
     def _poisoned(
