@@ -171,6 +171,11 @@ def _check(path: Path, study: Study) -> None:
             raise InputError(f"{path} names {config}, which does not exist; correct it, or run in the folder it is in.")
     if not study.rows or not study.data:
         raise InputError(f"{path} has no rows or no data; give at least one of each.")
+    for name in (study.name, *study.data, *study.rows):
+        if name in ("", ".", "..") or set(name) & set("/\\"):
+            raise InputError(
+                f"{path}: {name!r} names a folder; give the study, its data and its rows names without / and \\."
+            )
     for label, row in study.rows.items():
         if row.data == []:
             raise InputError(f"{path}: row {label} is for no data; name some, or leave `data` out for all.")
@@ -198,5 +203,10 @@ def _check(path: Path, study: Study) -> None:
                 )
             if "low" in choice and choice["low"] > choice["high"]:
                 raise InputError(f"{path}: {key} of row {label} is searched in {choice}; low must not be above high.")
+            if (choice.get("log") and ("step" in choice or choice["low"] <= 0)) or choice.get("step", 1) <= 0:
+                raise InputError(
+                    f"{path}: {key} of row {label} is searched in {choice}; with log there is no step and low is above "
+                    "0, and so is a step."
+                )
             if "choices" in choice and not (isinstance(choice["choices"], list) and choice["choices"]):
                 raise InputError(f"{path}: {key} of row {label} is searched in {choice}; give choices a list of them.")

@@ -120,6 +120,12 @@ def test_a_row_may_be_for_some_of_the_data_only(tmp_path):
         ({"seeds": [-1]}, "seeds of the study is [-1]"),
         ({"rows": {"one": {"seeds": []}}}, "seeds of row one is []"),
         ({"rows": {"one": {"data": []}}}, "row one is for no data"),
+        ({"name": "../x"}, "'../x' names a folder"),
+        ({"data": {"..": []}}, "'..' names a folder"),
+        ({"rows": {"a/b": {}}}, "'a/b' names a folder"),
+        ({"rows": {"one": {"space": {"a": {"low": 0, "high": 1.0, "log": True}}}}}, "with log there is no step"),
+        ({"rows": {"one": {"space": {"a": {"low": 1, "high": 8, "log": True, "step": 2}}}}}, "with log there is no"),
+        ({"rows": {"one": {"space": {"a": {"low": 1, "high": 8, "step": 0}}}}}, "above 0, and so is a step"),
     ],
 )
 def test_a_mistake_in_a_study_is_named(tmp_path, changed, words):
