@@ -1,13 +1,14 @@
 """The four answers on top of the page: what they choose, the interval behind it, and when they choose nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made_runs import a_measured_run, a_run, a_study
 
 from seqrec.board.answers import answers
-from seqrec.board.gains import gains_of
+from seqrec.board.gains import Gains, gains_of
 from seqrec.board.results import read, tables_of
 from seqrec.leaderboard import leaderboard
 
@@ -43,6 +44,18 @@ def test_what_the_data_cannot_tell_apart_is_said_with_the_quickest_of_them(tmp_p
     assert short.headline.startswith("not told apart: ")
     assert "[-" in short.why
     assert "trains fastest" in short.why
+
+
+def test_a_row_is_told_apart_where_its_interval_lies_above_zero(tmp_path, monkeypatch):
+    a_study(tmp_path, n_users=300)
+    intervals = np.zeros((5, 5, 2))
+    intervals[0, :, 0] = [0.0, 0.001, -0.001, 0.0, 0.002]
+    drawn = SimpleNamespace(means=-np.arange(5.0), simultaneous=lambda: intervals)
+    monkeypatch.setattr(Gains, "draws", lambda gains, group: drawn)
+    (table,) = tables_of(read([tmp_path]))
+    gains = gains_of(table.rows)
+    found = answers(table, gains, minutes=10.0)[0]
+    assert found.models == tuple(gains.rows[at].label for at in (0, 2, 3))
 
 
 def test_each_question_looks_at_its_own_predictions(tmp_path):
