@@ -147,6 +147,12 @@ def test_ties_are_counted_by_hand(tmp_path):
     assert manifest["share_of_users_with_tied_last_event"] == pytest.approx(1 / 3)
 
 
+def test_the_first_event_of_all_is_tied_to_none_before_it(tmp_path):
+    manifest = prepare_log(Rows([(1, 1, 5), (2, 1, 6), (2, 2, 7), (2, 3, 7), (3, 1, 7)]), tmp_path / "log").manifest
+    assert manifest["share_of_tied_events"] == 2 / 5
+    assert manifest["share_of_users_with_tied_last_event"] == pytest.approx(1 / 3)
+
+
 def test_titles_and_categories_are_joined_in_row_order_and_strangers_left_out(tmp_path):
     items = pl.DataFrame(
         {
