@@ -26,6 +26,8 @@ def download(
 ) -> Path:
     """Fetch ``url`` to ``target``, continuing what an earlier call left in ``target.part``.
 
+    A part is continued where the server says that it is of the same version of the file, or a checksum will tell.
+
     A target that exists already is kept; where a checksum is given it must have it.
 
     Args:
@@ -51,11 +53,12 @@ def download(
         console.print(f"Licence of {target.name}: {licence}", highlight=False, markup=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    version = _version_of(part)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with _session(attempts, backoff) as session, Progress(TextColumn(target.name), *columns, console=console) as bar:
         for attempt in range(attempts):
             try:
-                _fetch(session, url, part, bar)
+                _fetch(session, url, part, bar, is_checked=sha256 is not None)
                 break
             except requests.RequestException as error:
                 if attempt == attempts - 1:
@@ -69,6 +72,8 @@ def download(
     except InputError:
         part.unlink()
         raise
+    finally:
+        version.unlink(missing_ok=True)
     return part.replace(target)
 
 
@@ -82,10 +87,19 @@ def _session(attempts: int, backoff: float) -> requests.Session:
     return session
 
 
-def _fetch(session: requests.Session, url: str, part: Path, bar: Progress) -> None:
-    """Append what is missing to ``part``; a server that ignores ranges makes it start over."""
-    have = part.stat().st_size if part.exists() else 0
+def _version_of(part: Path) -> Path:
+    """The file that says of which version of its file a part is: its ETag, or when it last changed."""
+    return part.with_name(part.name + ".version")
+
+
+def _fetch(session: requests.Session, url: str, part: Path, bar: Progress, is_checked: bool) -> None:
+    """Append what is missing to ``part``; a server that ignores ranges, or has another version, makes it start over."""
+    version = _version_of(part)
+    known = version.read_text() if version.exists() else ""
+    have = part.stat().st_size if part.exists() and (known or is_checked) else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and known:
+        headers["If-Range"] = known
     try:
         response = session.get(url, headers=headers, stream=True, timeout=60)
     except requests.RequestException as error:
@@ -113,6 +127,9 @@ def _fetch(session: requests.Session, url: str, part: Path, bar: Progress) -> No
         total = start + int(length) if length else None
         task = bar.add_task("", total=total, completed=start)
         with part.open("ab" if continues else "wb") as file:
+            if not continues:  # only now is nothing left of another version
+                etag = response.headers.get("ETag", "W/")
+                version.write_text(response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag)
             for chunk in response.iter_content(_CHUNK):
                 file.write(chunk)
                 bar.advance(task, len(chunk))

@@ -119,6 +119,33 @@ def test_a_later_call_continues_what_an_earlier_one_left(tmp_path):
     assert ranges == [f"bytes={kept}-"]
 
 
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ({"ETag": '"a"', "Last-Modified": "Sun"}, '"a"'),
+        ({"ETag": 'W/"a"', "Last-Modified": "Sun"}, "Sun"),
+        ({"ETag": 'W/"a"'}, None),
+        ({}, None),
+    ],
+)
+def test_without_a_checksum_only_the_same_version_is_continued(tmp_path, told, asked):
+    other, conditions = bytes(len(CONTENT)), []
+
+    def changes(answer: Answer) -> None:
+        conditions.append((answer.headers["Range"] is not None, answer.headers["If-Range"]))
+        if len(conditions) == 1:
+            answer.send(other[:300_000], length=len(other), **told)
+        elif answer.start and answer.headers["If-Range"] is None:
+            honest(answer)
+        else:
+            answer.send(CONTENT, **told)
+
+    with server(changes) as (url, _):
+        assert download(url, tmp_path / "data.zip", backoff=0.0).read_bytes() == CONTENT
+    assert conditions == [(False, None), (asked is not None, asked)]
+    assert [path.name for path in tmp_path.iterdir()] == ["data.zip"]
+
+
 @pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 5])
 def test_a_part_that_is_whole_or_too_long_is_dealt_with(tmp_path, size):
     (tmp_path / "data.zip.part").write_bytes((CONTENT + b"extra")[:size])
@@ -144,7 +171,7 @@ def test_another_range_than_asked_for_is_not_appended(tmp_path):
 
     (tmp_path / "data.zip.part").write_bytes(CONTENT[:1000])
     with server(shifted) as (url, _):
-        assert download(url, tmp_path / "data.zip", backoff=0.0).read_bytes() == CONTENT
+        assert download(url, tmp_path / "data.zip", SHA256, backoff=0.0).read_bytes() == CONTENT
 
 
 def test_a_wrong_checksum_leaves_neither_file_nor_part(tmp_path):
