@@ -23,7 +23,7 @@ from seqrec.training.record import write
 SERVED = "recall@10"
 GENUINE = (SERVED, "ndcg@10")
 DETECTED = ("precision", "recall", "auc", "auc_same_length", "weight_of_fakes", "weight_of_genuine")
-PLACES = (*LEFT_OUT, "prepared", "seed", "seed_everything")
+PLACES = ("prepared", "seed", "seed_everything")
 OF_DEFENCES = ("reweighter", "auxiliaries", "fraudsters")
 CLEAN, NO_DEFENCE = ("clean", 0.0), "none"
 Row = tuple[str, float, str]
@@ -84,16 +84,20 @@ def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
     if any(one["passport"].get(part) != other["passport"].get(part) for part in shared):
         return False
     own = () if one["defence"] == other["defence"] else OF_DEFENCES
-    configs = [_recipe(result["config"], own) for result in (one, other)]
-    return not any(differing(*configs)) and not any(differing(one.get("files", {}), other.get("files", {})))
+    this, that = (_recipe(result["config"], own) for result in (one, other))
+    return not any(differing(this, that)) and not any(differing(one.get("files", {}), other.get("files", {})))
 
 
-def _recipe(part: Any, left_out: Sequence[str] = ()) -> Any:
+def _recipe(config: dict[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
     """A config without seeds, without what says where things lie, and without some keys."""
+    return _without({name: value for name, value in config.items() if name not in LEFT_OUT}, (*PLACES, *left_out))
+
+
+def _without(part: Any, left_out: Sequence[str]) -> Any:
+    """A part of a config without some keys at any depth."""
     if isinstance(part, dict):
-        kept = {name: value for name, value in part.items() if name not in (*PLACES, *left_out)}
-        return {name: _recipe(value, left_out) for name, value in kept.items()}
-    return [_recipe(each, left_out) for each in part] if isinstance(part, list) else part
+        return {name: _without(value, left_out) for name, value in part.items() if name not in left_out}
+    return [_without(each, left_out) for each in part] if isinstance(part, list) else part
 
 
 def interval(values: list[float]) -> float | None:

@@ -80,6 +80,13 @@ def test_a_report_leaves_out_what_is_of_another_training_than_what_was_asked_for
     assert "\n| DP | 1.0% | none | 1 |" in told
 
 
+def test_an_argument_of_a_part_named_like_one_of_a_run_tells_results_apart(tmp_path):
+    for name, layers in (("a", 1), ("b", 9)):
+        add(tmp_path, name, model={"recommender": {"config": {"layers": layers}, "run": 3}}, config={"run": name})
+    with pytest.warns(UserWarning, match=r"b\.json is of another model"):
+        page(tmp_path)
+
+
 def test_when_a_result_was_written_changes_nothing(tmp_path):
     for name, dim in (("a", 8), ("b", 16)):
         add(tmp_path, name, model={"recommender": {"dim": dim}}, hr=dim / 100)
