@@ -16,7 +16,7 @@ from seqrec.data.errors import InputError
 from seqrec.data.log import Log
 from seqrec.evaluation import detection
 from seqrec.objectives.trail import Trail
-from seqrec.runs import data_of
+from seqrec.runs import data_of, read_checkpoint
 
 _STATE = "reweighter._extra_state"
 
@@ -73,12 +73,12 @@ def trail_of(run: Path) -> tuple[Trail, int, str | None]:
     """What the reweighter of a run decided, the epochs done and what they trained on, from its last checkpoint.
 
     Raises:
-        InputError: there is no checkpoint, or nothing was decided.
+        InputError: there is no checkpoint, it is damaged, or nothing was decided.
     """
     path = run / "checkpoints" / "last.ckpt"
     if not path.is_file():
         raise InputError(f"{path} does not exist, so {run} is not the folder of a run; run `seqrec fit --run {run}`.")
-    kept = torch.load(path, map_location="cpu", weights_only=True)
+    kept = read_checkpoint(path)
     state = kept["state_dict"]
     if _STATE not in state:
         raise InputError(f"The run {run} weighed no users; train with a reweighter, say configs/study/lorec.yaml.")

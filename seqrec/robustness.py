@@ -26,7 +26,7 @@ from seqrec.data.protocol import LeaveOneOut
 from seqrec.evaluation.promotion import promotion
 from seqrec.recommenders.base import Recommender
 from seqrec.reproduction import LEFT_OUT
-from seqrec.robustness_report import CLEAN, NO_DEFENCE, write_report
+from seqrec.robustness_report import CLEAN, NO_DEFENCE, read_result, write_report
 from seqrec.studies.jobs import code_fingerprint
 from seqrec.studies.locks import held
 from seqrec.studies.running import on_one_device
@@ -205,7 +205,7 @@ def _holds(kept: Path, recipe: dict[str, Any], pushed: list[int], cutoffs: list[
     """Whether there is a result, made of the same, that says where these targets stand."""
     if not kept.is_file():
         return False
-    result = json.loads(kept.read_text())
+    result = read_result(kept)
     made = {**result, "dataset": result["passport"]["dataset"], "config": _without_places(result["config"])}
     return (
         result["targets"] == pushed

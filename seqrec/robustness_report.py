@@ -39,10 +39,10 @@ def write_report(out: Path, targets: list[int], asked: Sequence[str] = ()) -> No
         asked: names of results that the report is about; others stand beside them if they are of the same study.
 
     Raises:
-        InputError: no run is finished.
+        InputError: no run is finished, or a result is damaged.
         ImportError: matplotlib is not installed.
     """
-    found = {path: json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))}
+    found = {path: read_result(path) for path in sorted((out / "results").glob("*.json"))}
     results = _of_one_study({path: result for path, result in found.items() if result["targets"] == targets}, asked)
     if not results:
         raise InputError(f"{out / 'results'} holds no result; run `seqrec robustness --out {out}` first.")
@@ -57,6 +57,22 @@ def write_report(out: Path, targets: list[int], asked: Sequence[str] = ()) -> No
     write(out / "robustness.md", _page(rows))
     _draw(rows, out / "robustness.svg")
     print(f"{out / 'robustness.md'} and {out / 'robustness.svg'}: {len(results)} runs.")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        _ = [result[name] for name in ("targets", "metrics", "passport", "config")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is cut short or no result of `seqrec robustness`; remove it, and its run is measured again."
+        ) from error
+    return result
 
 
 def _of_one_study(results: dict[Path, dict[str, Any]], asked: Sequence[str]) -> list[dict[str, Any]]:

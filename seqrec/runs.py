@@ -135,7 +135,12 @@ def _checkpoint(run: Path) -> Path:
     return found
 
 
-def _kept(path: Path, catalog: Catalog) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Raises:
+        InputError: it is damaged.
+    """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         _ = checkpoint["state_dict"]
@@ -143,5 +148,10 @@ def _kept(path: Path, catalog: Catalog) -> dict[str, Any]:
         raise InputError(
             f"{path} is cut short or no checkpoint of seqrec; put back a whole copy, or run `seqrec fit` again."
         ) from error
+    return checkpoint
+
+
+def _kept(path: Path, catalog: Catalog) -> dict[str, Any]:
+    checkpoint = read_checkpoint(path)
     check_catalog(checkpoint, catalog.fingerprint)
     return checkpoint

@@ -349,6 +349,14 @@ def test_an_audit_of_a_run_whose_data_were_made_anew_is_refused(reported, tmp_pa
     )
 
 
+def test_an_audit_of_a_checkpoint_that_was_cut_short_says_so(tmp_path, capsys):
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(b"PK")
+    assert main(["audit", "--run", str(tmp_path)]) == 2
+    assert "is cut short or no checkpoint" in " ".join(capsys.readouterr().err.split())
+
+
 def test_another_protocol_is_refused_before_anything_is_trained(shop, tmp_path, capsys):
     (tmp_path / "time.yaml").write_text("data: {protocol: {class_path: seqrec.data.protocol.GlobalTimeSplit}}\n")
     given = [f"--data={shop / 'clean'}", f"--model=[{shop / 'model.yaml'},{tmp_path / 'time.yaml'}]"]

@@ -10,6 +10,7 @@ import torch
 
 from seqrec.audit import figures
 from seqrec.cli import main
+from seqrec.data.errors import InputError
 from seqrec.evaluation import detection
 from seqrec.objectives.trail import Trail
 from seqrec.robustness import _begin, _holds
@@ -212,6 +213,16 @@ def test_a_result_holds_if_data_files_and_code_are_the_same(tmp_path):
     ):
         write(path, json.dumps({name: value for name, value in result.items() if name != lost}))
         assert (holds(), holds(**no_texts)) == (with_texts, without)
+
+
+def test_a_result_that_was_cut_short_is_named(tmp_path):
+    add(tmp_path, "kept")
+    path = tmp_path / "results" / "kept.json"
+    for cut in (path.read_text()[:50], "[]", "{}"):
+        path.write_text(cut)
+        for ask in (lambda: page(tmp_path), lambda: _holds(path, {}, [7], [10], False)):
+            with pytest.raises(InputError, match=r"kept\.json is cut short or no result .* remove it"):
+                ask()
 
 
 def test_a_run_that_other_code_began_goes_on_only_if_any_code_will_do(tmp_path):
