@@ -93,7 +93,7 @@ def _from_numpy(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
     try:
         array = np.load(path, allow_pickle=False)
         if array.dtype.names is None:
-            text = beside.read_text(encoding="utf-8").removesuffix("\n")
+            text = beside.read_text(encoding="utf-8-sig").removesuffix("\n")
             ids = text.split("\n") if text else []
         else:
             ids, array = [_text(raw) for raw in array["item_id"].tolist()], array["vector"]
@@ -107,6 +107,8 @@ def _from_numpy(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
 
 
 def _text(raw: Any) -> str:
+    if isinstance(raw, float):
+        raise ValueError(f"the item_id {raw} is a number with a point; write ids as text or as whole numbers")
     return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
@@ -122,12 +124,13 @@ def _from_safetensors(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
         with safetensors.safe_open(path, framework="pt") as file:
             (name,) = file.keys()
             tensor, ids = file.get_tensor(name), json.loads(file.metadata()["ids"])
+            ids = [_text(raw) for raw in ids] if isinstance(ids, list) else ids
             vectors = (tensor if str(tensor.dtype) == "torch.float16" else tensor.float()).numpy()
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{wanted}; found something else ({type(error).__name__}: {error}).") from error
     if vectors.ndim != 2 or not isinstance(ids, list):
         raise ValueError(f"{wanted}; found the shape {vectors.shape}.")
-    return [str(raw) for raw in ids], vectors
+    return ids, vectors
 
 
 def _from_parquet(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
@@ -135,6 +138,9 @@ def _from_parquet(path: Path) -> tuple[list[str], Float[np.ndarray, "V T"]]:
     try:
         found = ", ".join(f"{field.name} ({field.type})" for field in pq.read_schema(path))
         table = pq.read_table(path, columns=["item_id", "vector"]).drop_null()
+        if pa.types.is_floating(table["item_id"].type):
+            found += ", where ids are numbers with a point; write them as text or as whole numbers"
+            raise pa.ArrowTypeError(found)
         ids = table["item_id"].cast("string").to_pylist()
         lists = table["vector"].combine_chunks()
         lengths = sorted(pc.list_value_length(lists).unique().to_pylist())  # pyright: ignore[reportAttributeAccessIssue]

@@ -76,6 +76,28 @@ def test_a_text_tower_reads_no_texts_that_quote_what_it_is_not_trained_on(tmp_pa
         TextTower(catalog.with_counts(np.array([4, 2, 0])), 2, str(tmp_path / "v"))
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_an_id(tmp_path):
+    path = as_matrix(tmp_path, NUMBERS)
+    (tmp_path / "v.ids.txt").write_text("\n".join(IDS), encoding="utf-8-sig")
+    assert read_vectors(path)[0] == IDS
+
+
+@pytest.mark.parametrize("form", ["parquet", "npy", "safetensors"])
+def test_ids_with_a_point_are_refused(tmp_path, form):
+    if form == "parquet":
+        pl.DataFrame({"item_id": [1.0, 2.0, 3.0], "vector": NUMBERS}).write_parquet(tmp_path / "v.parquet")
+    elif form == "npy":
+        rows = np.zeros(3, dtype=[("item_id", "f8"), ("vector", "f4", 4)])
+        rows["item_id"] = [1.0, 2.0, 3.0]
+        np.save(tmp_path / "v.npy", rows)
+    else:
+        safetensors = pytest.importorskip("safetensors.torch")
+        told = {"ids": json.dumps([1.0, 2.0, 3.0])}
+        safetensors.save_file({"anything": torch.from_numpy(NUMBERS)}, tmp_path / "v.safetensors", told)
+    with pytest.raises(ValueError, match=r"with a point; write .* as text or as whole numbers"):
+        read_vectors(tmp_path / f"v.{form}")
+
+
 def test_brain_floats_become_single(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     numbers = torch.from_numpy(NUMBERS).bfloat16()
