@@ -79,13 +79,16 @@ class HostedEncoder(TextEncoder):
         }
 
     def _flush(self, store: Store, fresh: list[tuple[Question, Answer]]) -> None:
-        self._keep(
-            store,
-            [key for question, _ in fresh for key in question.keys],
-            np.concatenate([answer.content for _, answer in fresh]),
-            tokens_in=[answer.tokens_in / question.parts for question, answer in fresh for _ in question.keys],
-            model=[answer.model for question, answer in fresh for _ in question.keys],
-        )
+        # A width that changes on the way is told of when vectors are taken from the store; what was paid for is kept.
+        for width in sorted({answer.content.shape[1] for _, answer in fresh}):
+            alike = [(question, answer) for question, answer in fresh if answer.content.shape[1] == width]
+            self._keep(
+                store,
+                [key for question, _ in alike for key in question.keys],
+                np.concatenate([answer.content for _, answer in alike]),
+                tokens_in=[answer.tokens_in / question.parts for question, answer in alike for _ in question.keys],
+                model=[answer.model for question, answer in alike for _ in question.keys],
+            )
 
     def _question(self, texts: list[str]) -> Question:
         beside = f" or {len(texts) - 1} texts beside it" if len(texts) > 1 else ""

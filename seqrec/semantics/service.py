@@ -72,7 +72,7 @@ class Service:
     @property
     def address(self) -> str | None:
         """Where the service is: what was named, or what the environment names for its client; None is the usual."""
-        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+        return (self.base_url or os.environ.get("OPENAI_BASE_URL") or "").rstrip("/") or None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Vectors from a hosted service are those of their texts, whatever happens on the way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from text_service import vector_of
@@ -36,6 +38,20 @@ def test_vectors_without_numbers_are_none_and_nothing_of_them_is_kept(service, t
     with pytest.raises(ValueError, match="no rows of finite numbers"):
         vectors(service, tmp_path, dimensions=0, retries=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_width_that_changes_on_the_way_is_told_and_what_was_paid_for_is_kept(service, tmp_path, monkeypatch):
+    ask = HostedEncoder._ask
+
+    def wider(encoder, client, texts):
+        answer = ask(encoder, client, texts)
+        return replace(answer, content=np.pad(answer.content, ((0, 0), (0, texts[0] != TEXTS[0]))))
+
+    monkeypatch.setattr(HostedEncoder, "_ask", wider)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"has vectors of the widths .* Name another --store"):
+            vectors(service, tmp_path)
+    assert len(service.asked) == 3
 
 
 def test_a_refused_text_is_named_alone_and_all_beside_it_are_answered(service, tmp_path):

@@ -135,6 +135,12 @@ def test_a_service_that_the_environment_names_is_another_one(service, tmp_path, 
     assert one.identity["base_url"] is None
 
 
+def test_a_slash_behind_its_address_makes_no_other_service(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://there/v1/")
+    told = [Service("m", "http://there/v1/"), Service("m", "http://there/v1"), Service("m")]
+    assert {service.identity["base_url"] for service in told} == {"http://there/v1"}
+
+
 def test_nobody_is_asked_where_there_is_nobody_to_describe(service, tmp_path):
     nobody = Histories(
         ITEMS.catalog, np.arange(3), np.arange(0), np.arange(0), pl.DataFrame({"user_id": [], "n_events": []})
