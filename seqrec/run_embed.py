@@ -45,7 +45,7 @@ def embed_items(
     Args:
         data: prepared data set.
         encoder: who makes the vectors, by import path.
-        out: folder to write: ids.parquet, vectors.npy, manifest.json; an older one there is replaced.
+        out: folder to write: ids.parquet, vectors.npy, manifest.json; an older one of the kind is replaced.
         texts: folder that `seqrec describe items` wrote; by default title and categories are read.
         protocol: how the log is split, for the record; it must be that of texts whose prompts quote histories. By
             default leave-one-out.
@@ -81,7 +81,7 @@ def embed_histories(
     Args:
         data: prepared data set.
         encoder: who makes the vectors, by import path.
-        out: folder to write: ids.parquet, vectors.npy, manifest.json; an older one there is replaced.
+        out: folder to write: ids.parquet, vectors.npy, manifest.json; an older one of the kind is replaced.
         texts: folder that `seqrec describe histories` wrote; by default categories and titles are read.
         window: most events of a prefix that are read, the newest, where no texts are given; only for encoders that read
             texts.
@@ -143,6 +143,8 @@ def _embed(
     record: dict[str, Any],
 ) -> None:
     kind, there = subjects.kind, Path(out) / MANIFEST
+    if there.is_file() and (other := origin_of(Path(out)).get("kind", kind)) != kind:
+        raise InputError(f"{out} holds vectors of {other}, and these are of {kind}; choose another --out.")
     if record["limit"] is not None and not dry_run and there.is_file() and origin_of(Path(out)).get("limit") is None:
         raise InputError(f"{out} holds vectors that were made without --limit; try with another --out.")
     if texts is not None and not encoder.reads_texts:

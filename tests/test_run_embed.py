@@ -53,6 +53,28 @@ def test_a_try_does_not_take_the_place_of_all_vectors(prepared, tmp_path, capsys
     assert len(Vectors.open(tmp_path / "out")) == len(whole)
 
 
+def test_vectors_of_histories_do_not_take_the_place_of_those_of_items(prepared, tmp_path, capsys):
+    whole = run(tmp_path, prepared, "embed", "items", HASHING)
+    given = [f"--data={prepared}", f"--out={tmp_path / 'out'}", f"--store={tmp_path / 'store'}", HASHING]
+    assert main(["embed", "histories", *given]) == 2
+    assert "holds vectors of items, and these are of histories; choose" in " ".join(capsys.readouterr().err.split())
+    assert len(Vectors.open(tmp_path / "out")) == len(whole)
+
+
+@pytest.mark.parametrize(("kind", "encoder"), [("items", "VectorFile"), ("histories", "MeanOfItems")])
+def test_a_dry_run_says_that_a_file_is_not_there(prepared, tmp_path, capsys, kind, encoder):
+    told = [f"--encoder=seqrec.semantics.encoders.{encoder}", f"--encoder.path={tmp_path / 'nowhere.npy'}"]
+    assert main(["embed", kind, f"--data={prepared}", f"--out={tmp_path / 'out'}", *told, "--dry_run=true"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_store_is_no_file(prepared, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    given = [f"--data={prepared}", f"--out={tmp_path / 'out'}", f"--store={tmp_path / 'file'}", HASHING]
+    assert main(["embed", "items", *given]) == 2
+    assert "is a file, and a store is a folder; name another --store" in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_an_encoder_lacks_is_named_as_it_must_be_given(prepared, tmp_path, capsys):
     encoder = "--encoder=seqrec.semantics.encoders.MeanOfItems"
     assert main(["embed", "histories", f"--data={prepared}", f"--out={tmp_path / 'out'}", encoder]) == 2
@@ -102,7 +124,7 @@ def test_written_texts_are_embedded_and_named(prepared, tmp_path, service, capsy
     place = [f"--data={prepared}", f"--out={tmp_path / 'out'}", f"--texts={tmp_path / 'texts'}"]
     assert main(["embed", "items", *place, HASHING]) == 2
     assert "has no text for" in capsys.readouterr().err
-    assert main(["embed", "histories", *place, HASHING]) == 2
+    assert main(["embed", "histories", *place, f"--out={tmp_path / 'histories'}", HASHING]) == 2
     assert "name texts on the histories" in capsys.readouterr().err
 
 
@@ -194,8 +216,8 @@ def test_as_in_the_released_code_neighbours_may_be_of_the_same_user_and_are_call
     assert (found.rows != np.arange(len(made))[:, None]).all()
     assert (users[found.rows[:, 0]] == users).mean() > 0.3
     assert (found.manifest["groups"], found.manifest["same_user"]) == (None, True)
-    run(tmp_path, prepared, "embed", "items", HASHING)
-    assert main(asked) == 2
+    run(tmp_path, prepared, "embed", "items", HASHING, out="items")
+    assert main(["neighbours", f"--vectors={tmp_path / 'items'}", "--same_user=true"]) == 2
     assert "belong to no user; leave --same_user out" in capsys.readouterr().err
 
 

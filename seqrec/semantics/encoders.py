@@ -135,6 +135,7 @@ class VectorFile(Encoder):
         self.path = Path(path)
 
     def estimate(self, subjects: Subjects, texts: Read, work: Work) -> Estimate:
+        self.vectors(subjects, texts, work)  # which only reads, and says what is wrong with the file
         return Estimate(len(subjects), 0)
 
     def vectors(self, subjects: Subjects, texts: Read, work: Work) -> tuple[Float[np.ndarray, "V S"], dict[str, Any]]:
@@ -171,6 +172,7 @@ class MeanOfItems(Encoder):
         self.centred = centred
 
     def estimate(self, subjects: Subjects, texts: Read, work: Work) -> Estimate:
+        vectors_of(self.path, subjects.catalog.ids)
         return Estimate(len(subjects), len(subjects))
 
     def vectors(self, subjects: Subjects, texts: Read, work: Work) -> tuple[Float[np.ndarray, "V S"], dict[str, Any]]:

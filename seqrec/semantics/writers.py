@@ -36,6 +36,8 @@ class Work:
 @contextmanager
 def working(store: Path, what: str) -> Iterator[Work]:
     """Work that shows its progress on standard error."""
+    if Path(store).is_file():
+        raise ValueError(f"{store} is a file, and a store is a folder; name another --store.")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
 
