@@ -45,11 +45,15 @@ def main() -> None:
     withheld = prepared.with_name(f"{prepared.name}-cold")
     if not withheld.exists():
         seqrec("withhold", f"--data={prepared}", f"--out={withheld}")
-    name = "+".join(config.stem for config in [options.config, *options.refined])
     for seed in options.seeds:
         for variant in options.variants:
-            place = Path(prepared.name) / name / f"{variant}-seed{seed}"
+            place = Path(prepared.name) / named(options) / f"{variant}-seed{seed}"
             print(place, json.dumps(measure(options, variant, seed, prepared, withheld, place)))
+
+
+def named(options: argparse.Namespace) -> str:
+    """The configs that are the same for all variants."""
+    return "+".join(config.stem for config in [options.config, *options.refined])
 
 
 def measure(
@@ -68,7 +72,7 @@ def measure(
 
 def asked_for_new_items(options: argparse.Namespace, variant: str, seed: int, withheld: Path) -> dict:
     """What a run on the other items makes of those that were withheld."""
-    run = options.runs / withheld.name / f"{options.config.stem}-{variant}-seed{seed}"
+    run = options.runs / withheld.name / f"{named(options)}-{variant}-seed{seed}"
     stack = [*told(options, variant, seed, withheld), f"--run={run}"]
     once(stack, run, run / "kept" / "result.json")
     seqrec("cold", f"--run={run}", f"--vectors={options.vectors}")

@@ -112,6 +112,19 @@ def test_readings_of_texts_are_kept_by_config_and_refused_with_other_vectors(rec
     assert json.loads(ids.read_text())["cold"] is None
 
 
+def test_refined_runs_on_withheld_items_have_folders_of_their_own(tmp_path, monkeypatch):
+    def command(name: str, *told: str) -> None:
+        if name == "cold":
+            (Path(told[0].removeprefix("--run=")) / "cold.json").write_text(json.dumps(told[0]))
+
+    monkeypatch.setattr(fusion, "once", lambda stack, run, kept: run.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(fusion, "seqrec", command)
+    told = {"config": Path("sasrec.yaml"), "vectors": "my.parquet", "runs": tmp_path}
+    asked = [argparse.Namespace(**told, refined=refined) for refined in ([], [Path("wide.yaml")])]
+    places = [fusion.asked_for_new_items(options, "text-sum", 1, Path("shop-cold")) for options in asked]
+    assert places == [f"--run={tmp_path}/shop-cold/{name}-text-sum-seed1" for name in ("sasrec", "sasrec+wide")]
+
+
 @pytest.mark.parametrize("variant", [variant for variant in fusion.VARIANTS if variant != "ids"])
 def test_every_reading_of_texts_is_told_where_the_vectors_are(variant):
     options = argparse.Namespace(config=Path("sasrec.yaml"), refined=[], vectors="my.parquet")
