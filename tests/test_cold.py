@@ -48,12 +48,23 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder) -> Path:
+    return trained(folder, "run")
+
+
+@pytest.fixture(scope="module")
+def timed(folder) -> Path:
+    """It knows when it is asked, reads few events, and seen items stay candidates."""
+    configs = [CONFIGS / "plugin" / "attention-time.yaml", CONFIGS / "protocol" / "seen-ranked.yaml"]
+    return trained(folder, "timed", *(f"--config={config}" for config in configs), "--data.max_length=5")
+
+
+def trained(folder: Path, name: str, *more: str) -> Path:
     plugin = folder / "text-sum.yaml"
     text = (CONFIGS / "plugin" / "text-sum.yaml").read_text()
     plugin.write_text(text.replace("data/raw/{data}/minilm.parquet", str(folder / "{data}-vectors.parquet")))
     stack = [f"--config={CONFIGS / 'model' / 'sasrec.yaml'}", f"--config={plugin}"]
-    assert main(["fit", *stack, f"--data.prepared={folder / 'cold'}", f"--run={folder / 'run'}", *QUICK]) == 0
-    return folder / "run"
+    assert main(["fit", *stack, f"--data.prepared={folder / 'cold'}", f"--run={folder / name}", *QUICK, *more]) == 0
+    return folder / name
 
 
 def test_a_withheld_item_is_nowhere_and_all_else_is_as_it_was(folder):
@@ -123,7 +134,9 @@ def test_a_share_that_makes_no_sense_is_refused(folder, tmp_path, share, seed):
         withhold(folder / "shop", tmp_path / "out", share, seed)
 
 
-def test_the_figures_are_those_of_scores_computed_one_by_one(folder, run, capsys):
+@pytest.mark.parametrize(("name", "n_read"), [("run", 20), ("timed", 5)])
+def test_the_figures_are_those_of_scores_computed_one_by_one(folder, name, n_read, request, capsys):
+    run = request.getfixturevalue(name)
     assert main(["cold", f"--run={run}", f"--vectors={folder / 'shop-vectors.parquet'}"]) == 0
     assert "withheld targets" in capsys.readouterr().out
     result = json.loads((run / "cold.json").read_text())
@@ -132,17 +145,21 @@ def test_the_figures_are_those_of_scores_computed_one_by_one(folder, run, capsys
     targets = pl.read_parquet(folder / "cold" / "withheld_targets.parquet")
     model, catalog = opened.recommender, opened.data.catalog
     keys = torch.cat([model.item_keys(), cold_keys(model, folder / "shop-vectors.parquet", pl.Series(items))]).detach()
-    hits = {"among_all": 0, "among_themselves": 0}
+    ranks = {"among_all": [], "among_themselves": []}
     for line in targets.iter_rows(named=True):
         rows = catalog.rows(line["history"])[0]
-        window = Sequences.pack([rows[-20:]], [line["times"][-20:]])
+        window = Sequences.pack([rows[-n_read:]], [line["times"][-n_read:]])
+        if name == "timed":
+            window = window.asking(window.newest, torch.tensor([line["asked_at"]]))
         scores = (model.queries(window, window.newest) @ keys.T).detach()[0]
-        scores[rows] = -torch.inf
+        if name == "run":
+            scores[rows] = -torch.inf
         at = len(catalog) + items.index(line["item_id"])
-        hits["among_all"] += int((scores > scores[at]).sum() < 10)
-        hits["among_themselves"] += int((scores[len(catalog) :] > scores[at]).sum() < 10)
-    for name, count in hits.items():
-        assert result[name]["recall@10"] == pytest.approx(count / len(targets), abs=1e-6)
+        ranks["among_all"].append(int((scores > scores[at]).sum()))
+        ranks["among_themselves"].append(int((scores[len(catalog) :] > scores[at]).sum()))
+    for whom, found in ranks.items():
+        assert result[whom]["recall@10"] == pytest.approx(np.mean(np.array(found) < 10), abs=1e-6)
+        assert result[whom]["ndcg@100"] == pytest.approx(np.mean(1 / np.log2(np.array(found) + 2)), abs=1e-6)
     assert result["targets"] == len(targets)
 
 
