@@ -23,11 +23,9 @@ class CountingRecommender(Recommender):
     one epoch with ``EveryEvent`` supervision and no limit of length.
 
     Attributes:
-        counts_batches: whether it learns from the batches, so that they must hold every event that followed another.
         counts_by_clock: whether it counts by when events happened, so that the times of the data must be real ones.
     """
 
-    counts_batches: bool = True
     counts_by_clock: bool = False
 
     @abstractmethod

@@ -16,8 +16,6 @@ _SECONDS_PER_DAY = 86_400
 class Popularity(SameForEveryone):
     """Scores an item by how often it occurs in training: the catalog already knows, so batches teach it nothing."""
 
-    counts_batches = False
-
     @property
     def item_scores(self) -> Float[Tensor, "N"]:
         return self.counts.float()

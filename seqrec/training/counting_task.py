@@ -52,15 +52,6 @@ class CountingTask(RankingTask):
                 "positions in the histories; choose Popularity, or a data set with real times."
             )
 
-        asked = data.training.input_lengths.sum() if data.supervision.predicts_every_event else len(data.training)
-        followed = (data.split.train.lengths - 1).clip(min=0).sum()
-        if self.recommender.counts_batches and asked < followed:
-            raise ValueError(
-                f"{type(self.recommender).__name__} counts every event that followed another, but the data asks for "
-                f"{asked:,} of {followed:,}; set data.max_length to null and data.supervision to "
-                "seqrec.data.supervision.EveryEvent."
-            )
-
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         with torch.no_grad():
             self.recommender.count(batch)
