@@ -40,6 +40,16 @@ def test_short_and_long_are_a_quarter_each_and_what_is_as_long_as_its_edge(tmp_p
     assert gains.long().chosen.tolist() == (history >= 37).tolist()
 
 
+def test_many_targets_of_few_users_are_a_small_group(tmp_path):
+    users = np.concatenate([np.arange(30), np.repeat([30, 31], 40)])
+    history = np.repeat([1, 60], [30, 80])
+    a_measured_run(tmp_path, "one", [3] * 110, history, np.zeros(110, int), users)
+    (table,) = tables_of(read([tmp_path]))
+    gains = gains_of(table.rows)
+    assert gains is not None
+    assert [(group.name, group.size, group.n_users) for group in gains.by_history()] == [("1 to 5", 30, 30)]
+
+
 def test_a_gain_is_the_mean_over_the_seeds_and_equals_the_result(tmp_path):
     for seed, rank in ((1, 0), (2, 99)):
         a_measured_run(tmp_path, f"seed{seed}", [rank, 0], seed=seed)
